@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# Where Go's own installer puts it, which sudo's PATH lacks.
+export PATH := $(PATH):/usr/local/go/bin
+
+PACKAGES ?= ./...
+# For each fuzz target, as go test -fuzztime has it.
+FUZZTIME ?= 60s
+# make demo KEEP=1 leaves the demo running.
+KEEP ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: go root
+go:
+	@command -v go >/dev/null || { echo "make: Go 1.26 is missing: https://go.dev/dl/" >&2; exit 1; }
+root:
+	@test "$$(id -u)" = 0 || { echo "make: this needs root, for network namespaces and XDP: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
+
+.PHONY: build
+build: go ## Build build/director
+	@mkdir -p build
+	CGO_ENABLED=0 go build -trimpath -o build/director ./cmd/director
+
+.PHONY: generate
+generate: go tools-check ## Compile the BPF programs, and make the Go code for them
+	go generate ./bpf
+
+.PHONY: tools tools-test tools-check tools-demo
+tools: tools-test tools-check tools-demo ## Install what the other targets need (Debian, as root)
+tools-test tools-check tools-demo: tools-%:
+	@tools/install.sh $*
+
+# -p 1: one package after the other, so that measured times and full rings are each package's own.
+# go list compiles everything beforehand, on all processors. -count=1: the end-to-end tests build
+# the director themselves, which go's cache of test results does not know.
+.PHONY: test
+test: go tools-test ## Run all tests; without root the privileged ones are skipped
+	@mkdir -p build
+	@go list -e -race -test -deps -export $(PACKAGES) >/dev/null 2>&1 || true
+	@go build -o build/gotest ./tools/gotest
+	@build/gotest -race -count=1 -p 1 -timeout 10m $(PACKAGES)
+
+.PHONY: check check-format check-vet check-static check-law check-modules check-scripts check-objects
+check: go tools-check check-format check-vet check-static check-law check-modules check-scripts check-objects ## Check format, vet, static analysis, import law, modules, scripts, BPF objects
+	@echo "all checks passed"
+
+check-format:
+	@echo "check gofmt"
+	@files=$$(gofmt -l .) && test -z "$$files" || { echo "not formatted (gofmt -w .):" $$files >&2; exit 1; }
+check-vet:
+	@echo "check go vet"
+	@go vet ./...
+check-static:
+	@echo "check staticcheck"
+	@go tool staticcheck ./...
+check-law:
+	@echo "check import law, function sizes, licence headers"
+	@go test -count=1 ./test/law
+check-modules:
+	@echo "check go.mod and go.sum"
+	@go mod verify >/dev/null
+	@go mod tidy -diff || { echo "go.mod or go.sum is not tidy (go mod tidy)" >&2; exit 1; }
+check-scripts:
+	@echo "check shellcheck"
+	@shellcheck tools/*.sh .ci/run
+check-objects:
+	@echo "check that the BPF objects are those of their sources"
+	@tools/objects.sh
+
+.PHONY: fuzz fuzz-short
+fuzz: go tools-test ## Fuzz each target for FUZZTIME (60s)
+	@tools/fuzz.sh $(FUZZTIME)
+fuzz-short: go tools-test ## Fuzz each target for 5 s
+	@tools/fuzz.sh 5s
+
+.PHONY: bench bench-quick
+bench: go root ## Measure what a packet costs: a table, and build/bench.json
+	@mkdir -p build
+	@go run ./internal/bench/cmd -o build/bench.json
+bench-quick: go root ## The same with fewer repetitions, in under 40 s
+	@mkdir -p build
+	@go run ./internal/bench/cmd -o build/bench.json -quick
+
+.PHONY: demo
+demo: root tools-demo build ## Show a director at work in network namespaces; KEEP=1 leaves it running
+	@CGO_ENABLED=0 go build -o build/demo ./test/demo
+	@build/demo -director build/director $(if $(filter-out 0 no,$(KEEP)),-keep)
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf build

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# install.sh SET... - installs the Debian packages that make targets need and this machine lacks.
+# It is quiet, and quick, when nothing is missing. Without root or apt it names the packages.
+#
+#   test    a C compiler for the race detector; as root also what the tests run in namespaces
+#   check   what compiles the BPF programs, and shellcheck
+#   demo    what the commands that make demo KEEP=1 prints need
+set -euo pipefail
+
+missing=()
+
+# need PACKAGE CONDITION... - the package is missing unless the condition holds.
+need() {
+	local package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+have() { PATH=$PATH:/usr/sbin:/sbin command -v "$1"; }
+
+has_header() { [[ -e /usr/include/$1 || -e /usr/include/$(uname -m)-linux-gnu/$1 ]]; }
+
+need_for() {
+	case $1 in
+	test)
+		need gcc have gcc
+		need libc6-dev has_header stdlib.h
+		if ((EUID == 0)); then
+			need iproute2 have ip
+			need iputils-ping have ping
+		fi
+		;;
+	check)
+		need clang have clang
+		need llvm have llvm-strip
+		need libbpf-dev has_header bpf/bpf_helpers.h
+		need linux-libc-dev has_header asm/types.h
+		need shellcheck have shellcheck
+		;;
+	demo)
+		need iproute2 have ip
+		need curl have curl
+		;;
+	*)
+		echo "install.sh: unknown set $1 (known: test, check, demo)" >&2
+		exit 2
+		;;
+	esac
+}
+
+# quietly COMMAND... - shows what the command printed only if it fails.
+quietly() {
+	local log status=0
+	log=$(mktemp)
+	"$@" >"$log" 2>&1 || status=$?
+	if ((status != 0)); then
+		cat "$log" >&2
+		echo "install.sh: $* failed" >&2
+	fi
+	rm -f "$log"
+	return "$status"
+}
+
+for set in "$@"; do
+	need_for "$set"
+done
+if ((${#missing[@]} == 0)); then
+	exit 0
+fi
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+if ((EUID != 0)) || ! have apt-get >/dev/null; then
+	echo "install.sh: missing: ${missing[*]} (as Debian calls them)" >&2
+	echo "install.sh: install them with: sudo apt-get install ${missing[*]}" >&2
+	exit 1
+fi
+echo "installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+quietly apt-get -o DPkg::Lock::Timeout=120 update
+quietly apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}"
