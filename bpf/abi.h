@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * abi.h - everything the BPF programs and Go agree on.
+ *
+ * bpf2go turns these types into Go, so that there is one definition. Times are
+ * jiffies unless the name says otherwise; addresses and ports are in network
+ * byte order where the type is __be*, or where the field is a byte array.
+ */
+#ifndef DIRECTOR_ABI_H
+#define DIRECTOR_ABI_H
+
+#include <linux/types.h>
+
+enum limit {
+	CONN_WAYS = 8,		 /* slots of one set of the connection table */
+	SERVICE_WAYS = 4,	 /* keys of one bucket of the service table */
+	PLAN_CHUNK = 16,	 /* plan slots of one array element: a cache line */
+	PICK_TRIES = 32,	 /* plan slots tried for one new connection */
+	FILTER_WORDS = 1 << 14,	 /* 64-bit words of the service filter: 128 KiB */
+	TIMEOUTS = 64,		 /* one for each connection state */
+	TX_PORTS = 64,		 /* interfaces one director transmits on */
+	FRAGMENTS = 1 << 14,	 /* fragmented packets whose first fragment is remembered */
+	NO_REAL = 0xffffffff,	 /* an empty plan slot */
+};
+
+/*
+ * Why a packet left. Every packet is counted under exactly one verdict; the
+ * names are those that users see, so a verdict is renamed nowhere else.
+ */
+enum verdict {
+	/* to the stack, untouched */
+	PASS_NOT_IP,		/* ARP, LLDP, ... */
+	PASS_OTHER_HOST,	/* broadcast or multicast at the link level */
+	PASS_NO_SERVICE,	/* IP, but no virtual service's */
+	PASS_MALFORMED,		/* no whole IP header: the stack will drop and count it */
+	PASS_FRAGMENT,		/* a later fragment whose first was not seen */
+	PASS_ICMP,		/* ICMP that concerns no connection */
+	PASS_NO_CONNECTION,	/* a service's, but neither known nor schedulable */
+	PASS_ANSWER,		/* no usable real server, and the service says pass */
+	PASS_LOCAL,		/* the director is the real server */
+	/* transmitted */
+	TX_FORWARD,		/* known connection */
+	TX_NEW,			/* new connection, stored */
+	TX_UNTRACKED,		/* new connection, no room to store it */
+	TX_ONE_PACKET,		/* one-packet scheduling */
+	TX_ICMP,		/* ICMP error about a connection, to its real server */
+	TX_ECHO,		/* echo answered for a virtual address */
+	TX_UNREACHABLE,		/* no usable real server: ICMP port unreachable */
+	TX_RESET,		/* no usable real server, or it is gone: TCP RST */
+	TX_TIME_EXCEEDED,	/* TTL or hop limit ended here */
+	TX_TOO_BIG,		/* does not fit the way to the real server */
+	/* dropped */
+	DROP_MALFORMED,		/* for a service, and no valid packet */
+	DROP_NO_REAL,		/* no usable real server, and the service says drop */
+	DROP_REAL_GONE,		/* the connection's real server was removed */
+	DROP_NO_NEXT_HOP,	/* the real server's link-layer address is unknown */
+	DROP_TTL,		/* TTL ended, and no answer may be sent */
+	DROP_TOO_BIG,		/* does not fit, and no answer may be sent */
+	DROP_RATE,		/* an answer was due, but too many were sent */
+	DROP_ERROR,		/* a helper failed: no headroom, no such interface */
+	VERDICTS,
+	UNDECIDED = VERDICTS,
+};
+
+/* Connection states. Numbers 0 to 10 are IPVS's, as on its sync wire. */
+enum conn_state {
+	TCP_NONE,
+	TCP_ESTABLISHED,
+	TCP_SYN_SENT,
+	TCP_SYN_RECV,
+	TCP_FIN_WAIT,
+	TCP_TIME_WAIT,
+	TCP_CLOSE,
+	TCP_CLOSE_WAIT,
+	TCP_LAST_ACK,
+	TCP_LISTEN,
+	TCP_SYNACK,
+	UDP_NORMAL = 16,
+	SCTP_NONE = 32,
+	SCTP_INIT1,
+	SCTP_INIT,
+	SCTP_COOKIE_SENT,
+	SCTP_COOKIE_REPLIED,
+	SCTP_COOKIE_WAIT,
+	SCTP_COOKIE,
+	SCTP_COOKIE_ECHOED,
+	SCTP_ESTABLISHED,
+	SCTP_SHUTDOWN_SENT,
+	SCTP_SHUTDOWN_RECEIVED,
+	SCTP_SHUTDOWN_ACK_SENT,
+	SCTP_REJECTED,
+	SCTP_CLOSED,
+	CONN_DEAD = 0x80,	/* a bit beside the state: being freed, nothing changes the word any more */
+};
+
+/* The low byte of conn.tag. */
+enum conn_tag {
+	TAG_FREE = 0,
+	TAG_BUSY = 1,		/* claimed, not yet published, or being freed */
+	TAG_USED = 2,
+	TAG_MASK = 3,
+	TAG_SECOND = 4,		/* stored in the second set of its key */
+	TAG_OVERFLOW = 8,	/* stored in the overflow map */
+};
+
+/* Flags of a connection: bits 8 to 23 of conn.word. */
+enum conn_flag {
+	CONN_NO_OUTPUT = 1 << 8,  /* no packet of the server's was seen (IPVS 0x80) */
+	CONN_UNPROVEN = 1 << 9,	  /* made from a bare ACK: counts as embryonic */
+};
+
+/*
+ * A connection, the part that IPv4 and IPv6 share. conn4 is one cache line.
+ * home_lock and home_moved belong to the place in the table, not to the entry
+ * that is stored there: they speak of the keys whose first place this is.
+ */
+struct conn {
+	__u64 tag;	  /* fingerprint << 32 | version << 16 | protocol << 8 | enum conn_tag */
+	__u32 word;	  /* version << 24 | flags | state: changed by compare-and-swap only, until dead */
+	__u32 ports;	  /* source, destination: __be16 each, as on the wire */
+	__u32 real;	  /* id of the real server */
+	__u32 generation; /* of the real server, when the connection was made */
+	__u32 last_use;	  /* low 32 bits of jiffies */
+	__u32 packets;	  /* client to server */
+	__u32 home_lock;  /* odd: a key of this place is being stored */
+	__u32 home_moved; /* keys of this place stored elsewhere: in the set, the second set << 8, overflow << 16 */
+	__u32 seq_delta;  /* added to the server's TCP sequence numbers (SYN cookies) */
+	__u32 template;	  /* id of the persistence template that controls this, 0: none */
+	__be32 local;	  /* fullnat: source address towards the real server */
+	__be16 local_port;
+	__u16 ingress;	  /* interface the client's packets come in by */
+};
+
+struct conn4 {
+	struct conn c;
+	__be32 saddr;
+	__be32 daddr;
+};
+
+struct conn6 {
+	struct conn c;
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u8 local[16];
+	__u64 reserved[3];
+};
+
+struct conn4_set {
+	struct conn4 way[CONN_WAYS];
+};
+
+struct conn6_set {
+	struct conn6 way[CONN_WAYS];
+};
+
+/* Key of the overflow map, for both families; IPv4 addresses are mapped. */
+struct conn_key {
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u32 ports;
+	__u32 protocol;
+};
+
+/* A fragmented packet, and what its first fragment said. IPv4 addresses stand in addr[0]. */
+struct fragment_key {
+	__u64 addr[4];
+	__u32 id;
+	__u32 protocol;
+};
+
+/* Answers that one CPU has sent, for their limit. */
+struct answer_count {
+	__u32 window; /* jiffies / window length */
+	__u32 sent;
+};
+
+/* Real server flags. */
+enum real_flag {
+	REAL_USABLE = 1,	/* may get new connections */
+	REAL_NEXT_HOP = 2,	/* link-layer addresses are valid */
+	REAL_OVERLOADED = 4,	/* at its upper threshold; set and cleared by both sides */
+	REAL_REMOVED = 8,	/* only its connections live on; its counters are in the service's */
+};
+
+/* What happens to packets of connections whose generation is not the real server's. */
+enum stale_action {
+	STALE_RESCHEDULE,
+	STALE_DROP,
+	STALE_RESET,
+};
+
+enum forward_method {
+	METHOD_NAT,
+	METHOD_LOCAL,
+	METHOD_TUN,
+	METHOD_DR,
+	METHOD_FULLNAT,
+};
+
+/* A real server as the packet path needs it: the first line is all that dr touches. */
+struct real {
+	__u32 generation;
+	__u32 flags;	    /* enum real_flag: both sides change them, by atomic and, or */
+	__u8 method;	    /* enum forward_method */
+	__u8 stale;	    /* enum stale_action */
+	__u8 vlans;	    /* tags on the way out, 0 to 2 */
+	__u8 reserved;
+	__u8 mac[12];	    /* destination, source: the head of the frame that leaves */
+	__be16 vlan[2];	    /* TCI, outermost first */
+	__u32 ifindex;	    /* 0: no next hop */
+	__u16 tx_port;	    /* index in the tx_ports map */
+	__u16 mtu;	    /* bytes of IP that fit the way out */
+	__u32 service;
+	__u32 upper;	    /* threshold, connections; 0: none */
+	__u32 lower;
+	__be16 port;	    /* 0: the packet's */
+	__u16 weight;	    /* as last written: for a restarted daemon, not for the packet path */
+	__be16 tpid[2];	    /* EtherTypes of the tags */
+	__u32 reserved2[2];
+	__u8 addr[16];	    /* IPv4 is mapped */
+	__u64 reserved3[6];
+};
+
+/* Connections of a real server. One line, written by every CPU when one begins, ends or changes. */
+struct real_counts {
+	__u64 conns;	    /* active + (inactive << 32): one atomic add moves a connection between them */
+	__u32 templates;
+	__u32 refused;	    /* picks that found it unusable */
+	__u64 reserved[6];
+};
+
+struct counters {
+	__u64 conns;
+	__u64 in_packets;
+	__u64 in_bytes;	    /* IP length */
+	__u64 out_packets;
+	__u64 out_bytes;
+};
+
+/* Traffic of one real server on one CPU. Only that CPU writes. */
+struct real_stats {
+	struct counters n;
+	__u64 reserved[3];
+};
+
+enum plan_kind {
+	PLAN_SEQUENCE,
+	PLAN_DH,
+	PLAN_SH,
+	PLAN_MH,
+	PLAN_FLOW,	    /* by the keyed flow hash: floods, untracked flows */
+};
+
+/* A plan lies in the plans map from slot base on; base is a multiple of PLAN_CHUNK. */
+struct plan {
+	__u32 base;
+	__u32 length;	    /* slots; 0: no usable real server */
+	__u32 loop;	    /* after the end a sequence goes on here */
+	__u32 kind;
+};
+
+enum service_flag {
+	SERVICE_SLOPPY = 1,	/* any segment but RST is scheduled (sloppy_tcp, sloppy_sctp) */
+	SERVICE_ONE_PACKET = 2,
+	SERVICE_REMOVED = 4,	/* only its connections live on */
+	SERVICE_REUSE = 8,	/* conn_reuse_mode 1: a SYN on a closed connection is scheduled anew */
+	SERVICE_REUSE_FIN = 128, /* conn_reuse_mode 2: also on one whose client has closed, replies unseen */
+	SERVICE_EXPIRE_NODEST = 16, /* a SYN on a connection of a quiesced real server is scheduled anew */
+	SERVICE_HASH_PORT = 32,	/* sh-port, mh-port */
+	SERVICE_FALLBACK = 64,	/* sh-fallback, mh-fallback */
+};
+
+/* What a packet gets that finds no usable real server. */
+enum service_answer {
+	ANSWER_UNREACHABLE,
+	ANSWER_RESET,
+	ANSWER_DROP,
+	ANSWER_PASS,
+};
+
+/*
+ * A virtual service. Userspace writes the plan that is not current, then turns
+ * current; a plan's cursor counts what it has handed out since.
+ */
+struct service {
+	__u32 flags;
+	__u8 answer;
+	__u8 protocol;
+	__u16 reserved;
+	__u32 current;	    /* plan[current & 1] is in force */
+	__u32 id;	    /* its own: a slot of a plan that names another service's real server is stale */
+	struct plan plan[2];
+	struct plan flow;   /* hash plan over the usable real servers */
+	__u64 cursor[2];
+	__u64 no_real;	    /* packets that found no usable real server */
+	__u64 untracked;    /* new connections that found no room */
+	struct counters gone; /* of real servers that were removed: userspace's, kept here to survive it */
+	__u64 reserved3[7];
+};
+
+/* One key of the service table. id is written last, and cleared first. */
+struct service_key {
+	__u8 addr[16];	    /* IPv4 is mapped: ::ffff:a.b.c.d */
+	__be16 port;
+	__u8 protocol;
+	__u8 reserved;
+	__u32 id;	    /* service id + 1; 0: free */
+	__u64 reserved2;
+};
+
+struct service_bucket {
+	struct service_key key[SERVICE_WAYS];
+};
+
+struct plan_chunk {
+	__u32 slot[PLAN_CHUNK]; /* real server ids */
+};
+
+/* What userspace changes while packets flow. */
+struct runtime_settings {
+	__u32 secure_tcp;   /* 1: the second set of transition tables */
+	__u32 port0;	    /* services with port 0 exist: 1 */
+	__u32 ftp;	    /* services with port 21 exist: 1 (IPVS look-up order) */
+	__u32 reserved;
+	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
+	__u64 hash_key[4];  /* drawn once; words 1 to 3 are odd. Never changed while connections exist */
+	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */
+};
+
+/* What read_clock tells: packets are timed in jiffies, whose rate userspace does not know. */
+struct clock_reading {
+	__u64 jiffies;
+	__u64 monotonic_ns;
+};
+
+/* Fixed when the programs are loaded. */
+struct load_config {
+	__u32 conn4_mask;   /* places of the IPv4 table - 1 */
+	__u32 conn6_mask;
+	__u32 service_mask; /* buckets of the service table - 1 */
+	__u32 cpus;	    /* stride of the per-CPU statistics */
+	__u16 unprivileged_port; /* first port an FTP service claims */
+	__u16 answer_limit; /* ICMP errors and resets one CPU sends in a window */
+	__u16 answer_window; /* jiffies */
+	__u16 total_order;  /* 1: this machine's stores are seen in their order (x86) */
+};
+
+_Static_assert(sizeof(struct conn) == 56, "conn");
+_Static_assert(sizeof(struct conn4) == 64, "an IPv4 connection is one cache line");
+_Static_assert(sizeof(struct conn6) == 128, "an IPv6 connection is two cache lines");
+_Static_assert(sizeof(struct real) == 128, "real");
+_Static_assert(sizeof(struct real_counts) == 64, "real_counts");
+_Static_assert(sizeof(struct real_stats) == 64, "real_stats");
+_Static_assert(sizeof(struct service) == 192, "service");
+_Static_assert(sizeof(struct service_bucket) == 128, "service_bucket");
+_Static_assert(sizeof(struct plan_chunk) == 64, "plan_chunk");
+
+#endif

@@ -1,0 +1,189 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * bench.bpf.c - baselines, and what stands before a measured program: it draws
+ * a flow and undoes what the last run did to the packet. The cost of drawing is
+ * in the baseline too, which is drawn for in the same way.
+ */
+#include <linux/tcp.h>
+
+#include "packet.h"
+
+struct bench_state {
+	__u64 random;	/* state of the generator, never 0 */
+	__u32 next;	/* the next packet's flow */
+	__u32 mask;	/* flows - 1 */
+	__u32 counting; /* 1: a different flow every time; 0: drawn at random */
+};
+
+struct bench_state bench SEC(".data.bench");
+
+/*
+ * The measured program. The index is a constant, so that the JIT makes the tail
+ * call a plain jump; an indirect one, with the guard against speculation, would
+ * make every measured program start with a stall that the baseline hides.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} bench_target SEC(".maps");
+
+/* xorshift64*: 2 ns where bpf_get_prandom_u32 takes 22. */
+__inline __u64 bench_random(void)
+{
+	__u64 x = bench.random;
+
+	x ^= x >> 12;
+	x ^= x << 25;
+	x ^= x >> 27;
+	bench.random = x;
+	return x * 0x2545f4914f6cdd1d;
+}
+
+/*
+ * This packet's flow, drawn during the last one: so the generator's latency is
+ * not waited for by a program that reads what was drawn.
+ */
+__inline __u32 bench_flow(void)
+{
+	__u32 flow = bench.next;
+
+	bench.next = (bench.counting ? flow + 1 : bench_random() >> 32) & bench.mask;
+	return flow;
+}
+
+/*
+ * Flow n: 16 bits of port, the rest in the source address. Both ports are
+ * written as one word, as they are read: a wide load after a narrow store would
+ * wait for the cache, which no packet from a wire does.
+ */
+__inline void bench_ports(void *l4, __u32 flow)
+{
+	__be16 dport = ((__be16 *)l4)[1];
+
+	*(__u32 *)l4 = bpf_htons((__u16)flow) | (__u32)dport << 16;
+}
+
+/* Also undoes what a run did: the TTL. IPv4's checksum is nobody's concern here. */
+__inline int bench_write4(struct ethhdr *eth, void *end, __u32 flow, int draw)
+{
+	struct iphdr *ip = (void *)(eth + 1);
+	struct tcphdr *tcp = (void *)(ip + 1);
+
+	if ((void *)(tcp + 1) > end)
+		return 0;
+	ip->ttl = 64;
+	if (!draw)
+		return 1;
+	ip->saddr = bpf_htonl(0x0a800000 + (flow >> 16));
+	bench_ports(tcp, flow);
+	return 1;
+}
+
+__inline int bench_write6(struct ethhdr *eth, void *end, __u32 flow, int draw)
+{
+	struct ipv6hdr *ip = (void *)(eth + 1);
+	struct tcphdr *tcp = (void *)(ip + 1);
+
+	if ((void *)(tcp + 1) > end)
+		return 0;
+	ip->hop_limit = 64;
+	if (!draw)
+		return 1;
+	((__u64 *)&ip->saddr)[1] = (__u64)bpf_htonl(flow >> 16) << 32;
+	bench_ports(tcp, flow);
+	return 1;
+}
+
+__inline int bench_write(struct xdp_md *ctx, __u32 flow, int draw)
+{
+	struct ethhdr *eth = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+
+	if ((void *)(eth + 1) > end)
+		return 0;
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6))
+		return bench_write6(eth, end, flow, draw);
+	return bench_write4(eth, end, flow, draw);
+}
+
+/* One hot flow. */
+SEC("xdp")
+int bench_hot(struct xdp_md *ctx)
+{
+	if (bench_write(ctx, 0, 0))
+		bpf_tail_call(ctx, &bench_target, 0);
+	return XDP_ABORTED;
+}
+
+SEC("xdp")
+int bench_draw(struct xdp_md *ctx)
+{
+	if (bench_write(ctx, bench_flow(), 1))
+		bpf_tail_call(ctx, &bench_target, 0);
+	return XDP_ABORTED;
+}
+
+/* For live frames: out by the interface that the frame is said to have come in by. */
+SEC("xdp")
+int bench_send(struct xdp_md *ctx)
+{
+	return bench_write(ctx, bench_flow(), bench.mask != 0) ? XDP_TX : XDP_ABORTED;
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} bench_received SEC(".maps");
+
+/* Counts what comes back. */
+SEC("xdp.frags")
+int bench_sink(struct xdp_md *ctx)
+{
+	__u32 key = 0;
+	__u64 *n = bpf_map_lookup_elem(&bench_received, &key);
+
+	if (n)
+		(*n)++;
+	return XDP_DROP;
+}
+
+SEC("xdp")
+int bench_pass(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int bench_drop(struct xdp_md *ctx)
+{
+	return XDP_DROP;
+}
+
+SEC("xdp")
+int bench_raw(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	__u16 *mac = data;
+	__u16 swap[3];
+
+	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	swap[0] = mac[0];
+	swap[1] = mac[1];
+	swap[2] = mac[2];
+	mac[0] = mac[3];
+	mac[1] = mac[4];
+	mac[2] = mac[5];
+	mac[3] = swap[0];
+	mac[4] = swap[1];
+	mac[5] = swap[2];
+	return XDP_TX;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// Target is what a benchmark measures: the name of a program.
+type Target string
+
+// The targets; all but TargetDirector are baselines.
+const (
+	TargetPass     Target = benchProgBenchPass // returns XDP_PASS
+	TargetRaw      Target = benchProgBenchRaw  // swaps the link-layer addresses, XDP_TX
+	TargetDrop     Target = benchProgBenchDrop // returns XDP_DROP
+	TargetDirector Target = directorProgDirector
+)
+
+// Bench runs one program with test runs, a packet drawn for each run.
+type Bench struct {
+	objects *ebpf.Collection
+	state   view[benchBenchState]
+}
+
+// NewBench makes ready to measure a target of the loaded data plane.
+func NewBench(d *DataPlane, target Target) (*Bench, error) {
+	spec, err := loadBench()
+	if err != nil {
+		return nil, fmt.Errorf("read benchmark object: %w", err)
+	}
+	objects, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, fmt.Errorf("load benchmark: %w", err)
+	}
+	b := &Bench{objects: objects}
+	program := objects.Programs[string(target)]
+	if target == TargetDirector {
+		program = d.objects.Programs[directorProgDirector]
+	}
+	if err := objects.Maps[benchMapBenchTarget].Put(uint32(0), program); err != nil {
+		return nil, errors.Join(fmt.Errorf("set benchmark target: %w", err), b.Close())
+	}
+	b.state, err = mapArray[benchBenchState](objects.Maps[".data.bench"])
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	b.state.items[0].Random = 0x9e3779b97f4a7c15
+	return b, nil
+}
+
+// Close frees the programs.
+func (b *Bench) Close() error {
+	err := b.state.close()
+	b.objects.Close()
+	return err
+}
+
+func (b *Bench) attach(name string, index int) (io.Closer, error) {
+	a, err := attachXDP(b.objects.Programs[name], index, Native)
+	if err != nil {
+		return nil, fmt.Errorf("attach %s to interface %d: %w", name, index, err)
+	}
+	return a.link, nil
+}
+
+// AttachTarget puts a baseline on an interface.
+func (b *Bench) AttachTarget(t Target, index int) (io.Closer, error) {
+	return b.attach(string(t), index)
+}
+
+// AttachSink counts and drops what arrives at an interface.
+func (b *Bench) AttachSink(index int) (io.Closer, error) { return b.attach(benchProgBenchSink, index) }
+
+// Received is how many frames the sink has counted.
+func (b *Bench) Received() (n uint64, err error) {
+	var perCPU []uint64
+	if err := b.objects.Maps[benchMapBenchReceived].Lookup(uint32(0), &perCPU); err != nil {
+		return 0, fmt.Errorf("read received frames: %w", err)
+	}
+	for _, v := range perCPU {
+		n += v
+	}
+	return n, nil
+}
+
+// Send transmits count frames by the interface, as fast as it can, a flow drawn
+// for each. It must be called in the interface's network namespace.
+func (b *Bench) Send(index int, frame []byte, flows Flows, count uint32) error {
+	b.setFlows(flows)
+	const liveFrames = 1 << 1 // BPF_F_TEST_XDP_LIVE_FRAMES
+	context := struct{ Data, DataEnd, DataMeta, Ingress, Queue, Egress uint32 }{
+		DataEnd: uint32(len(frame)), Ingress: uint32(index),
+	}
+	_, err := b.objects.Programs[benchProgBenchSend].Run(&ebpf.RunOptions{
+		Data: frame, Repeat: count, Flags: liveFrames, Context: context,
+	})
+	if err != nil {
+		return fmt.Errorf("send live frames: %w", err)
+	}
+	return nil
+}
+
+// Flows says which packets a run sees.
+type Flows struct {
+	Count    uint32 // a power of two; 1: the frame's own
+	Counting bool   // one after the other; otherwise drawn at random
+}
+
+// Run gives frame to the target, repeat times. It returns the last verdict (an
+// XDP action) and the mean time of one run in whole nanoseconds, drawing
+// included. The kernel's clock is read inside the call: outside it, waits for
+// grace periods would be counted too.
+func (b *Bench) Run(frame []byte, flows Flows, repeat int) (action uint32, each time.Duration, err error) {
+	b.setFlows(flows)
+	program := benchProgBenchDraw
+	if flows.Count == 1 {
+		program = benchProgBenchHot
+	}
+	return b.objects.Programs[program].Benchmark(frame, repeat, nil)
+}
+
+func (b *Bench) setFlows(flows Flows) {
+	state := &b.state.items[0]
+	state.Mask = flows.Count - 1
+	state.Counting = 0
+	if flows.Counting {
+		state.Counting = 1
+	}
+}

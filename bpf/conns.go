@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+)
+
+const (
+	tagFree = uint64(directorConnTagTAG_FREE)
+	tagBusy = uint64(directorConnTagTAG_BUSY)
+	tagUsed = uint64(directorConnTagTAG_USED)
+	tagMask = uint64(directorConnTagTAG_MASK)
+
+	tagSecond     = uint64(directorConnTagTAG_SECOND)
+	tagVersionOne = uint64(1) << 16
+	tagVersion    = uint64(0xffff) << 16
+
+	movedInSet  = uint32(1)
+	movedSecond = uint32(1) << 8
+
+	connDead = uint32(directorConnStateCONN_DEAD)
+
+	activeOne   = uint64(1)
+	inactiveOne = uint64(1) << 32
+)
+
+// ConnState is the state of a connection, a number of enum conn_state.
+func ConnState(c *Conn) uint8 { return uint8(c.Word &^ connDead) }
+
+// ConnProtocol is the IP protocol of a connection.
+func ConnProtocol(c *Conn) uint8 { return uint8(c.Tag >> 8) }
+
+// ReadConn4 copies a connection out of its slot; false if there is none, or if
+// it changed hands meanwhile.
+func ReadConn4(slot *Conn4) (c Conn4, ok bool) { return readSlot(slot, &slot.C) }
+
+// ReadConn6 is ReadConn4 for IPv6.
+func ReadConn6(slot *Conn6) (c Conn6, ok bool) { return readSlot(slot, &slot.C) }
+
+func readSlot[T any](slot *T, head *Conn) (c T, ok bool) {
+	tag := atomic.LoadUint64(&head.Tag)
+	if tag&tagMask != tagUsed {
+		return c, false
+	}
+	c = *slot
+	return c, atomic.LoadUint64(&head.Tag) == tag && atomic.LoadUint32(&head.Word)&connDead == 0
+}
+
+// isActive is state_is_active of state.h.
+func isActive(state uint8) bool {
+	switch directorConnState(state) {
+	case directorConnStateTCP_ESTABLISHED, directorConnStateTCP_SYN_SENT, directorConnStateTCP_SYN_RECV,
+		directorConnStateTCP_SYNACK, directorConnStateSCTP_ESTABLISHED:
+		return true
+	}
+	return false
+}
+
+func countOf(word uint32) uint64 {
+	if isActive(uint8(word &^ connDead)) {
+		return activeOne
+	}
+	return inactiveOne
+}
+
+// Expired reports whether the connection's time is over at now, in jiffies.
+func (t *Tables) Expired(c *Conn, now uint32) bool {
+	state := ConnState(c) % uint8(len(t.Settings.Timeout))
+	idle := int32(now - atomic.LoadUint32(&c.LastUse))
+	return idle > int32(atomic.LoadUint32(&t.Settings.Timeout[state]))
+}
+
+// leave gives back what a connection counted for its real server.
+func (t *Tables) leave(real, word uint32) {
+	if int(real) >= len(t.Counts) {
+		return
+	}
+	now := atomic.AddUint64(&t.Counts[real].Conns, -countOf(word))
+	r := &t.Reals[real]
+	if atomic.LoadUint32(&r.Flags)&RealOverloaded != 0 && uint64(uint32(now))+now>>32 < uint64(r.Lower) {
+		atomic.AndUint32(&r.Flags, ^RealOverloaded)
+	}
+}
+
+// table is one of the two connection tables, whatever the size of its slots.
+type table struct {
+	t    *Tables
+	base unsafe.Pointer
+	size uintptr
+	n    int
+}
+
+func (t *Tables) table4() table {
+	return table{t, unsafe.Pointer(unsafe.SliceData(t.Conns4)), unsafe.Sizeof(Conn4{}), len(t.Conns4)}
+}
+
+func (t *Tables) table6() table {
+	return table{t, unsafe.Pointer(unsafe.SliceData(t.Conns6)), unsafe.Sizeof(Conn6{}), len(t.Conns6)}
+}
+
+// slot is the head of slot i.
+func (b table) slot(i int) *Conn { return (*Conn)(unsafe.Add(b.base, uintptr(i)*b.size)) }
+
+// home is the place that the key of an entry in slot i belongs to.
+func (b table) home(i int, tag uint64) int {
+	fingerprint := uint32(tag >> 32)
+	set := uint32(i) / ways
+	if tag&tagSecond != 0 {
+		set = (set ^ (fingerprint*0x9e3779b1>>7 | 1)) & (uint32(b.n)/ways - 1)
+	}
+	return int(set*ways + fingerprint%ways)
+}
+
+// free takes out the entry that was seen in slot i with tag and word, in the
+// order of conn_retire (conn.h): dead, busy, home, count, free. False: the entry
+// changed, or somebody else was faster.
+func (b table) free(i int, tag uint64, word uint32) bool {
+	c := b.slot(i)
+	if word&connDead != 0 || !atomic.CompareAndSwapUint32(&c.Word, word, word|connDead) {
+		return false
+	}
+	return b.freeDead(i, tag)
+}
+
+// freeDead goes on where the word is dead.
+func (b table) freeDead(i int, tag uint64) bool {
+	c := b.slot(i)
+	if !atomic.CompareAndSwapUint64(&c.Tag, tag, tag&^tagMask|tagBusy) {
+		return false
+	}
+	if home := b.home(i, tag); home != i || tag&tagSecond != 0 {
+		step := movedInSet
+		if tag&tagSecond != 0 {
+			step = movedSecond
+		}
+		atomic.AddUint32(&b.slot(home).HomeMoved, -step)
+	}
+	b.t.leave(c.Real, atomic.LoadUint32(&c.Word))
+	atomic.StoreUint64(&c.Tag, (tag+tagVersionOne)&tagVersion)
+	return true
+}
+
+// Sweep frees expired connections, some slots at a time. It also finishes what a
+// process that was killed in the middle of it has left half freed, and counts
+// the connections of every real server on its way, see Recount.
+type Sweep struct {
+	table  table
+	next   int
+	before map[int]uint64 // tags of slots that were half freed at the last pass
+	now    map[int]uint64 // and at this one
+	tally  []uint64       // connections found at this pass, as RealCounts.Conns
+	last   []uint64       // at the last pass that was finished
+}
+
+// NewSweep4 sweeps the IPv4 connections.
+func NewSweep4(t *Tables) *Sweep { return newSweep(t.table4()) }
+
+// NewSweep6 sweeps the IPv6 connections.
+func NewSweep6(t *Tables) *Sweep { return newSweep(t.table6()) }
+
+func newSweep(t table) *Sweep {
+	return &Sweep{
+		table: t, before: map[int]uint64{}, now: map[int]uint64{},
+		tally: make([]uint64, len(t.t.Reals)), last: make([]uint64, len(t.t.Reals)),
+	}
+}
+
+// Next looks at n more slots at the time now, in jiffies. It returns how many
+// connections it freed, and whether it reached the last slot; then it begins
+// again.
+func (s *Sweep) Next(now uint32, n int) (freed int, passed bool) {
+	for range min(n, s.table.n-s.next) {
+		if s.one(s.next, now) {
+			freed++
+		}
+		s.next++
+	}
+	if s.next < s.table.n {
+		return freed, false
+	}
+	s.next = 0
+	s.before, s.now = s.now, map[int]uint64{}
+	s.tally, s.last = s.last, s.tally
+	clear(s.tally)
+	return freed, true
+}
+
+func (s *Sweep) one(i int, now uint32) bool {
+	c := s.table.slot(i)
+	tag := atomic.LoadUint64(&c.Tag)
+	word := atomic.LoadUint32(&c.Word)
+	switch {
+	case tag&tagMask == tagFree:
+		return false
+	case tag&tagMask == tagBusy || word&connDead != 0:
+		return s.halfFreed(i, tag)
+	case s.table.t.Expired(c, now):
+		return s.table.free(i, tag, word)
+	}
+	if real := int(c.Real); real < len(s.tally) {
+		s.tally[real] += countOf(word)
+	}
+	return false
+}
+
+// halfFreed finishes what has not moved for a whole pass: a packet takes less
+// than a microsecond for it.
+func (s *Sweep) halfFreed(i int, tag uint64) bool {
+	if s.before[i] != tag {
+		s.now[i] = tag
+		return false
+	}
+	if tag&tagMask == tagUsed {
+		return s.table.freeDead(i, tag)
+	}
+	// Whether it was uncounted is not known: Recount finds out.
+	atomic.StoreUint64(&s.table.slot(i).Tag, (tag+tagVersionOne)&tagVersion)
+	return true
+}
+
+// Overflow calls yield for each connection that found no place in the tables,
+// until it returns false. The values are copies.
+func (d *DataPlane) Overflow(yield func(*ConnKey, *Conn) bool) error {
+	var key ConnKey
+	var c Conn
+	entries := d.objects.Maps[directorMapOverflow].Iterate()
+	for entries.Next(&key, &c) {
+		if !yield(&key, &c) {
+			return nil
+		}
+	}
+	if err := entries.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return fmt.Errorf("list overflow connections: %w", err)
+	}
+	return nil
+}
+
+// SweepOverflow frees the expired ones among them.
+func (d *DataPlane) SweepOverflow() error {
+	if _, err := d.objects.Programs[directorProgSweepOverflow].Run(&ebpf.RunOptions{}); err != nil {
+		return fmt.Errorf("sweep overflow connections: %w", err)
+	}
+	return nil
+}
+
+// Verdicts are the packets counted under each verdict since the tables exist,
+// by its name in lower case.
+func (d *DataPlane) Verdicts() (map[string]uint64, error) {
+	counts := make(map[string]uint64, len(verdictNames))
+	perCPU := make([]uint64, d.Tables.CPUs)
+	for i, name := range verdictNames {
+		if err := d.objects.Maps[directorMapVerdicts].Lookup(uint32(i), &perCPU); err != nil {
+			return nil, fmt.Errorf("read verdict %s: %w", name, err)
+		}
+		for _, n := range perCPU {
+			counts[name] += n
+		}
+	}
+	return counts, nil
+}

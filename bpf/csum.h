@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* csum.h - Internet checksums (RFC 1071). Sums are kept unfolded in 32 bits. */
+#ifndef DIRECTOR_CSUM_H
+#define DIRECTOR_CSUM_H
+
+#include "packet.h"
+
+#define CSUM_WORDS_MAX 1024
+
+__inline __u32 csum_add(__u32 a, __u32 b)
+{
+	__u32 sum = a + b;
+
+	return sum + (sum < b);
+}
+
+__inline __u16 csum_fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+/* Of size bytes, a multiple of 4 that the compiler knows. */
+__inline __u32 csum_words(const void *data, __u32 size)
+{
+	const __u32 *word = data;
+	__u32 sum = 0, i;
+
+	for (i = 0; i < size / 4; i++)
+		sum = csum_add(sum, word[i]);
+	return sum;
+}
+
+/* RFC 8200 section 8.1. */
+__inline __u32 csum_pseudo6(const struct ipv6hdr *ip, __u8 protocol, __u32 length)
+{
+	__u32 sum = csum_words(&ip->saddr, 32);
+
+	return csum_add(sum, csum_add(bpf_htonl(length), bpf_htonl(protocol)));
+}
+
+struct csum_walk {
+	struct xdp_md *ctx;
+	__u32 offset;
+	__u32 left;
+	__u32 sum;
+};
+
+/* One word; the last one may be shorter, and counts as if zeros followed. */
+static long csum_step(__u32 i, struct csum_walk *w)
+{
+	__u32 size = 4, word = 0;
+
+	if (!w->left)
+		return 1;
+	/* Constants, hidden from the compiler: Linux 6.1 wants to see that a size is not 0. */
+	if (w->left == 3)
+		size = 3;
+	OPAQUE(size);
+	if (w->left == 2)
+		size = 2;
+	OPAQUE(size);
+	if (w->left == 1)
+		size = 1;
+	OPAQUE(size);
+	if (bpf_xdp_load_bytes(w->ctx, w->offset & 0xffff, &word, size))
+		return 1;
+	w->sum = csum_add(w->sum, word);
+	w->offset += 4;
+	w->left = w->left > 4 ? w->left - 4 : 0;
+	return 0;
+}
+
+/* Adds length bytes of the packet from offset on; for answers, not for the fast path. */
+__inline __u32 csum_packet(struct xdp_md *ctx, __u32 offset, __u32 length, __u32 sum)
+{
+	struct csum_walk w = { .ctx = ctx, .offset = offset, .left = length, .sum = sum };
+
+	bpf_loop(CSUM_WORDS_MAX, csum_step, &w, 0);
+	return w.sum;
+}
+
+#endif

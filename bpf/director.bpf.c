@@ -1,0 +1,503 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* director.bpf.c - the order of the stages, and what a verdict means. */
+#include "answer.h"
+#include "conn.h"
+#include "forward.h"
+#include "fragment.h"
+#include "icmp.h"
+#include "parse.h"
+#include "plan.h"
+#include "service.h"
+#include "stats.h"
+
+/* Where a packet that is transmitted goes: back, or out by the real server's interface. */
+__inline int transmit(struct xdp_md *ctx, const struct real *r, enum verdict *verdict)
+{
+	int action;
+
+	/* What the director answers leaves as it came; so does what is for somebody on that side. */
+	if (!r || r->ifindex == ctx->ingress_ifindex || *verdict == TX_TIME_EXCEEDED)
+		return XDP_TX;
+	action = bpf_redirect_map(&tx_ports, r->tx_port, XDP_DROP);
+	if (unlikely(action != XDP_REDIRECT))
+		*verdict = DROP_ERROR;
+	return action;
+}
+
+/* The whole policy, open and closed, on one screen. */
+__inline int verdict_action(struct xdp_md *ctx, const struct real *r, enum verdict verdict)
+{
+	int action;
+
+	if (verdict < TX_FORWARD)
+		action = XDP_PASS;
+	else if (verdict >= DROP_MALFORMED)
+		action = XDP_DROP;
+	else
+		action = transmit(ctx, r, &verdict);
+	stats_verdict(verdict);
+	return action;
+}
+
+/* IPVS schedules SYNs, and any segment but RST with sloppy_tcp. */
+__inline int schedulable(const struct service *s, const struct packet *p)
+{
+	if (p->protocol != IPPROTO_TCP)
+		return 1;
+	if (p->tcp & TCP_RST)
+		return 0;
+	return p->tcp & TCP_SYN || s->flags & SERVICE_SLOPPY;
+}
+
+__inline __u32 first_word(const struct packet *p, const struct real *r)
+{
+	__u32 flags = r->method == METHOD_NAT || r->method == METHOD_FULLNAT ? 0 : CONN_NO_OUTPUT;
+	__u32 table = flags & CONN_NO_OUTPUT ? TABLE_INPUT_ONLY : TABLE_INPUT;
+
+	if (p->protocol != IPPROTO_TCP)
+		return flags | UDP_NORMAL;
+	if (!(p->tcp & TCP_SYN))
+		flags |= CONN_UNPROVEN;
+	return flags | tcp_next(TCP_NONE, p->tcp, table);
+}
+
+/* What a look-up or a choice came to: the verdict, and the real server's id << 32. */
+__inline __u64 outcome(enum verdict verdict, __u32 real)
+{
+	return verdict | (__u64)real << 32;
+}
+
+__inline __u64 packet_known(struct packet *p, struct known *k)
+{
+	conn_input(k, p);
+	stats_input(k->real, p, 0);
+	return outcome(TX_FORWARD, k->real);
+}
+
+/* No usable real server: what the service says. The answer's kind is in the verdict. */
+__inline __u64 no_real(struct service *s, const struct packet *p)
+{
+	__sync_fetch_and_add(&s->no_real, 1);
+	switch (s->answer) {
+	case ANSWER_UNREACHABLE:
+		return outcome(TX_UNREACHABLE, NO_REAL);
+	case ANSWER_RESET:
+		return outcome(p->protocol == IPPROTO_TCP ? TX_RESET : TX_UNREACHABLE, NO_REAL);
+	case ANSWER_PASS:
+		return outcome(PASS_ANSWER, NO_REAL);
+	default:
+		return outcome(DROP_NO_REAL, NO_REAL);
+	}
+}
+
+/*
+ * The real server for packets that nothing is stored of: by the flow's hash, so
+ * that each of them makes the same choice. id: what to take without such a plan.
+ */
+__inline __u32 flow_or(struct service *s, const struct place *at, __u32 id)
+{
+	__u32 flow = pick_flow(s, at->want >> 32);
+
+	return flow != NO_REAL ? flow : id;
+}
+
+/* home: its place is locked; NULL: it could not be, so nothing is stored. */
+__inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, struct service *s, int v6)
+{
+	struct conn_new n;
+	struct real *r;
+	__u32 id;
+
+	r = pick(s, p, at->want >> 32, &id, v6);
+	if (!r)
+		return no_real(s, p);
+	if (s->flags & SERVICE_ONE_PACKET) {
+		if (p->fragment != FRAGMENT_NONE) /* the pieces of one datagram belong together */
+			id = flow_or(s, at, id);
+		stats_input(id, p, p->fragment != FRAGMENT_LATER);
+		return outcome(TX_ONE_PACKET, id);
+	}
+	n.real = id;
+	n.generation = r->generation;
+	n.word = first_word(p, r);
+	if (unlikely(!home || !conn_store(p, at, home, &n, v6))) {
+		__sync_fetch_and_add(&s->untracked, 1);
+		id = flow_or(s, at, id);
+		stats_input(id, p, 1);
+		return outcome(TX_UNTRACKED, id);
+	}
+	stats_input(id, p, 1);
+	count_enter(r, id, n.word);
+	return outcome(TX_NEW, id);
+}
+
+/*
+ * A segment of no known connection that may not begin one. While the table has
+ * no room for its key, it may belong to one that was never stored.
+ */
+__inline __u64 unknown_segment(struct packet *p, struct place *at, struct service *s, int v6)
+{
+	__u32 id = NO_REAL;
+
+	if (p->protocol == IPPROTO_TCP && READ_ONCE(s->untracked) && !place_has_room(at, p->now, v6))
+		id = pick_flow(s, at->want >> 32);
+	if (id == NO_REAL)
+		return outcome(PASS_NO_CONNECTION, NO_REAL);
+	stats_input(id, p, 0);
+	return outcome(TX_UNTRACKED, id);
+}
+
+/*
+ * The entry that the look-up found is taken out. If another CPU was faster, and
+ * has stored a new one of this key, that is returned.
+ */
+__inline struct conn *make_room(struct packet *p, struct place *at, struct conn *home, int v6)
+{
+	struct conn *c = conn_find(p, at, v6);
+	struct known k;
+
+	if (!c)
+		return NULL;
+	k = conn_read(c);
+	if (!conn_still(c, at))
+		return NULL; /* the lock has moved on, too */
+	if (!conn_over(&k, p))
+		return c;
+	conn_free(&k, home, p, at, v6);
+	return NULL;
+}
+
+/*
+ * A connection that another CPU stored meanwhile. Should its slot change hands
+ * in this very moment too, the packet goes its way without one.
+ */
+__inline __u64 packet_met(struct packet *p, struct conn *c, struct place *at, struct service *s, int v6)
+{
+	struct known k = conn_read(c);
+
+	if (unlikely(!conn_still(c, at)))
+		return schedule(p, at, NULL, s, v6);
+	return packet_known(p, &k);
+}
+
+/*
+ * No connection of this key is known. A function of its own for each family,
+ * which the verifier looks at once, whatever came before.
+ */
+__inline __u64 packet_new(struct packet *p, struct place *at, int v6)
+{
+	struct service *s = service_find(p, v6);
+	struct conn *home = place_home(at, v6);
+	struct conn *c;
+	__u64 result;
+	int locked;
+
+	if (!s || s->flags & SERVICE_REMOVED || !home)
+		return outcome(PASS_NO_SERVICE, NO_REAL);
+	if (at->over) {
+		c = make_room(p, at, home, v6);
+		if (c)
+			return packet_met(p, c, at, s, v6);
+	}
+	if (!schedulable(s, p))
+		return unknown_segment(p, at, s, v6);
+	locked = place_lock(at, home);
+	if (unlikely(!locked)) {
+		c = conn_find_or_lock(p, at, home, &locked, v6);
+		if (c)
+			return packet_met(p, c, at, s, v6);
+	}
+	result = schedule(p, at, locked ? home : NULL, s, v6);
+	if (likely(locked))
+		place_unlock(at, home);
+	return result;
+}
+
+__noinline __u64 packet_new4(struct packet *p, struct place *at)
+{
+	return p && at ? packet_new(p, at, 0) : outcome(DROP_ERROR, NO_REAL);
+}
+
+__noinline __u64 packet_new6(struct packet *p, struct place *at)
+{
+	return p && at ? packet_new(p, at, 1) : outcome(DROP_ERROR, NO_REAL);
+}
+
+/* The packets that the director makes itself. */
+static __noinline enum verdict packet_answer4(struct xdp_md *ctx, struct packet *p, enum verdict verdict)
+{
+	struct complaint c = { .type = ICMP4_UNREACHABLE, .code = ICMP4_PORT_UNREACHABLE };
+	int failed;
+
+	if (verdict == TX_RESET)
+		failed = answer_reset4(ctx, p);
+	else if (verdict == TX_UNREACHABLE)
+		failed = answer_icmp4(ctx, p, &c);
+	else
+		return verdict;
+	return failed == UNDECIDED ? verdict : failed;
+}
+
+static __noinline enum verdict packet_answer6(struct xdp_md *ctx, struct packet *p, enum verdict verdict)
+{
+	struct complaint c = { .type = ICMP6_UNREACHABLE, .code = ICMP6_PORT_UNREACHABLE };
+	int failed;
+
+	if (verdict == TX_RESET)
+		failed = answer_reset6(ctx, p);
+	else if (verdict == TX_UNREACHABLE)
+		failed = answer_icmp6(ctx, p, &c);
+	else
+		return verdict;
+	return failed == UNDECIDED ? verdict : failed;
+}
+
+/* TTL or hop limit ended here: time exceeded, from the virtual address. */
+static __noinline enum verdict packet_ttl(struct xdp_md *ctx, struct packet *p, int v6)
+{
+	struct complaint c4 = { .type = ICMP4_TIME_EXCEEDED };
+	struct complaint c6 = { .type = ICMP6_TIME_EXCEEDED };
+	int failed = v6 ? answer_icmp6(ctx, p, &c6) : answer_icmp4(ctx, p, &c4);
+
+	return failed == UNDECIDED ? TX_TIME_EXCEEDED : DROP_TTL;
+}
+
+__inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, const struct real *r,
+				     enum verdict verdict, int v6)
+{
+	enum verdict failed;
+
+	if (unlikely(!(r->flags & REAL_NEXT_HOP)))
+		return DROP_NO_NEXT_HOP;
+	if (unlikely(!ttl_decrease(ctx, p, v6)))
+		return packet_ttl(ctx, p, v6);
+	failed = forward_frame(ctx, p, r, v6);
+	return likely(failed == UNDECIDED) ? verdict : failed;
+}
+
+/* An error about a connection, to the server that it is about. It proves nothing, so it moves no timer. */
+__inline __u64 icmp_error(struct xdp_md *ctx, struct packet *p, int v6)
+{
+	struct packet quoted = { .now = p->now };
+	struct place at = {};
+	__u32 id, generation;
+	struct conn *c;
+	struct real *r;
+
+	if (!(v6 ? icmp_quoted6(ctx, p, &quoted) : icmp_quoted4(ctx, p, &quoted)))
+		return outcome(PASS_ICMP, NO_REAL);
+	c = conn_find(&quoted, &at, v6);
+	if (!c || conn_expired(c, p->now))
+		return outcome(PASS_ICMP, NO_REAL);
+	id = READ_ONCE(c->real);
+	generation = READ_ONCE(c->generation);
+	r = bpf_map_lookup_elem(&reals, &id);
+	if (!r || r->generation != generation || !conn_still(c, &at))
+		return outcome(PASS_ICMP, NO_REAL);
+	stats_input(id, p, 0);
+	return outcome(TX_ICMP, id);
+}
+
+__inline __u64 packet_icmp(struct xdp_md *ctx, struct packet *p, int v6)
+{
+	struct icmp_head icmp;
+
+	/* A fragment, or less than a header, is the stack's. */
+	if (p->fragment != FRAGMENT_NONE || p->length - p->l4 < sizeof(icmp))
+		return outcome(PASS_ICMP, NO_REAL);
+	if (!vip_is(p, v6) || bpf_xdp_load_bytes(ctx, p->l3 + p->l4, &icmp, sizeof(icmp)))
+		return outcome(PASS_ICMP, NO_REAL);
+	switch (v6 ? icmp_kind6(icmp.type) : icmp_kind4(icmp.type)) {
+	case ICMP_ECHO_REQUEST:
+		return outcome(echo_reply(ctx, p, &icmp, v6), NO_REAL);
+	case ICMP_ERROR:
+		return icmp_error(ctx, p, v6);
+	default:
+		return outcome(PASS_ICMP, NO_REAL);
+	}
+}
+
+__noinline __u64 packet_icmp4(struct xdp_md *ctx, struct packet *p)
+{
+	return p ? packet_icmp(ctx, p, 0) : outcome(DROP_ERROR, NO_REAL);
+}
+
+__noinline __u64 packet_icmp6(struct xdp_md *ctx, struct packet *p)
+{
+	return p ? packet_icmp(ctx, p, 1) : outcome(DROP_ERROR, NO_REAL);
+}
+
+/* The connection's real server is not the one it was made for: removed, or down in between. */
+__inline enum verdict stale_verdict(const struct real *r, const struct packet *p)
+{
+	return r->stale == STALE_RESET && p->protocol == IPPROTO_TCP ? TX_RESET : DROP_REAL_GONE;
+}
+
+/*
+ * The heart: a known connection, or a new one. Everything that is rare is in a
+ * function of its own.
+ */
+__inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, int v6)
+{
+	struct place at = {};
+	struct known k;
+	struct real *r;
+
+	p->now = bpf_jiffies64();
+	if (unlikely(p->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)))
+		return v6 ? packet_icmp6(ctx, p) : packet_icmp4(ctx, p);
+	k.conn = conn_find(p, &at, v6);
+	if (likely(k.conn)) {
+		k = conn_read(k.conn);
+		r = bpf_map_lookup_elem(&reals, &k.real);
+		at.over = !conn_still(k.conn, &at); /* replaced in this very moment */
+		if (likely(!at.over && r && r->generation == k.generation && !conn_expired(k.conn, p->now) &&
+			   !(p->tcp & TCP_SYN)))
+			return packet_known(p, &k);
+		if (!at.over)
+			at.over = conn_over(&k, p);
+		if (!at.over)
+			return r && r->generation != k.generation ? outcome(stale_verdict(r, p), NO_REAL) :
+								    packet_known(p, &k);
+	}
+	p->ingress = ctx->ingress_ifindex;
+	return v6 ? packet_new6(p, &at) : packet_new4(p, &at);
+}
+
+/* Fragments: the first tells the ports, the later ones ask. UNDECIDED: go on. */
+__inline enum verdict packet_fragment(struct packet *p, int v6)
+{
+	if (!vip_maybe(p, v6))
+		return PASS_NO_SERVICE;
+	if (p->fragment == FRAGMENT_FIRST) {
+		fragment_remember(p);
+		return UNDECIDED;
+	}
+	return fragment_recall(p) ? UNDECIDED : PASS_FRAGMENT;
+}
+
+__inline enum verdict packet_ip(struct xdp_md *ctx, struct packet *p, struct cursor *cur, struct real **r, int v6)
+{
+	enum verdict verdict = v6 ? parse_ipv6(ctx, p, cur) : parse_ipv4(p, cur);
+	enum verdict malformed, stop;
+	__u64 result;
+	__u32 id;
+
+	if (unlikely(verdict != UNDECIDED))
+		return verdict;
+	/* A switch floods such frames to every director on it. */
+	if (unlikely(p->multicast))
+		return PASS_OTHER_HOST;
+	malformed = parse_transport(p, cur);
+	if (unlikely(malformed != UNDECIDED))
+		parse_broken(ctx, p);
+	if (unlikely(p->fragment != FRAGMENT_NONE)) {
+		stop = packet_fragment(p, v6);
+		if (stop != UNDECIDED)
+			return stop;
+	}
+	if (!service_maybe(p, v6))
+		return PASS_NO_SERVICE;
+	if (unlikely(malformed != UNDECIDED))
+		return malformed;
+	result = packet_flow(ctx, p, v6);
+	verdict = result & 0xff;
+	id = result >> 32;
+	if (unlikely(id == NO_REAL))
+		return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
+	*r = bpf_map_lookup_elem(&reals, &id);
+	if (!*r)
+		return DROP_REAL_GONE;
+	return packet_forward(ctx, p, *r, verdict, v6);
+}
+
+SEC("xdp")
+int director(struct xdp_md *ctx)
+{
+	struct packet p = {};
+	struct cursor cur = {
+		.pos = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+	struct real *r = NULL;
+	enum verdict verdict;
+
+	switch (parse_ethernet(&p, &cur)) {
+	case bpf_htons(ETH_P_IP):
+		verdict = packet_ip(ctx, &p, &cur, &r, 0);
+		break;
+	case bpf_htons(ETH_P_IPV6):
+		verdict = packet_ip(ctx, &p, &cur, &r, 1);
+		break;
+	default:
+		verdict = PASS_NOT_IP;
+	}
+	return verdict_action(ctx, r, verdict);
+}
+
+/* The packet that would have this key, as far as the table is concerned. */
+__inline int key_packet(const struct conn_key *key, struct packet *p)
+{
+	const __u64 *saddr = (const void *)key->saddr, *daddr = (const void *)key->daddr;
+	int v6 = saddr[0] || (__u32)saddr[1] != 0xffff0000;
+
+	p->ports = key->ports;
+	p->protocol = key->protocol;
+	p->addr[0] = v6 ? saddr[0] : saddr[1] >> 32 | (daddr[1] & 0xffffffff00000000);
+	if (v6) {
+		p->addr[1] = saddr[1];
+		p->addr[2] = daddr[0];
+		p->addr[3] = daddr[1];
+	}
+	return v6;
+}
+
+__inline void overflow_expire(struct conn_key *key, struct conn *c, int v6, struct packet *p)
+{
+	struct place at = { .want = c->tag };
+	struct conn *home;
+
+	at.index = flow_hash(p, v6) & set_mask(v6);
+	home = place_home(&at, v6);
+	if (home)
+		overflow_free(c, home, p, v6);
+}
+
+static long overflow_step(void *map, struct conn_key *key, struct conn *c, __u32 *now)
+{
+	struct packet p = {};
+
+	if (!conn_expired(c, *now))
+		return 0;
+	if (key_packet(key, &p))
+		overflow_expire(key, c, 1, &p);
+	else
+		overflow_expire(key, c, 0, &p);
+	return 0;
+}
+
+/*
+ * Run by userspace: frees the expired connections of the overflow map. Done
+ * here, where the word decides between this and a packet that does the same.
+ */
+SEC("syscall")
+int sweep_overflow(void *ctx)
+{
+	__u32 now = bpf_jiffies64();
+
+	bpf_for_each_map_elem(&overflow, overflow_step, &now, 0);
+	return 0;
+}
+
+/* Run by userspace, to know what the times in the tables mean. */
+SEC("syscall")
+int read_clock(struct clock_reading *out)
+{
+	out->jiffies = bpf_jiffies64();
+	out->monotonic_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* forward.h - the packet leaves for its real server. */
+#ifndef DIRECTOR_FORWARD_H
+#define DIRECTOR_FORWARD_H
+
+#include "maps.h"
+#include "packet.h"
+
+/* RFC 1624: adding 0x0100 to the checksum undoes the decrement of the TTL. */
+__inline void ipv4_decrease_ttl(struct iphdr *ip)
+{
+	__u32 check = ip->check + (__u32)bpf_htons(0x0100);
+
+	ip->check = check + (check >= 0xffff);
+	ip->ttl--;
+}
+
+/* 0: it ended here. */
+__inline int ttl_decrease(struct xdp_md *ctx, const struct packet *p, int v6)
+{
+	struct ipv6hdr *ip6 = packet_l3(ctx, p, v6 ? sizeof(*ip6) : sizeof(struct iphdr));
+	struct iphdr *ip4 = (void *)ip6;
+
+	if (!ip6)
+		return 0;
+	if (v6) {
+		if (ip6->hop_limit <= 1)
+			return 0;
+		ip6->hop_limit--;
+		return 1;
+	}
+	if (ip4->ttl <= 1)
+		return 0;
+	ipv4_decrease_ttl(ip4);
+	return 1;
+}
+
+/* The frame has tags, or gets some: as many as the way out wants. */
+static __noinline enum verdict forward_tagged(struct xdp_md *ctx, const struct packet *p,
+					      const struct real *r, __be16 proto)
+{
+	int grow = (r->vlans - p->vlans) * (int)sizeof(struct vlan_hdr);
+	struct vlan_hdr *tag;
+	struct ethhdr *eth;
+	void *end;
+
+	if (grow && bpf_xdp_adjust_head(ctx, -grow))
+		return DROP_ERROR;
+	eth = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	tag = (void *)(eth + 1);
+	if ((void *)(tag + VLAN_MAX) > end)
+		return DROP_ERROR;
+	__builtin_memcpy(eth, r->mac, sizeof(r->mac));
+	eth->h_proto = r->vlans ? r->tpid[0] : proto;
+	if (r->vlans) {
+		tag[0].tci = r->vlan[0];
+		tag[0].proto = r->vlans > 1 ? r->tpid[1] : proto;
+	}
+	if (r->vlans > 1) {
+		tag[1].tci = r->vlan[1];
+		tag[1].proto = proto;
+	}
+	return UNDECIDED;
+}
+
+/* Writes the head of the frame; UNDECIDED: it may leave. */
+__inline enum verdict forward_frame(struct xdp_md *ctx, const struct packet *p, const struct real *r, int v6)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	const __u32 *from = (const void *)r->mac;
+	__u32 *to = data;
+
+	if (unlikely(p->vlans | r->vlans))
+		return forward_tagged(ctx, p, r, v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
+	if (data + sizeof(struct ethhdr) > end)
+		return DROP_ERROR;
+	to[0] = from[0];
+	to[1] = from[1];
+	to[2] = from[2];
+	return UNDECIDED;
+}
+
+#endif

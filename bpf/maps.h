@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * maps.h - every map. Sizes of 1 are set by Go before loading. Arrays marked
+ * mmap are mapped by userspace: it reads and writes them without system calls.
+ *
+ * map            key        value           writer          lifetime
+ * ---------------------------------------------------------------------------
+ * settings       (section)  settings        userspace       pinned
+ * filter         (section)  bits            userspace       pinned
+ * conns4, conns6 set        8 slots         both, by CAS    pinned; evicted: expired, then oldest embryonic
+ * overflow       conn_key   conn            both            pinned; full: the flow stays untracked
+ * services       service id service         userspace,      pinned
+ *                                           cursors: BPF
+ * service_keys   bucket     4 keys          userspace       pinned
+ * plans          chunk      16 real ids     userspace       pinned
+ * reals          real id    real            userspace       pinned
+ * real_conns     real id    counts          both, atomic    pinned
+ * real_traffic   real*cpus  counters        BPF, own CPU    pinned
+ * verdicts       verdict    packets, per    BPF             pinned
+ *                           CPU
+ * fragments      packet     ports           BPF             pinned; the least recently used goes
+ * answers        (one)      count, per CPU  BPF             pinned
+ * tx_ports       port       interface       userspace       pinned
+ */
+#ifndef DIRECTOR_MAPS_H
+#define DIRECTOR_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+
+#define array_map(name, value_type, flags) \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_ARRAY); \
+		__uint(max_entries, 1); \
+		__uint(map_flags, flags); \
+		__type(key, __u32); \
+		__type(value, value_type); \
+	} name SEC(".maps")
+
+array_map(conns4, struct conn4_set, BPF_F_MMAPABLE);
+array_map(conns6, struct conn6_set, BPF_F_MMAPABLE);
+array_map(services, struct service, BPF_F_MMAPABLE);
+array_map(service_keys, struct service_bucket, BPF_F_MMAPABLE);
+array_map(plans, struct plan_chunk, BPF_F_MMAPABLE);
+array_map(reals, struct real, BPF_F_MMAPABLE);
+array_map(real_conns, struct real_counts, BPF_F_MMAPABLE);
+array_map(real_traffic, struct real_stats, BPF_F_MMAPABLE);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct conn_key);
+	__type(value, struct conn);
+} overflow SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, VERDICTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} verdicts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FRAGMENTS);
+	__type(key, struct fragment_key);
+	__type(value, __u32);
+} fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct answer_count);
+} answers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, TX_PORTS);
+	__type(key, __u32);
+	__type(value, struct bpf_devmap_val);
+} tx_ports SEC(".maps");
+
+/* Sections of their own: read with no look-up at all. */
+struct runtime_settings settings SEC(".data.settings");
+__u64 filter[FILTER_WORDS] SEC(".data.filter");
+
+#endif

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* packet.h - what the parsers find out, once, for all the stages that follow. */
+#ifndef DIRECTOR_PACKET_H
+#define DIRECTOR_PACKET_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+
+#define __inline static __always_inline
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+/* One load or store that the compiler may neither repeat nor tear. */
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+#define WRITE_ONCE(x, v) (*(volatile typeof(x) *)&(x) = (v))
+
+/*
+ * Hides a value's origin from the compiler, which would otherwise turn
+ * arithmetic into branches, and each branch doubles the verifier's paths.
+ */
+#define OPAQUE(x) asm volatile("" : "+r"(x))
+
+#define VLAN_MAX 2
+#define L3_MASK 31 /* 14 bytes and two tags are 22 */
+
+struct vlan_hdr {
+	__be16 tci;
+	__be16 proto;
+};
+
+/* Bits of packet.tcp: the flags byte of the TCP header (RFC 9293 section 3.1). */
+enum tcp_flag {
+	TCP_FIN = 1,
+	TCP_SYN = 2,
+	TCP_RST = 4,
+	TCP_PSH = 8,
+	TCP_ACK = 16,
+};
+
+enum fragment {
+	FRAGMENT_NONE,
+	FRAGMENT_FIRST,	  /* has the transport header */
+	FRAGMENT_LATER,	  /* ports stay 0 until the first fragment's are found */
+};
+
+/*
+ * addr holds the packet's source and destination: IPv4 in addr[0] (source in
+ * the low half, as in memory), IPv6 in addr[0..1] and addr[2..3]. No pointers:
+ * a packet is handed to functions that the verifier looks at by themselves.
+ */
+struct packet {
+	__u64 addr[4];
+	__u32 ports;	  /* source, destination, as in the header */
+	__u32 now;	  /* low 32 bits of jiffies */
+	__u32 length;	  /* bytes of IP */
+	__u32 l4;	  /* offset of the transport header in them */
+	__u32 l3;	  /* offset of the IP header in the frame */
+	__u8 protocol;
+	__u8 tcp;	  /* enum tcp_flag */
+	__u8 vlans;	  /* tags on the frame */
+	__u8 fragment;	  /* enum fragment */
+	__u8 multicast;	  /* not addressed to one host at the link level */
+	__u32 fragment_id;
+	__u32 ingress;	  /* interface */
+};
+
+__inline __be16 packet_dport(const struct packet *p)
+{
+	return p->ports >> 16;
+}
+
+__inline __be16 packet_sport(const struct packet *p)
+{
+	return (__u16)p->ports;
+}
+
+/* The IP header, or NULL: the offset is no news to us, but it is to the verifier. */
+__inline void *packet_l3(struct xdp_md *ctx, const struct packet *p, __u32 size)
+{
+	void *l3 = (void *)(long)ctx->data + (p->l3 & L3_MASK);
+
+	return l3 + size > (void *)(long)ctx->data_end ? NULL : l3;
+}
+
+#endif

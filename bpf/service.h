@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * service.h - whose packet is it? A filter of one bit for each (address, port,
+ * protocol) lets everybody else's packets leave after a single load; the table
+ * behind it is only asked for new connections.
+ */
+#ifndef DIRECTOR_SERVICE_H
+#define DIRECTOR_SERVICE_H
+
+#include "config.h"
+#include "maps.h"
+#include "packet.h"
+
+/* What a service is known by. An IPv4 address stands in the low half of hi. */
+struct service_query {
+	__u64 hi;
+	__u64 lo;
+	__be16 port;
+	__u8 protocol;
+};
+
+/*
+ * Not keyed: who aims at one bucket reaches at most SERVICE_WAYS keys that the
+ * operator chose. Go has the same function (service_hash in table.go).
+ */
+__inline __u64 service_hash(const struct service_query *q)
+{
+	__u64 ends = (__u64)q->port | (__u64)q->protocol << 16;
+	__u64 h = q->lo ^ q->hi * 0x9e3779b97f4a7c15;
+
+	/* The last byte of an address is the highest: a product alone never brings it down. */
+	h = ((h ^ h >> 32) + ends * 0x94d049bb133111eb) * 0xbf58476d1ce4e5b9;
+	return h ^ h >> 32;
+}
+
+__inline int filter_has(__u64 hash)
+{
+	return filter[(hash >> 6) & (FILTER_WORDS - 1)] >> (hash & 63) & 1;
+}
+
+__inline struct service_query service_query(const struct packet *p, int v6)
+{
+	struct service_query q = { .port = packet_dport(p), .protocol = p->protocol };
+
+	if (v6) {
+		q.hi = p->addr[2];
+		q.lo = p->addr[3];
+	} else {
+		/* ::ffff:a.b.c.d as two 64-bit words in memory order */
+		q.lo = (p->addr[0] & 0xffffffff00000000) | 0xffff0000;
+	}
+	return q;
+}
+
+/* An address that services stand on is stored as a key of its own: ICMP, port 0. */
+__inline struct service_query vip_query(const struct packet *p, int v6)
+{
+	struct service_query q = service_query(p, v6);
+
+	q.port = 0;
+	q.protocol = v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+	return q;
+}
+
+__inline int vip_maybe(const struct packet *p, int v6)
+{
+	struct service_query q = vip_query(p, v6);
+
+	return filter_has(service_hash(&q));
+}
+
+/* May the packet be a service's? False is certain, true is not. */
+__inline int service_maybe(const struct packet *p, int v6)
+{
+	struct service_query q = service_query(p, v6);
+
+	if (likely(filter_has(service_hash(&q))))
+		return 1;
+	if (settings.ftp && q.protocol == IPPROTO_TCP) {
+		q.port = bpf_htons(21);
+		if (filter_has(service_hash(&q)))
+			return 1;
+	}
+	if (likely(!settings.port0))
+		return 0;
+	q.port = 0;
+	return filter_has(service_hash(&q));
+}
+
+__inline struct service *service_in_bucket(const struct service_query *q, __u32 index)
+{
+	struct service_bucket *b;
+	struct service_key *k;
+	__u32 i, id;
+
+	b = bpf_map_lookup_elem(&service_keys, &index);
+	if (!b)
+		return NULL;
+	for (i = 0; i < SERVICE_WAYS; i++) {
+		k = &b->key[i];
+		id = READ_ONCE(k->id);
+		if (id && *(__u64 *)&k->addr[0] == q->hi && *(__u64 *)&k->addr[8] == q->lo &&
+		    k->port == q->port && k->protocol == q->protocol) {
+			id--;
+			return bpf_map_lookup_elem(&services, &id);
+		}
+	}
+	return NULL;
+}
+
+/* Each key has two buckets; Go stores it in the emptier one. */
+__inline struct service *service_get(const struct service_query *q)
+{
+	__u64 hash = service_hash(q);
+	struct service *s;
+
+	s = service_in_bucket(q, hash & config.service_mask);
+	if (s)
+		return s;
+	return service_in_bucket(q, hash >> 32 & config.service_mask);
+}
+
+__inline int vip_is(const struct packet *p, int v6)
+{
+	struct service_query q = vip_query(p, v6);
+
+	return service_get(&q) != NULL;
+}
+
+/* IPVS's order: exact; the FTP service for its data ports; port 0. */
+static __noinline struct service *service_find_other(const struct packet *p, int v6)
+{
+	struct service_query q = service_query(p, v6);
+	__u16 port = bpf_ntohs(q.port);
+	struct service *s;
+
+	if (settings.ftp && q.protocol == IPPROTO_TCP &&
+	    (port == 20 || port >= config.unprivileged_port)) {
+		q.port = bpf_htons(21);
+		s = service_get(&q);
+		if (s)
+			return s;
+	}
+	if (!settings.port0)
+		return NULL;
+	q.port = 0;
+	return service_get(&q);
+}
+
+__inline struct service *service_find(const struct packet *p, int v6)
+{
+	struct service_query q = service_query(p, v6);
+	struct service *s = service_get(&q);
+
+	if (likely(s) || (!settings.port0 && !settings.ftp))
+		return s;
+	return service_find_other(p, v6);
+}
+
+#endif

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"errors"
+	"unsafe"
+)
+
+// The rows of the tables, as the C sources define them (abi.h).
+type (
+	Settings    = directorRuntimeSettings
+	Service     = directorService
+	ServiceKey  = directorServiceKey
+	Bucket      = directorServiceBucket
+	Plan        = directorPlan
+	Real        = directorReal
+	RealCounts  = directorRealCounts
+	RealTraffic = directorRealStats
+	Counters    = directorCounters
+	Conn        = directorConn
+	Conn4       = directorConn4
+	Conn6       = directorConn6
+	ConnKey     = directorConnKey
+)
+
+// Flags and values of the rows.
+const (
+	RealUsable     = uint32(directorRealFlagREAL_USABLE)
+	RealNextHop    = uint32(directorRealFlagREAL_NEXT_HOP)
+	RealOverloaded = uint32(directorRealFlagREAL_OVERLOADED)
+	RealRemoved    = uint32(directorRealFlagREAL_REMOVED)
+
+	ServiceSloppy       = uint32(directorServiceFlagSERVICE_SLOPPY)
+	ServiceOnePacket    = uint32(directorServiceFlagSERVICE_ONE_PACKET)
+	ServiceRemoved      = uint32(directorServiceFlagSERVICE_REMOVED)
+	ServiceReuse        = uint32(directorServiceFlagSERVICE_REUSE)
+	ServiceReuseFin     = uint32(directorServiceFlagSERVICE_REUSE_FIN)
+	ServiceExpireNodest = uint32(directorServiceFlagSERVICE_EXPIRE_NODEST)
+
+	StaleReschedule = uint8(directorStaleActionSTALE_RESCHEDULE)
+	StaleDrop       = uint8(directorStaleActionSTALE_DROP)
+	StaleReset      = uint8(directorStaleActionSTALE_RESET)
+
+	ServiceHashPort = uint32(directorServiceFlagSERVICE_HASH_PORT)
+	ServiceFallback = uint32(directorServiceFlagSERVICE_FALLBACK)
+
+	PlanSequence = uint32(directorPlanKindPLAN_SEQUENCE)
+	PlanDH       = uint32(directorPlanKindPLAN_DH)
+	PlanSH       = uint32(directorPlanKindPLAN_SH)
+	PlanMH       = uint32(directorPlanKindPLAN_MH)
+	PlanFlow     = uint32(directorPlanKindPLAN_FLOW)
+
+	// NoReal marks an empty plan slot.
+	NoReal = uint32(directorLimitNO_REAL)
+	// TxPorts is how many interfaces a director can transmit on.
+	TxPorts = int(directorLimitTX_PORTS)
+	// PlanAlign is what the base of a plan is a multiple of, in slots.
+	PlanAlign = uint32(directorLimitPLAN_CHUNK)
+)
+
+// Tables are the rows that the data plane works from. On a loaded data plane
+// they are the kernel's own memory: what is stored here is what the next packet
+// sees. Who stores, stores in an order in which every step is valid, and words
+// that packets read at the same time with sync/atomic.
+type Tables struct {
+	Settings *Settings
+	Filter   []uint64
+	Services []Service
+	Keys     []Bucket
+	Plans    []uint32 // real server ids
+	Reals    []Real
+	Counts   []RealCounts
+	Traffic  []RealTraffic // of real server r on CPU c: [r*CPUs+c]
+	Conns4   []Conn4
+	Conns6   []Conn6
+	CPUs     int
+}
+
+// Sizes are how many rows the tables have.
+type Sizes struct {
+	Conns4   uint32 // places, a power of two, at least a set
+	Conns6   uint32
+	Overflow uint32 // connections that found no place; at least 1
+	Services uint32
+	Reals    uint32
+	Plans    uint32 // slots over all services
+	CPUs     int    // possible CPUs; 0: this machine's
+}
+
+func (s Sizes) keyBuckets() uint32 {
+	// At most a quarter full, so that a key finds room in one of its two buckets.
+	n := uint32(1)
+	for n < s.Services {
+		n <<= 1
+	}
+	return n
+}
+
+func (s Sizes) planChunks() uint32 { return (s.Plans + PlanAlign - 1) / PlanAlign }
+
+func (s Sizes) validate() error {
+	if bad := func(n uint32) bool { return n < ways || n&(n-1) != 0 }; bad(s.Conns4) || bad(s.Conns6) {
+		return errors.New("size of a connection table is no power of two")
+	}
+	if s.Overflow == 0 || s.Services == 0 || s.Reals == 0 || s.Plans == 0 || s.CPUs == 0 {
+		return errors.New("size of a table is 0")
+	}
+	return nil
+}
+
+const ways = uint32(directorLimitCONN_WAYS)
+
+// NewMemoryTables returns tables in ordinary memory, for tests without a kernel.
+func NewMemoryTables(s Sizes) (*Tables, error) {
+	if err := s.validate(); err != nil {
+		return nil, err
+	}
+	return &Tables{
+		Settings: new(Settings),
+		Filter:   make([]uint64, directorLimitFILTER_WORDS),
+		Services: make([]Service, s.Services),
+		Keys:     make([]Bucket, s.keyBuckets()),
+		Plans:    make([]uint32, s.planChunks()*PlanAlign),
+		Reals:    make([]Real, s.Reals),
+		Counts:   make([]RealCounts, s.Reals),
+		Traffic:  make([]RealTraffic, int(s.Reals)*s.CPUs),
+		Conns4:   make([]Conn4, s.Conns4),
+		Conns6:   make([]Conn6, s.Conns6),
+		CPUs:     s.CPUs,
+	}, nil
+}
+
+// Bytes is how much memory the tables take in the kernel.
+func (t *Tables) Bytes() uint64 {
+	return size(t.Filter) + size(t.Services) + size(t.Keys) + size(t.Plans) + size(t.Reals) +
+		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6)
+}
+
+func size[T any](rows []T) uint64 {
+	var zero T
+	return uint64(len(rows)) * uint64(unsafe.Sizeof(zero))
+}
+
+// StateUDP is the state of every UDP connection; those of TCP have IPVS's numbers.
+const StateUDP = uint8(directorConnStateUDP_NORMAL)
