@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"net/netip"
+	"time"
+
+	"xdplvs/bpf"
+)
+
+// NextHop is how frames reach a real server.
+type NextHop struct {
+	Resolved bool
+	Reason   string // why not
+	Pending  bool   // only because an answer is awaited still
+	Link     int    // index of the interface to transmit on
+	SrcMAC   [6]byte
+	DstMAC   [6]byte
+	VLAN     []uint16 // tags, outermost first, at most two
+	TPID     []uint16 // their EtherTypes
+	MTU      int      // bytes of IP
+}
+
+// Attachment is what Plane.Attach made.
+type Attachment interface {
+	AttachedMode() AttachMode // native or generic
+}
+
+// Plane is the part of the data plane that is no memory.
+type Plane interface {
+	// Attach puts the program on an interface; it is no error when it is there already.
+	Attach(index int, mode AttachMode) (Attachment, error)
+	// Detach takes it off.
+	Detach(Attachment) error
+	// DetachOthers takes it off interfaces that a former process left it on.
+	DetachOthers(keep map[int]bool) error
+	// SetTxPort lets packets leave by the interface.
+	SetTxPort(port uint16, index int) error
+	// Verdicts are the packets counted under each verdict.
+	Verdicts() (map[string]uint64, error)
+	// Overflow calls yield for each connection that lies outside the tables.
+	Overflow(yield func(*bpf.ConnKey, *bpf.Conn) bool) error
+	// SweepOverflow frees the expired ones among them.
+	SweepOverflow() error
+}
+
+// Clock is the time in the unit that connections are stamped with.
+type Clock interface {
+	Now() (uint32, error)
+	Jiffies(time.Duration) uint32
+	Duration(jiffies int32) time.Duration
+}
+
+// LinkByName finds an interface's index; the error is shown to the user.
+type LinkByName func(name string) (index int, err error)
+
+// addr16 is the form of addresses in rows: IPv4 is mapped.
+func addr16(a netip.Addr) [16]byte { return a.As16() }

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"math/bits"
+	"net/netip"
+	"sync/atomic"
+
+	"xdplvs/bpf"
+	"xdplvs/scheduler"
+)
+
+// real is a real server and its row.
+type real struct {
+	id     uint32
+	want   RealServer
+	hop    NextHop
+	row    *bpf.Real
+	counts *bpf.RealCounts
+	stats  []bpf.RealTraffic // one for each CPU
+	rate   estimator
+	// lastWeight is the last that was not 0: mh's table stays as it is when a real server is quiesced.
+	lastWeight uint32
+	// retired is what it had counted when it was removed; unknown after a restart.
+	retired Counters
+}
+
+func (d *Director) realAt(id uint32) *real {
+	cpus := uint32(d.tables.CPUs)
+	r := &real{
+		id:     id,
+		row:    &d.tables.Reals[id],
+		counts: &d.tables.Counts[id],
+		stats:  d.tables.Traffic[id*cpus : (id+1)*cpus],
+	}
+	return r
+}
+
+// newReal writes the row of a real server that is not in any plan yet.
+func (d *Director) newReal(service uint32, want RealServer) *real {
+	id, _ := d.realIDs.take() // apply has seen that there are enough
+	r := d.realAt(id)
+	generation := r.row.Generation + 1
+	*r.row = bpf.Real{
+		Generation: generation,
+		Service:    service,
+		Addr:       addr16(want.Key.Addr),
+		Port:       bits.ReverseBytes16(want.Key.Port),
+		Method:     uint8(want.Method),
+	}
+	clear(r.stats)
+	*r.counts = bpf.RealCounts{}
+	r.setWant(want)
+	return r
+}
+
+func (r *real) setWant(want RealServer) {
+	r.want = want
+	if want.Weight > 0 {
+		r.lastWeight = want.Weight
+	}
+	r.row.Weight = uint16(want.Weight)
+	r.setFlag(bpf.RealUsable, want.Weight > 0)
+}
+
+// setFlag changes one flag; packets change others at the same time.
+func (r *real) setFlag(flag uint32, on bool) {
+	if on {
+		atomic.OrUint32(&r.row.Flags, flag)
+	} else {
+		atomic.AndUint32(&r.row.Flags, ^flag)
+	}
+}
+
+// setHop writes how frames get there. The flag goes first when it is unset and
+// last when it is set, so that no packet leaves with half an address.
+func (r *real) setHop(hop NextHop, txPort uint16) {
+	r.setFlag(bpf.RealNextHop, false)
+	r.hop = hop
+	if !hop.Resolved {
+		return
+	}
+	copy(r.row.Mac[:6], hop.DstMAC[:])
+	copy(r.row.Mac[6:], hop.SrcMAC[:])
+	r.row.Vlans = uint8(len(hop.VLAN))
+	for i := range hop.VLAN {
+		r.row.Vlan[i] = bits.ReverseBytes16(hop.VLAN[i])
+		r.row.Tpid[i] = bits.ReverseBytes16(hop.TPID[i])
+	}
+	r.row.Ifindex = uint32(hop.Link)
+	r.row.TxPort = txPort
+	r.row.Mtu = uint16(min(hop.MTU, 0xffff))
+	r.setFlag(bpf.RealNextHop, true)
+}
+
+// writtenHop is the next hop that the row holds, as a former process wrote it.
+func (r *real) writtenHop() NextHop {
+	if atomic.LoadUint32(&r.row.Flags)&bpf.RealNextHop == 0 {
+		return NextHop{Reason: "its link-layer address is being resolved", Pending: true}
+	}
+	hop := NextHop{Resolved: true, Link: int(r.row.Ifindex), MTU: int(r.row.Mtu)}
+	copy(hop.DstMAC[:], r.row.Mac[:6])
+	copy(hop.SrcMAC[:], r.row.Mac[6:])
+	for i := range r.row.Vlans {
+		hop.VLAN = append(hop.VLAN, bits.ReverseBytes16(r.row.Vlan[i]))
+		hop.TPID = append(hop.TPID, bits.ReverseBytes16(r.row.Tpid[i]))
+	}
+	return hop
+}
+
+func (r *real) key() RealKey {
+	return RealKey{netip.AddrFrom16(r.row.Addr).Unmap(), bits.ReverseBytes16(r.row.Port)}
+}
+
+// conns are the active and inactive connections.
+func (r *real) conns() (active, inactive uint32) {
+	n := atomic.LoadUint64(&r.counts.Conns)
+	return uint32(n), uint32(n >> 32)
+}
+
+// counters are those since the real server was added.
+func (r *real) counters() (c Counters) {
+	for i := range r.stats {
+		s := &r.stats[i]
+		c.add(Counters{
+			Conns:    atomic.LoadUint64(&s.N.Conns),
+			InPkts:   atomic.LoadUint64(&s.N.InPackets),
+			OutPkts:  atomic.LoadUint64(&s.N.OutPackets),
+			InBytes:  atomic.LoadUint64(&s.N.InBytes),
+			OutBytes: atomic.LoadUint64(&s.N.OutBytes),
+		})
+	}
+	return c
+}
+
+// forScheduler is the real server as schedulers see it. One that cannot be
+// reached counts as overloaded: it gets nothing, and its weight is unchanged.
+func (r *real) forScheduler() scheduler.Server {
+	active, inactive := r.conns()
+	return scheduler.Server{
+		ID:         r.id,
+		Addr:       r.want.Key.Addr,
+		Port:       r.want.Key.Port,
+		Weight:     r.want.Weight,
+		LastWeight: r.lastWeight,
+		Active:     active,
+		Inactive:   inactive,
+		Overloaded: !r.hop.Resolved || atomic.LoadUint32(&r.row.Flags)&bpf.RealOverloaded != 0,
+	}
+}
+
+func (r *real) state() RealState {
+	active, inactive := r.conns()
+	return RealState{
+		Name:        r.want.Name,
+		Key:         r.want.Key,
+		Method:      r.want.Method,
+		Weight:      r.want.Weight,
+		Active:      active,
+		Inactive:    inactive,
+		Reachable:   r.hop.Resolved,
+		Unreachable: r.hop.Reason,
+		Counters:    r.counters(),
+		Rates:       r.rate.rates(),
+	}
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Counters are totals since a service or real server exists.
+type Counters struct {
+	Conns    uint64 `json:"conns"`
+	InPkts   uint64 `json:"in_packets"`
+	OutPkts  uint64 `json:"out_packets"`
+	InBytes  uint64 `json:"in_bytes"` // IP length
+	OutBytes uint64 `json:"out_bytes"`
+}
+
+// Rates are per second, averaged as IPVS's estimator does.
+type Rates struct {
+	CPS    uint64 `json:"cps"`
+	InPPS  uint64 `json:"in_pps"`
+	OutPPS uint64 `json:"out_pps"`
+	InBPS  uint64 `json:"in_bps"` // bytes
+	OutBPS uint64 `json:"out_bps"`
+}
+
+// RealState is a real server as it is.
+type RealState struct {
+	Name        string   `json:"name,omitempty"`
+	Key         RealKey  `json:"real"`
+	Method      Method   `json:"method"`
+	Weight      uint32   `json:"weight"`
+	Active      uint32   `json:"active"`
+	Inactive    uint32   `json:"inactive"`
+	Reachable   bool     `json:"reachable"`             // its next hop is known
+	Unreachable string   `json:"unreachable,omitempty"` // why not
+	Counters    Counters `json:"counters"`
+	Rates       Rates    `json:"rates"`
+}
+
+// ServiceState is a virtual service as it is.
+type ServiceState struct {
+	Name      string      `json:"name,omitempty"`
+	Key       ServiceKey  `json:"service"`
+	Scheduler string      `json:"scheduler"`
+	Flags     string      `json:"scheduler_flags,omitempty"`
+	OnePacket bool        `json:"one_packet,omitempty"`
+	Reals     []RealState `json:"reals"`     // IPVS's list order: the last added first
+	NoReal    uint64      `json:"no_real"`   // packets that found no usable real server
+	Untracked uint64      `json:"untracked"` // connections that found no place in the table
+	Counters  Counters    `json:"counters"`
+	Rates     Rates       `json:"rates"`
+}
+
+// InterfaceState is an attached interface as it is.
+type InterfaceState struct {
+	Name  string     `json:"name"`
+	Index int        `json:"index"`
+	Mode  AttachMode `json:"mode"`            // native or generic
+	Error string     `json:"error,omitempty"` // why it is not attached
+}
+
+// Snapshot is the whole state at one moment. It is never changed after it was made.
+type Snapshot struct {
+	Time       time.Time         `json:"time"`
+	Generation uint64            `json:"generation"` // of the desired state, counted from 1
+	TableSize  uint32            `json:"table_size"` // places for IPv4 connections
+	Interfaces []InterfaceState  `json:"interfaces"`
+	Services   []ServiceState    `json:"services"`
+	Total      Counters          `json:"total"`
+	Rates      Rates             `json:"rates"`
+	Verdicts   map[string]uint64 `json:"verdicts"` // packets by the reason they left for
+}
+
+// Conn is one connection, for listings.
+type Conn struct {
+	Protocol Protocol       `json:"protocol"`
+	Client   netip.AddrPort `json:"client"`
+	Virtual  netip.AddrPort `json:"virtual"`
+	Real     netip.AddrPort `json:"real"`
+	State    string         `json:"state"`   // IPVS's names
+	Expires  time.Duration  `json:"expires"` // nanoseconds until it ends if nothing more comes
+	Packets  uint32         `json:"packets"` // client to server
+	Service  string         `json:"service,omitempty"`
+}
