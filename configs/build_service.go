@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package configs
+
+import (
+	"net/netip"
+
+	"xdplvs/director"
+)
+
+// serviceBuilder makes one service.
+type serviceBuilder struct {
+	*builder
+	at        cursor
+	written   *service
+	key       director.ServiceKey
+	keyed     bool // the key is usable
+	realKeys  registry[director.RealKey]
+	realNames registry[string]
+}
+
+// check finds the service's key and what contradicts itself or another service.
+func (b *serviceBuilder) check() {
+	b.findKey()
+	if b.keyed {
+		if line, taken := b.services.taken(b.key, b.at); taken {
+			b.at.failf("service %s is already in line %d", b.key, line)
+		}
+	}
+	if name := b.written.name; name.ok {
+		if line, taken := b.names.taken(name.value, name.at); taken {
+			name.at.failf("name %s is already used in line %d", name.value, line)
+		}
+	}
+	if !b.written.protocol.wrong() {
+		b.checkProtocol(b.written.protocol.or(director.TCP))
+	}
+}
+
+func (b *serviceBuilder) findKey() {
+	where, at, ok := b.endpoint()
+	if !ok {
+		return
+	}
+	if fault := notUnicast(where.Addr()); fault != "" {
+		at.failf("%s is %s and cannot be a virtual service's", where.Addr(), fault)
+		return
+	}
+	b.key = director.ServiceKey{Protocol: b.written.protocol.or(director.TCP), Addr: where.Addr(), Port: where.Port()}
+	b.keyed = !b.written.protocol.wrong()
+}
+
+// endpoint comes from virtual, or from address and port; at is where the address is.
+func (b *serviceBuilder) endpoint() (where netip.AddrPort, at cursor, ok bool) {
+	s := b.written
+	split := s.address.given() || s.port.given()
+	switch {
+	case s.virtual.given() && split:
+		s.virtual.at.failf("virtual stands for address and port, write one or the other")
+		return where, at, false
+	case s.virtual.given():
+		return s.virtual.value, s.virtual.at, s.virtual.ok
+	case !split:
+		b.at.failf("keys address and port are missing (or virtual, which is both)")
+	case !s.address.given():
+		b.at.failf("key address is missing")
+	case !s.port.given():
+		b.at.failf("key port is missing")
+	}
+	return netip.AddrPortFrom(s.address.value, s.port.value), s.address.at, s.address.ok && s.port.ok
+}
+
+// checkProtocol finds what has no meaning for a protocol.
+func (b *serviceBuilder) checkProtocol(p director.Protocol) {
+	if one := b.written.onePacket; one.value && p != director.UDP {
+		one.at.failf("one-packet scheduling is for udp only, the service is %s", p)
+	}
+	if a := b.written.answer; a.ok && a.value == director.AnswerReset && p != director.TCP {
+		a.at.failf("only tcp has resets, the service is %s", p)
+	}
+}
+
+func (b *serviceBuilder) build() director.Service {
+	s := b.written
+	return director.Service{
+		Name:      s.name.value,
+		Key:       b.key,
+		Scheduler: s.scheduler.or(DefaultScheduler),
+		Flags:     director.SchedulerFlags(s.flagNames()...),
+		OnePacket: s.onePacket.value,
+		Answer:    s.answer.or(director.AnswerUnreachable),
+		Reals:     b.allReals(s.reals.value),
+	}
+}
+
+// flagNames are the scheduler flags that were read.
+func (s *service) flagNames() (names []string) {
+	for _, f := range s.flags.value.all {
+		if f.ok {
+			names = append(names, f.value)
+		}
+	}
+	return names
+}
+
+func (b *serviceBuilder) allReals(all list[realServer]) []director.RealServer {
+	if all.len() == 0 {
+		return nil
+	}
+	b.reals += all.len()
+	if b.reals > b.mostReals {
+		if b.beyond.at == nil {
+			b.beyond = all.at
+		}
+		return nil
+	}
+	reals := make([]director.RealServer, 0, all.len())
+	for _, r := range all.all {
+		if r.ok {
+			reals = append(reals, b.real(&r))
+		}
+	}
+	return reals
+}
+
+func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {
+	w := &r.value
+	v := director.RealServer{
+		Name:   w.name.value,
+		Key:    director.RealKey{Addr: w.address.value, Port: w.port.or(b.key.Port)},
+		Method: w.method.or(b.written.method.or(director.DirectRouting)),
+		Weight: w.weight.or(b.written.weight.or(DefaultWeight)),
+	}
+	if w.name.ok {
+		if line, taken := b.realNames.taken(v.Name, w.name.at); taken {
+			w.name.at.failf("name %s is already used in line %d", v.Name, line)
+		}
+	}
+	if !w.address.ok || w.port.wrong() || !b.keyed && !w.port.given() {
+		return v
+	}
+	if line, taken := b.realKeys.taken(v.Key, r.at); taken {
+		r.at.failf("real server %s is already in line %d", v.Key, line)
+	}
+	b.checkReach(w, v)
+	return v
+}
+
+// checkReach finds why packets could not get to a real server.
+func (b *serviceBuilder) checkReach(w *realServer, v director.RealServer) {
+	fault, here := notUnicast(v.Key.Addr), v.Method == director.Local
+	switch {
+	case w.method.wrong() || b.written.method.wrong():
+	case fault != "" && !(here && v.Key.Addr.IsLoopback()):
+		w.address.at.failf("%s is %s and cannot be a real server's", v.Key.Addr, fault)
+	case !b.keyed:
+	case v.Key.Addr.Is4() != b.key.Addr.Is4() && v.Method != director.Tunnel:
+		w.address.at.failf("%s is of another address family than the service's %s, method %s needs the same",
+			v.Key.Addr, b.key.Addr, v.Method)
+	case v.Key.Addr == b.key.Addr && !here:
+		w.address.at.failf("%s is the service's own address, packets would come back to the director", v.Key.Addr)
+	case v.Key.Port != b.key.Port && v.Method == director.DirectRouting:
+		w.port.at.failf("direct routing leaves packets as they are, so the port must be the service's (%d), found %d",
+			b.key.Port, v.Key.Port)
+	}
+}

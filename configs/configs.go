@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package configs
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"xdplvs/director"
+)
+
+// What is assumed where a file says nothing; director.DefaultLimits and
+// director.DefaultTimeouts are the others.
+const (
+	DefaultFile      = "/etc/director/director.yaml"
+	DefaultSocket    = "/run/director/director.sock"
+	DefaultStateDir  = "/sys/fs/bpf/director"
+	DefaultScheduler = "wrr"
+	DefaultWeight    = 1
+)
+
+// MaxFileSize is the largest file that is read, in bytes.
+const MaxFileSize = 64 << 20
+
+// Config is what a file says, built and checked.
+type Config struct {
+	Desired  director.Desired
+	Limits   director.Limits
+	Socket   string // Unix socket of the daemon
+	StateDir string // directory in a bpffs where maps and links are pinned
+}
+
+// Default is the configuration of a file that says nothing. It is not one to run:
+// it has no interface.
+func Default() *Config {
+	return &Config{
+		Desired:  director.Desired{Timeouts: director.DefaultTimeouts},
+		Limits:   director.DefaultLimits,
+		Socket:   DefaultSocket,
+		StateDir: DefaultStateDir,
+	}
+}
+
+// Load reads and checks a file. The error is *Errors if its content is at fault;
+// then there is no Config.
+func Load(file string) (*Config, error) {
+	data, err := read(file)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(file, data)
+}
+
+// read stops one byte after MaxFileSize, which is what Parse refuses.
+func read(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, MaxFileSize+1))
+}
+
+// Parse checks the content of a file, whose name is for messages only. The error
+// is always *Errors and has all faults; then there is no Config.
+func Parse(file string, data []byte) (*Config, error) {
+	doc := &document{file: file}
+	b := newBuilder(doc)
+	if top, ok := doc.parse(data); ok {
+		if r, ok := rootObject.decode(top); ok {
+			b.root(r)
+		}
+	}
+	if err := doc.report(); err != nil {
+		return nil, err
+	}
+	return b.config, nil
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"xdplvs/director"
+)
+
+func mustParse(t *testing.T, text string) *Config {
+	t.Helper()
+	config, err := Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatalf("%v\nin\n%s", err, text)
+	}
+	return config
+}
+
+func keyOf(p director.Protocol, addrPort string) director.ServiceKey {
+	ap := netip.MustParseAddrPort(addrPort)
+	return director.ServiceKey{Protocol: p, Addr: ap.Addr(), Port: ap.Port()}
+}
+
+func realAt(addrPort string, weight uint32) director.RealServer {
+	ap := netip.MustParseAddrPort(addrPort)
+	return director.RealServer{
+		Key: director.RealKey{Addr: ap.Addr(), Port: ap.Port()}, Method: director.DirectRouting, Weight: weight,
+	}
+}
+
+func named(name string, r director.RealServer) director.RealServer {
+	r.Name = name
+	return r
+}
+
+// everything has each key of the format, in all its forms.
+const everything = `
+version: 1
+interfaces:
+  - eth0
+  - name: eth1
+    mode: native
+  - {name: eth2, mode: generic}
+  - {name: eth3, mode: auto}
+socket: /run/d/../x.sock
+state_dir: /sys/fs/bpf/x/
+limits: {connections4: 1024, connections6: 128k, services: 3, real_servers: 5K, plan_slots: 1M}
+timeouts: {tcp: 1h30m, tcpfin: 90, udp: "1.5s"}
+services:
+  - name: web
+    protocol: tcp
+    address: 192.0.2.10
+    port: 80
+    scheduler: sh
+    scheduler_flags: [sh-port, sh-fallback]
+    answer: pass
+    method: dr
+    weight: 7
+    reals:
+      - 10.0.0.1
+      - 10.0.0.2:80
+      - address: 10.0.0.3
+        port: 80
+        name: rs3
+        weight: 0
+        method: dr
+  - protocol: udp
+    virtual: "[2001:db8::10]:53"
+    one_packet: true
+    answer: drop
+    reals: ["[fd00::1]:53", fd00::2]
+  - {virtual: 192.0.2.10:443, name: 443}
+`
+
+func TestEverything(t *testing.T) {
+	want := &Config{
+		Desired: director.Desired{
+			Interfaces: []director.Interface{
+				{Name: "eth0"}, {Name: "eth1", Mode: director.AttachNative},
+				{Name: "eth2", Mode: director.AttachGeneric}, {Name: "eth3"},
+			},
+			Services: []director.Service{
+				{
+					Name: "web", Key: keyOf(director.TCP, "192.0.2.10:80"), Scheduler: "sh", Answer: director.AnswerPass,
+					Flags: director.SchedulerFlags("sh-port", "sh-fallback"),
+					Reals: []director.RealServer{realAt("10.0.0.1:80", 7), realAt("10.0.0.2:80", 7), named("rs3", realAt("10.0.0.3:80", 0))},
+				},
+				{
+					Key: keyOf(director.UDP, "[2001:db8::10]:53"), Scheduler: "wrr", OnePacket: true, Answer: director.AnswerDrop,
+					Reals: []director.RealServer{realAt("[fd00::1]:53", 1), realAt("[fd00::2]:53", 1)},
+				},
+				{Name: "443", Key: keyOf(director.TCP, "192.0.2.10:443"), Scheduler: "wrr"},
+			},
+			Timeouts: director.Timeouts{TCPEstablished: 90 * time.Minute, TCPFinWait: 90 * time.Second, UDP: 1500 * time.Millisecond},
+		},
+		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 3, RealServers: 5 << 10, PlanSlots: 1 << 20},
+		Socket:   "/run/x.sock",
+		StateDir: "/sys/fs/bpf/x",
+	}
+	if got := mustParse(t, everything); !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+// TestEverythingHasAllKeys keeps the test above complete.
+func TestEverythingHasAllKeys(t *testing.T) {
+	for _, keys := range [][]string{
+		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(),
+	} {
+		for _, k := range keys {
+			if !strings.Contains(everything, k+":") {
+				t.Errorf("key %s is not tested", k)
+			}
+		}
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	want := Default()
+	want.Desired.Interfaces = []director.Interface{{Name: "eth0"}}
+	for name, text := range map[string]string{
+		"absent":   "interfaces: [eth0]",
+		"empty":    "interfaces: [eth0]\nlimits: {}\ntimeouts: {}\nservices: []",
+		"nothing":  "interfaces: [eth0]\nlimits:\n#  services: 1\ntimeouts:\nservices:\n",
+		"JSON":     `{"interfaces": ["eth0"]}`,
+		"CRLF":     "interfaces:\r\n  - eth0\r\n",
+		"BOM":      "\ufeffinterfaces: [eth0]",
+		"markers":  "%YAML 1.1\n---\ninterfaces: [eth0]\n...\n",
+		"x- keys":  "x-a: &a [1, {b: c}]\ninterfaces: [eth0]\nx-: *a",
+		"!!str":    "interfaces: [!!str eth0]",
+		"quoted":   "'interfaces': [\"eth0\"]",
+		"an alias": "x-i: &i eth0\ninterfaces: [*i]",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := mustParse(t, text); !reflect.DeepEqual(got, want) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// TestMerge follows yaml.org/type/merge.html.
+func TestMerge(t *testing.T) {
+	const head = "interfaces: [eth0]\nx-a: &a {port: 80, weight: 2, scheduler: rr}\nx-b: &b {port: 81, weight: 3, protocol: udp}\n" +
+		"x-ab: &ab {<<: *a, weight: 4}\nx-self: &self {<<: *self, port: 82}\nservices:\n  - "
+	for name, test := range map[string]struct{ service, want string }{
+		"one":              {"{<<: *a, address: 192.0.2.1}", "tcp 192.0.2.1:80 rr 2"},
+		"own keys win":     {"{port: 90, <<: *a, weight: 9, address: 192.0.2.1}", "tcp 192.0.2.1:90 rr 9"},
+		"earlier wins":     {"{<<: [*a, *b], address: 192.0.2.1}", "udp 192.0.2.1:80 rr 2"},
+		"the other order":  {"{<<: [*b, *a], address: 192.0.2.1}", "udp 192.0.2.1:81 rr 3"},
+		"nested":           {"{<<: *ab, address: 192.0.2.1}", "tcp 192.0.2.1:80 rr 4"},
+		"nested, then b":   {"{<<: [*ab, *b], address: 192.0.2.1}", "udp 192.0.2.1:80 rr 4"},
+		"not an alias":     {"{<<: {port: 70}, address: 192.0.2.1}", "tcp 192.0.2.1:70 wrr 1"},
+		"into itself":      {"{<<: *self, address: 192.0.2.1}", "tcp 192.0.2.1:82 wrr 1"},
+		"service itself":   {"&s {<<: *s, address: 192.0.2.1, port: 1}", "tcp 192.0.2.1:1 wrr 1"},
+		"twice the same":   {"{<<: [*a, *a], address: 192.0.2.1}", "tcp 192.0.2.1:80 rr 2"},
+		"wrong, overruled": {"{<<: {port: x}, port: 1, address: 192.0.2.1}", "tcp 192.0.2.1:1 wrr 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := head + strings.TrimSuffix(test.service, "}") + ", reals: [10.0.0.1]}"
+			s := mustParse(t, text).Desired.Services[0]
+			if got := fmt.Sprint(s.Key, " ", s.Scheduler, " ", s.Reals[0].Weight); got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// TestExamples loads the example files, of which none may be missing.
+func TestExamples(t *testing.T) {
+	names := map[string]string{
+		"minimal.yaml": "tcp 192.0.2.10:80 2",
+		"dns.yaml":     "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
+		"dr-web.yaml":  "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
+	}
+	files, err := filepath.Glob("*.yaml")
+	if err != nil || len(files) != len(names) {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	for _, file := range files {
+		config, err := Load(file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if got := summary(config); got != names[file] {
+			t.Errorf("%s has %s, want %s", file, got, names[file])
+		}
+	}
+}
+
+func summary(c *Config) string {
+	var services []string
+	for _, s := range c.Desired.Services {
+		services = append(services, fmt.Sprintf("%s %d", s.Key, len(s.Reals)))
+	}
+	return strings.Join(services, ", ")
+}
+
+func TestLoadFails(t *testing.T) {
+	dir := t.TempDir()
+	large := filepath.Join(dir, "large.yaml")
+	if err := os.WriteFile(large, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(large, 10*MaxFileSize); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(large)
+	if want := large + ": file is larger than 64 MiB"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	var errs *Errors
+	if _, err := Load(filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) || errors.As(err, &errs) {
+		t.Errorf("absent: %v", err)
+	}
+	if _, err := Load(dir); err == nil || errors.As(err, &errs) {
+		t.Errorf("directory: %v", err)
+	}
+}
+
+// TestValidateIsAsked brings a weight past the tables, as a new rule of package
+// director would find something that nothing here refuses.
+func TestValidateIsAsked(t *testing.T) {
+	doc := &document{file: "test.yaml"}
+	at := func(n *yaml.Node) cursor { return cursor{&path{doc: doc}, n} }
+	here := at(&yaml.Node{Kind: yaml.MappingNode, Line: 3, Column: 5})
+	reals := at(&yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Content: []*yaml.Node{
+		{Kind: yaml.ScalarNode, Tag: "!!str", Value: "10.0.0.1"}, {Kind: yaml.ScalarNode, Tag: "!!str", Value: "10.0.0.2"},
+	}})
+	s := service{
+		virtual: setting[netip.AddrPort]{netip.MustParseAddrPort("192.0.2.1:80"), here, true},
+		weight:  setting[uint32]{director.MaxWeight + 1, here, true},
+		reals:   setting[list[realServer]]{list[realServer]{reals, realKind}, reals, true},
+	}
+	b := newBuilder(doc)
+	b.mostReals = 2
+	b.service(&setting[service]{s, here, true}, 0)
+	err := doc.report()
+	if err == nil || !strings.HasPrefix(err.Error(), "test.yaml:3:5: service tcp 192.0.2.1:80: ") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// FuzzParse holds that Parse never panics; that what it accepts is valid to
+// package director, within its own limits, and the same after it was written out
+// in the long form and read again; and that what it refuses has *Errors, sorted,
+// each on a line of the file and with a message of one line.
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{"*.yaml", "testdata/invalid/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			_, text = splitErrors(text)
+			f.Add(text)
+		}
+	}
+	f.Add([]byte(everything))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		config, err := Parse("fuzz.yaml", text)
+		if err != nil {
+			checkErrors(t, text, config, err)
+			return
+		}
+		checkConfig(t, config)
+	})
+}
+
+func checkErrors(t *testing.T, text []byte, config *Config, err error) {
+	var errs *Errors
+	if config != nil || !errors.As(err, &errs) || len(*errs) == 0 {
+		t.Fatalf("got %v and %#v", config, err)
+	}
+	lines := 1 + len(strings.FieldsFunc(string(text), isBreak)) + strings.Count(string(text), "\n") // at most
+	for _, e := range *errs {
+		if e.Line < 1 || e.Column < 1 || e.Message == "" || strings.ContainsAny(e.Error(), "\n\r") || e.File != "fuzz.yaml" || e.Line > lines+1 {
+			t.Errorf("error %#v in a file of at most %d lines", e, lines)
+		}
+	}
+	if !slices.IsSortedFunc(*errs, func(a, b Error) int { return (a.Line-b.Line)*1e6 + a.Column - b.Column }) {
+		t.Errorf("not sorted:\n%v", errs)
+	}
+}
+
+// isBreak has YAML 1.1's line breaks.
+func isBreak(r rune) bool { return strings.ContainsRune("\n\r\u0085\u2028\u2029", r) }
+
+func checkConfig(t *testing.T, config *Config) {
+	reals := 0
+	for _, s := range config.Desired.Services {
+		if err := s.Validate(); err != nil {
+			t.Error(err)
+		}
+		reals += len(s.Reals)
+	}
+	if l := config.Limits; len(config.Desired.Services) > int(l.Services) || reals > int(l.RealServers) || len(config.Desired.Interfaces) == 0 {
+		t.Errorf("limits %+v, %d services, %d real servers, interfaces %v", l, len(config.Desired.Services), reals, config.Desired.Interfaces)
+	}
+	text := written(config)
+	again, err := Parse("again.yaml", []byte(text))
+	if err != nil {
+		t.Fatalf("%v\nin\n%s", err, text)
+	}
+	if !reflect.DeepEqual(config, again) {
+		t.Errorf("got\n%+v\nfrom\n%s\nof\n%+v", again, text, config)
+	}
+}
+
+// written is a configuration in the long form.
+func written(c *Config) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("socket: %q\nstate_dir: %q\ninterfaces:", c.Socket, c.StateDir)
+	for _, i := range c.Desired.Interfaces {
+		line("  - {name: %q, mode: %s}", i.Name, i.Mode)
+	}
+	l, d := c.Limits, c.Desired.Timeouts
+	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d}",
+		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots)
+	line("timeouts: {tcp: %s, tcpfin: %s, udp: %s}\nservices:", d.TCPEstablished, d.TCPFinWait, d.UDP)
+	for _, s := range c.Desired.Services {
+		line("  - {%s protocol: %s, address: %q, port: %d, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, reals: [",
+			writtenName(s.Name), s.Key.Protocol, s.Key.Addr, s.Key.Port, s.Scheduler, s.Flags, s.OnePacket, s.Answer)
+		for _, r := range s.Reals {
+			line("      {%s address: %q, port: %d, method: %s, weight: %d},", writtenName(r.Name), r.Key.Addr, r.Key.Port, r.Method, r.Weight)
+		}
+		line("    ]}")
+	}
+	return b.String()
+}
+
+func writtenName(name string) string {
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf("name: %q,", name)
+}

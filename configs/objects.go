@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package configs
+
+import (
+	"math"
+	"net/netip"
+	"time"
+
+	"xdplvs/director"
+)
+
+// root is a whole file.
+type root struct {
+	version    setting[int]
+	interfaces setting[list[iface]]
+	socket     setting[string]
+	stateDir   setting[string]
+	limits     setting[limits]
+	timeouts   setting[timeouts]
+	services   setting[list[service]]
+}
+
+// bpffs bounds no path, so the kernel's PATH_MAX does; a socket's is unix(7)'s sun_path.
+const (
+	longestPath       = 4095
+	longestSocketPath = 107
+)
+
+var rootObject = object[root]{
+	what:       "a mapping with interfaces and services",
+	extensible: true,
+	fields: []field[root]{
+		key("version", version(), func(r *root) *setting[int] { return &r.version },
+			"Version of this format, 1."),
+		key("interfaces", listOf("interfaces", ifaceKind), func(r *root) *setting[list[iface]] { return &r.interfaces },
+			"Interfaces that the XDP program is attached to, at least one.").must(),
+		key("socket", absolutePath(longestSocketPath), func(r *root) *setting[string] { return &r.socket },
+			"Unix socket of the daemon, /run/director/director.sock if absent."),
+		key("state_dir", absolutePath(longestPath), func(r *root) *setting[string] { return &r.stateDir },
+			"Directory in a bpffs for what must survive a restart, /sys/fs/bpf/director if absent."),
+		key("limits", limitsObject.kind(), func(r *root) *setting[limits] { return &r.limits },
+			"Sizes of the tables, fixed when the data plane is loaded."),
+		key("timeouts", timeoutsObject.kind(), func(r *root) *setting[timeouts] { return &r.timeouts },
+			"How long a connection lives after its last packet."),
+		key("services", listOf("services", serviceObject.kind()), func(r *root) *setting[list[service]] { return &r.services },
+			"Virtual services."),
+	},
+}
+
+// version is refused rather than guessed if it is a later one.
+func version() kind[int] {
+	const what = "1, the only version of this format so far"
+	return unquoted(what, parsed(what, schema{"const": 1}, func(text string) (int, string, bool) {
+		return 1, "", text == "1"
+	}))
+}
+
+// iface is an interface; the short form has only a name.
+type iface struct {
+	name setting[string]
+	mode setting[director.AttachMode]
+}
+
+var ifaceObject = object[iface]{
+	what: "a mapping with name and mode",
+	fields: []field[iface]{
+		key("name", interfaceName(), func(i *iface) *setting[string] { return &i.name },
+			"Name of the interface.").must(),
+		key("mode", enumeration[director.AttachMode]("attach mode"), func(i *iface) *setting[director.AttachMode] { return &i.mode },
+			"native (in the driver), generic (slow, any driver) or auto: native where the driver can; auto if absent."),
+	},
+}
+
+var ifaceKind = either("an interface name, or a mapping with name and mode",
+	mapped(interfaceName(), func(c cursor, v string) (iface, bool) {
+		return iface{name: setting[string]{v, c, true}}, true
+	}), ifaceObject.kind())
+
+// limits are director.Limits as written.
+type limits struct {
+	connections4, connections6, services, realServers, planSlots setting[uint32]
+}
+
+// fewestConnections keeps the table's buckets from being most of the table.
+const fewestConnections = 1024
+
+var limitsObject = object[limits]{
+	what: "a mapping of table sizes",
+	fields: []field[limits]{
+		key("connections4", powerOfTwo(fewestConnections, 1<<31), func(l *limits) *setting[uint32] { return &l.connections4 },
+			"Places for IPv4 connections, 64 bytes each, a power of two; 256k if absent."),
+		key("connections6", powerOfTwo(fewestConnections, 1<<31), func(l *limits) *setting[uint32] { return &l.connections6 },
+			"Places for IPv6 connections, 128 bytes each, a power of two; 64k if absent."),
+		key("services", count(1, math.MaxUint32), func(l *limits) *setting[uint32] { return &l.services },
+			"Virtual services; 16k if absent."),
+		key("real_servers", count(1, math.MaxUint32), func(l *limits) *setting[uint32] { return &l.realServers },
+			"Real servers over all services; 64k if absent."),
+		key("plan_slots", count(1, math.MaxUint32), func(l *limits) *setting[uint32] { return &l.planSlots },
+			"Slots of the schedulers' plans over all services, 4 bytes each; 2M if absent."),
+	},
+}
+
+// timeouts are director.Timeouts as written.
+type timeouts struct {
+	tcp, tcpfin, udp setting[time.Duration]
+}
+
+var timeoutsObject = object[timeouts]{
+	what: "a mapping of durations",
+	fields: []field[timeouts]{
+		key("tcp", timeout(), func(t *timeouts) *setting[time.Duration] { return &t.tcp },
+			"Established TCP connections; 15m if absent."),
+		key("tcpfin", timeout(), func(t *timeouts) *setting[time.Duration] { return &t.tcpfin },
+			"TCP connections after the first FIN; 2m if absent."),
+		key("udp", timeout(), func(t *timeouts) *setting[time.Duration] { return &t.udp },
+			"UDP flows; 5m if absent."),
+	},
+}
+
+func timeout() kind[time.Duration] { return duration(shortestTimeout, longestTimeout) }
+
+// service is a virtual service as written.
+type service struct {
+	name      setting[string]
+	protocol  setting[director.Protocol]
+	address   setting[netip.Addr]
+	port      setting[uint16]
+	virtual   setting[netip.AddrPort]
+	scheduler setting[string]
+	flags     setting[list[string]]
+	onePacket setting[bool]
+	answer    setting[director.Answer]
+	method    setting[director.Method]
+	weight    setting[uint32]
+	reals     setting[list[realServer]]
+}
+
+var serviceObject = object[service]{
+	what: "a mapping with address, port and reals",
+	fields: []field[service]{
+		key("name", name(), func(s *service) *setting[string] { return &s.name },
+			"What the service is called in listings and metrics, unique."),
+		key("protocol", protocol(), func(s *service) *setting[director.Protocol] { return &s.protocol },
+			"IP protocol; tcp if absent."),
+		key("address", address(), func(s *service) *setting[netip.Addr] { return &s.address },
+			"Virtual IP address, IPv4 or IPv6."),
+		key("port", port(), func(s *service) *setting[uint16] { return &s.port },
+			"Port of the service."),
+		key("virtual", endpoint(), func(s *service) *setting[netip.AddrPort] { return &s.virtual },
+			"address:port, in the place of address and port."),
+		key("scheduler", scheduler(), func(s *service) *setting[string] { return &s.scheduler },
+			"Scheduler, as ipvsadm names it; "+DefaultScheduler+" if absent."),
+		key("scheduler_flags", listOf("scheduler flags", schedulerFlag()), func(s *service) *setting[list[string]] { return &s.flags },
+			"Flags of the schedulers sh and mh: -port hashes the client's port too, -fallback spreads an unusable server's clients."),
+		key("one_packet", boolean(), func(s *service) *setting[bool] { return &s.onePacket },
+			"Schedule each datagram anew (UDP only)."),
+		key("answer", enumeration[director.Answer]("answer"), func(s *service) *setting[director.Answer] { return &s.answer },
+			"What a packet gets that finds no usable real server; unreachable if absent."),
+		key("method", method(), func(s *service) *setting[director.Method] { return &s.method },
+			"Forwarding method of real servers that have none of their own; dr if absent."),
+		key("weight", weight(), func(s *service) *setting[uint32] { return &s.weight },
+			"Weight of real servers that have none of their own; 1 if absent."),
+		key("reals", listOf("real servers", realKind), func(s *service) *setting[list[realServer]] { return &s.reals },
+			"Real servers."),
+	},
+}
+
+func scheduler() kind[string] {
+	return choice("scheduler", func() []string { return knownSchedulers() })
+}
+
+func schedulerFlag() kind[string] {
+	return choice("scheduler flag", director.SchedulerFlagNames)
+}
+
+func protocol() kind[director.Protocol] {
+	return available(enumeration[director.Protocol]("protocol"), func() []director.Protocol { return availableProtocols })
+}
+
+func method() kind[director.Method] {
+	return available(enumeration[director.Method]("forwarding method"), func() []director.Method { return availableMethods })
+}
+
+func weight() kind[uint32] { return number(0, director.MaxWeight) }
+
+// realServer is a real server as written; the short form has an address, or an
+// address and a port.
+type realServer struct {
+	name    setting[string]
+	address setting[netip.Addr]
+	port    setting[uint16]
+	weight  setting[uint32]
+	method  setting[director.Method]
+}
+
+var realObject = object[realServer]{
+	what: "a mapping with address",
+	fields: []field[realServer]{
+		key("name", name(), func(r *realServer) *setting[string] { return &r.name },
+			"What the real server is called in listings and metrics, unique in its service."),
+		key("address", address(), func(r *realServer) *setting[netip.Addr] { return &r.address },
+			"IP address.").must(),
+		key("port", port(), func(r *realServer) *setting[uint16] { return &r.port },
+			"Port; the service's if absent."),
+		key("weight", weight(), func(r *realServer) *setting[uint32] { return &r.weight },
+			"Share of new connections, relative to the others'; 0 quiesces: known connections go on."),
+		key("method", method(), func(r *realServer) *setting[director.Method] { return &r.method },
+			"Forwarding method."),
+	},
+}
+
+var realKind = either(`an address such as 10.0.0.1, 10.0.0.1:80 or "[2001:db8::1]:80", or a mapping with address`,
+	mapped(maybeEndpoint(), func(c cursor, v netip.AddrPort) (realServer, bool) {
+		r := realServer{address: setting[netip.Addr]{v.Addr(), c, true}}
+		if v.Port() != 0 {
+			r.port = setting[uint16]{v.Port(), c, true}
+		}
+		return r, true
+	}), realObject.kind())
