@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"xdplvs/director"
+)
+
+// Client asks a daemon. Its methods may be called from several goroutines at once.
+type Client struct {
+	http *http.Client
+}
+
+// answerTimeout is how long the daemon may think before its answer begins.
+const answerTimeout = 30 * time.Second
+
+// ConnectError says that nobody can be asked on the socket.
+type ConnectError struct {
+	Path string
+	Err  error // the system's: ENOENT, ECONNREFUSED, EACCES …
+}
+
+// Error is connect to PATH: cause.
+func (e *ConnectError) Error() string { return fmt.Sprintf("connect to %s: %v", e.Path, e.Err) }
+
+// Unwrap gives the system's error.
+func (e *ConnectError) Unwrap() error { return e.Err }
+
+// Dial makes a client for the socket at path. It connects when it is first asked.
+func Dial(path string) *Client {
+	var dialer net.Dialer
+	return &Client{http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, err := dialer.DialContext(ctx, "unix", path)
+			if err != nil {
+				return nil, &ConnectError{Path: path, Err: cause(err)}
+			}
+			return c, nil
+		},
+		DisableCompression:    true,
+		ResponseHeaderTimeout: answerTimeout,
+		IdleConnTimeout:       idleTimeout / 2, // before the server's, which would race with a request
+	}}}
+}
+
+// Close closes the connection that waits for the next question.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Snapshot is the daemon's newest state.
+func (c *Client) Snapshot(ctx context.Context) (*director.Snapshot, error) {
+	s := &director.Snapshot{}
+	return s, c.call(ctx, http.MethodGet, pathSnapshot, nil, s)
+}
+
+// Version is the daemon's version.
+func (c *Client) Version(ctx context.Context) (string, error) {
+	var body versionBody
+	err := c.call(ctx, http.MethodGet, pathVersion, nil, &body)
+	return body.Version, err
+}
+
+// Reload makes the daemon read its configuration again. An *Error's text has
+// one line for each mistake.
+func (c *Client) Reload(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, pathReload, nil, &struct{}{})
+}
+
+// CountConnections counts those that the filter lets through; the empty one lets all.
+func (c *Client) CountConnections(ctx context.Context, filter string) (uint64, error) {
+	var body countBody
+	err := c.call(ctx, http.MethodGet, pathCount, filterQuery(filter), &body)
+	return body.Count, err
+}
+
+// Connections calls yield for each connection that the filter lets through,
+// in the table's order, and stops at its first error. The connection is void
+// when yield returns. An error means that some are missing.
+func (c *Client) Connections(ctx context.Context, filter string, yield func(*director.Conn) error) error {
+	resp, err := c.do(ctx, http.MethodGet, pathConnections, filterQuery(filter))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return readConns(resp.Body, yield)
+}
+
+func readConns(r io.Reader, yield func(*director.Conn) error) error {
+	lines := bufio.NewReaderSize(r, streamChunk)
+	var d decoder
+	var conn director.Conn
+	for {
+		line, err := lines.ReadSlice('\n')
+		if err == io.EOF && len(line) == 0 {
+			return nil
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return fmt.Errorf("read connections: %w", err)
+		}
+		if err := d.decode(bytes.TrimSuffix(line, []byte("\n")), &conn); err != nil {
+			return fmt.Errorf("read connections: %w", err)
+		}
+		if err := yield(&conn); err != nil {
+			return err
+		}
+	}
+}
+
+func filterQuery(filter string) url.Values {
+	if filter == "" {
+		return nil
+	}
+	return url.Values{"filter": {filter}}
+}
+
+// call asks and decodes the answer into body.
+func (c *Client) call(ctx context.Context, method, path string, query url.Values, body any) error {
+	resp, err := c.do(ctx, method, path, query)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(body); err != nil {
+		return fmt.Errorf("read answer to %s: %w", path, err)
+	}
+	return nil
+}
+
+// do asks. An answer other than 200 is an error.
+func (c *Client) do(ctx context.Context, method, path string, query url.Values) (*http.Response, error) {
+	where := url.URL{Scheme: "http", Host: "director", Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, where.String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s: %w", path, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, askError(path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return nil, answerError(resp)
+	}
+	return resp, nil
+}
+
+// askError takes off what net/http puts around: the URL means nothing here.
+func askError(path string, err error) error {
+	var connect *ConnectError
+	if errors.As(err, &connect) && connect.Err != context.Canceled {
+		return connect
+	}
+	var outer *url.Error
+	if errors.As(err, &outer) {
+		err = outer.Err
+	}
+	return fmt.Errorf("ask %s: %w", path, err)
+}
+
+// answerError reads the daemon's error. A daemon of another version, or no
+// director at all, may answer something else.
+func answerError(resp *http.Response) error {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return fmt.Errorf("read error %s: %w", resp.Status, err)
+	}
+	var body errorBody
+	if json.Unmarshal(text, &body) != nil || body.Error == "" {
+		return &Error{Status: resp.StatusCode, Message: "the daemon answered " + resp.Status}
+	}
+	return &Error{Status: resp.StatusCode, Message: body.Error}
+}

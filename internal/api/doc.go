@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package api is the daemon's interface on a unix socket: HTTP/1.1 with JSON,
+// its server and its client.
+//
+//	GET  /v1/snapshot                    director.Snapshot
+//	GET  /v1/connections?filter=TEXT     application/x-ndjson, one director.Conn a line
+//	GET  /v1/connections/count?filter=…  {"count": 12}
+//	GET  /v1/version                     {"version": "v0.1.0"}
+//	POST /v1/reload                      {} when the configuration is in force
+//
+// A filter is written in ss's words, see package connfilter. An error is
+// {"error": "text"} with a status that fits; in a stream that has begun it is
+// the last line. Who may ask is decided by the peer's credentials
+// (SO_PEERCRED): see ServerOptions.
+//
+// With curl: curl --unix-socket /run/director/director.sock http://director/v1/snapshot
+package api
+
+import (
+	"context"
+
+	"xdplvs/director"
+)
+
+// DefaultSocket is where the daemon listens unless its configuration says otherwise.
+const DefaultSocket = "/run/director/director.sock"
+
+// Backend is what the daemon offers. Its methods are called from several
+// goroutines at once.
+type Backend interface {
+	// Snapshot is the newest state; nil before there is one.
+	Snapshot() *director.Snapshot
+	// Connections calls yield for each connection, in the table's order. It
+	// stops at yield's first error, and when ctx ends, and returns that error.
+	// Yield blocks as long as a slow reader does, so no lock may be held
+	// around it; it does not keep the connection.
+	Connections(ctx context.Context, yield func(*director.Conn) error) error
+	// Reload reads the configuration again and puts it in force. The error is
+	// what the user sees, one line for each mistake; nothing changed then.
+	Reload(ctx context.Context) error
+	// Version is the daemon's version.
+	Version() string
+}
+
+// The paths. The version is in the path; a change that breaks a reader is a new one.
+const (
+	pathSnapshot    = "/v1/snapshot"
+	pathConnections = "/v1/connections"
+	pathCount       = "/v1/connections/count"
+	pathVersion     = "/v1/version"
+	pathReload      = "/v1/reload"
+)
+
+// The bodies of the small answers.
+type (
+	errorBody struct {
+		Error string `json:"error"`
+	}
+	countBody struct {
+		Count uint64 `json:"count"`
+	}
+	versionBody struct {
+		Version string `json:"version"`
+	}
+)

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"xdplvs/director"
+)
+
+// AppendConn appends c as encoding/json writes it, several times as fast.
+func AppendConn(dst []byte, c *director.Conn) []byte {
+	dst = append(dst, `{"protocol":`...)
+	dst = appendString(dst, c.Protocol.String())
+	dst = append(dst, `,"client":`...)
+	dst = appendAddrPort(dst, c.Client)
+	dst = append(dst, `,"virtual":`...)
+	dst = appendAddrPort(dst, c.Virtual)
+	dst = append(dst, `,"real":`...)
+	dst = appendAddrPort(dst, c.Real)
+	dst = append(dst, `,"state":`...)
+	dst = appendString(dst, c.State)
+	dst = append(dst, `,"expires":`...)
+	dst = strconv.AppendInt(dst, int64(c.Expires), 10)
+	dst = append(dst, `,"packets":`...)
+	dst = strconv.AppendUint(dst, uint64(c.Packets), 10)
+	if c.Service != "" {
+		dst = append(dst, `,"service":`...)
+		dst = appendString(dst, c.Service)
+	}
+	return append(dst, '}')
+}
+
+func appendAddrPort(dst []byte, a netip.AddrPort) []byte {
+	if a.Addr().Zone() != "" || a.Addr().Is4In6() { // neither is a connection's; be right all the same
+		text, _ := a.MarshalText() // never fails
+		return appendString(dst, string(text))
+	}
+	dst = append(dst, '"')
+	if a.IsValid() {
+		dst = a.AppendTo(dst)
+	}
+	return append(dst, '"')
+}
+
+// appendString leaves all that needs an escape to encoding/json.
+func appendString(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if !plain[s[i]] {
+			text, _ := json.Marshal(s) // a string always encodes
+			return append(dst, text...)
+		}
+	}
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
+}
+
+// plain are the bytes that encoding/json writes in a string as they are.
+var plain = func() (table [256]bool) {
+	for b := byte(' '); b < 0x7f; b++ {
+		table[b] = !strings.ContainsRune(`"\<>&`, rune(b))
+	}
+	return table
+}()

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"xdplvs/director"
+)
+
+// fakeBackend makes up its answers.
+type fakeBackend struct {
+	snapshot *director.Snapshot
+	conns    int   // how many connections there are
+	connErr  error // after them
+	reload   func(context.Context) error
+}
+
+func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
+func (b *fakeBackend) Version() string                  { return "v1.2.3" }
+func (b *fakeBackend) Reload(ctx context.Context) error { return b.reload(ctx) }
+
+func (b *fakeBackend) Connections(ctx context.Context, yield func(*director.Conn) error) error {
+	for i := range b.conns {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c := fakeConn(i)
+		if err := yield(&c); err != nil {
+			return err
+		}
+	}
+	return b.connErr
+}
+
+var (
+	virtual4, virtual6 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	real6              = netip.MustParseAddr("fd00::1")
+)
+
+var states = []string{"ESTABLISHED", "SYN_RECV", "FIN_WAIT", "UDP"}
+
+// fakeConn is the i-th connection; every fourth is IPv6.
+func fakeConn(i int) director.Conn {
+	client, virtual, real := netip.Addr{}, virtual4, real6
+	if i%4 == 3 {
+		a := [16]byte{0x20, 1, 0x0d, 0xb8}
+		binary.BigEndian.PutUint64(a[8:], uint64(i))
+		client, virtual = netip.AddrFrom16(a), virtual6
+	} else {
+		client, real = netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
+	}
+	return director.Conn{
+		Protocol: director.TCP,
+		Client:   netip.AddrPortFrom(client, uint16(i)|1024),
+		Virtual:  netip.AddrPortFrom(virtual, 443),
+		Real:     netip.AddrPortFrom(real, 8443),
+		State:    states[i%len(states)],
+		Expires:  time.Duration(i) * time.Millisecond,
+		Packets:  uint32(i),
+		Service:  "web",
+	}
+}
+
+// start serves b on a socket of its own until stop, or the test's end. The test
+// fails if Serve does or if a goroutine outlives the test.
+func start(t testing.TB, b Backend, opts ServerOptions) (path string, stop func()) {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	path = filepath.Join(t.TempDir(), "run", "d.sock")
+	l, err := Listen(path, ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, serve(t, l, b, opts, before)
+}
+
+func serve(t testing.TB, l net.Listener, b Backend, opts ServerOptions, before int) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- NewServer(discard(), b, opts).Serve(ctx, l) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("Serve does not end\n%s", stacks())
+		}
+	}
+	t.Cleanup(func() { stop(); wantGoroutines(t, before) })
+	return stop
+}
+
+func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func stacks() string {
+	buf := make([]byte, 1<<20)
+	return string(buf[:runtime.Stack(buf, true)])
+}
+
+// wantGoroutines waits for the number to fall to want.
+func wantGoroutines(t testing.TB, want int) {
+	t.Helper()
+	for range 200 {
+		if runtime.NumGoroutine() <= want {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("%d goroutines, want %d\n%s", runtime.NumGoroutine(), want, stacks())
+}
+
+func newClient(t testing.TB, path string) *Client {
+	c := Dial(path)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func wantError(t *testing.T, err error, want string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want one with %q", err, want)
+	}
+}
+
+func wantStatus(t *testing.T, err error, want int) {
+	t.Helper()
+	var answer *Error
+	if !errors.As(err, &answer) || answer.Status != want {
+		t.Errorf("error %v, want status %d", err, want)
+	}
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"xdplvs/director"
+	"xdplvs/internal/api/connfilter"
+)
+
+// route is one thing that can be asked for.
+type route struct {
+	method string
+	path   string
+	need   role
+	params []string // known query parameters
+	serve  func(*Server, http.ResponseWriter, *http.Request) error
+}
+
+var routes = []route{
+	{http.MethodGet, pathSnapshot, reader, nil, (*Server).snapshot},
+	{http.MethodGet, pathConnections, reader, []string{"filter"}, (*Server).connections},
+	{http.MethodGet, pathCount, reader, []string{"filter"}, (*Server).count},
+	{http.MethodGet, pathVersion, reader, nil, (*Server).version},
+	{http.MethodPost, pathReload, admin, nil, (*Server).reload},
+}
+
+// Error is an error that the daemon answered with.
+type Error struct {
+	Status  int // HTTP's
+	Message string
+}
+
+// Error is the daemon's text.
+func (e *Error) Error() string { return e.Message }
+
+func failure(status int, format string, args ...any) error {
+	return &Error{Status: status, Message: fmt.Sprintf(format, args...)}
+}
+
+func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	// The deadline of an earlier request on this connection would still hold.
+	s.extendDeadline(http.NewResponseController(w))
+	if err := s.dispatch(w, r); err != nil {
+		s.writeError(w, err)
+	}
+}
+
+// extendDeadline gives the reader time for the next piece.
+func (s *Server) extendDeadline(rc *http.ResponseController) {
+	if err := rc.SetWriteDeadline(time.Now().Add(s.opts.StallTimeout)); err != nil {
+		s.log.Debug("api write deadline", "error", err)
+	}
+}
+
+// dispatch checks in this order: room, who, where, how, what.
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
+	info, ok := r.Context().Value(connKey{}).(*connInfo)
+	if !ok || info.err != nil {
+		return failure(http.StatusForbidden, "the kernel does not tell who asks")
+	}
+	if info.refused {
+		w.Header().Set("Connection", "close")
+		return failure(http.StatusServiceUnavailable, "%d connections to the daemon are open, which is the limit", s.opts.MaxConns)
+	}
+	have := s.opts.roleOf(info.peer)
+	if have < reader {
+		return failure(http.StatusForbidden, "%s", s.opts.refusal(info.peer, reader))
+	}
+	found, err := findRoute(w, r)
+	if err != nil {
+		return err
+	}
+	if have < found.need {
+		return failure(http.StatusForbidden, "%s", s.opts.refusal(info.peer, found.need))
+	}
+	if err := checkRequest(w, r, found); err != nil {
+		return err
+	}
+	return s.serve(w, r, found, info.peer)
+}
+
+// serve runs the handler; what changes something is logged.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, found *route, p *peer) error {
+	err := found.serve(s, w, r)
+	if found.need == admin {
+		log := s.log.With("event", "api_request", "method", found.method, "path", found.path, "uid", p.uid, "pid", p.pid)
+		if err != nil {
+			log.Warn("api request failed", "error", err)
+		} else {
+			log.Info("api request")
+		}
+	}
+	return err
+}
+
+func findRoute(w http.ResponseWriter, r *http.Request) (*route, error) {
+	var known []string
+	for i := range routes {
+		switch {
+		case routes[i].path != r.URL.Path:
+			known = append(known, routes[i].path)
+		case routes[i].method != r.Method:
+			w.Header().Set("Allow", routes[i].method)
+			return nil, failure(http.StatusMethodNotAllowed, "%s wants %s, not %s", r.URL.Path, routes[i].method, r.Method)
+		default:
+			return &routes[i], nil
+		}
+	}
+	return nil, failure(http.StatusNotFound, "unknown path %q (known: %s)", r.URL.Path, strings.Join(known, ", "))
+}
+
+func checkRequest(w http.ResponseWriter, r *http.Request, found *route) error {
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close") // or the server would wait for the body
+		return failure(http.StatusRequestEntityTooLarge, "%s takes no body", found.path)
+	}
+	for name := range r.URL.Query() {
+		if !slices.Contains(found.params, name) {
+			return failure(http.StatusBadRequest, "unknown parameter %q", name)
+		}
+	}
+	return nil
+}
+
+func (s *Server) snapshot(w http.ResponseWriter, _ *http.Request) error {
+	snapshot := s.backend.Snapshot()
+	if snapshot == nil {
+		return failure(http.StatusServiceUnavailable, "the daemon is still starting")
+	}
+	return writeJSON(w, snapshot)
+}
+
+func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, versionBody{s.backend.Version()})
+}
+
+func (s *Server) reload(w http.ResponseWriter, r *http.Request) error {
+	if err := s.backend.Reload(r.Context()); err != nil {
+		return failure(http.StatusUnprocessableEntity, "%s", err)
+	}
+	return writeJSON(w, struct{}{})
+}
+
+func (s *Server) count(w http.ResponseWriter, r *http.Request) error {
+	var n uint64
+	err := s.eachMatch(r, func(*director.Conn) error { n++; return nil })
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, countBody{n})
+}
+
+func (s *Server) connections(w http.ResponseWriter, r *http.Request) error {
+	stream := s.newStream(w)
+	return stream.finish(s.eachMatch(r, stream.add))
+}
+
+// eachMatch calls yield for the connections that the request's filter lets through.
+func (s *Server) eachMatch(r *http.Request, yield func(*director.Conn) error) error {
+	filter, err := connfilter.Parse(r.URL.Query().Get("filter"))
+	if err != nil {
+		return failure(http.StatusBadRequest, "%s", err)
+	}
+	err = s.backend.Connections(r.Context(), func(c *director.Conn) error {
+		if !filter.Match(c) {
+			return nil
+		}
+		return yield(c)
+	})
+	if r.Context().Err() != nil { // or it is the reader that went away
+		return failure(http.StatusServiceUnavailable, "the daemon stops")
+	}
+	return err
+}
+
+// writeError answers with err, unless the answer has begun.
+func (s *Server) writeError(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	var known *Error
+	if errors.As(err, &known) {
+		status = known.Status
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if err := json.NewEncoder(w).Encode(errorBody{err.Error()}); err != nil {
+		s.log.Debug("api answer", "error", err)
+	}
+}
+
+func writeJSON(w http.ResponseWriter, body any) error {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(body); err != nil {
+		return fmt.Errorf("send answer: %w", err)
+	}
+	return nil
+}

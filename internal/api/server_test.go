@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"xdplvs/director"
+)
+
+func TestSnapshot(t *testing.T) {
+	want := bigSnapshot(3, 2)
+	want.Verdicts = map[string]uint64{"tx": 12}
+	path, _ := start(t, &fakeBackend{snapshot: want}, ServerOptions{})
+	got, err := newClient(t, path).Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestNoSnapshotYet(t *testing.T) {
+	path, _ := start(t, &fakeBackend{}, ServerOptions{})
+	_, err := newClient(t, path).Snapshot(t.Context())
+	wantStatus(t, err, http.StatusServiceUnavailable)
+	wantError(t, err, "the daemon is still starting")
+}
+
+func TestVersion(t *testing.T) {
+	path, _ := start(t, &fakeBackend{}, ServerOptions{})
+	if got, err := newClient(t, path).Version(t.Context()); got != "v1.2.3" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestReload(t *testing.T) {
+	var answer error
+	b := &fakeBackend{reload: func(context.Context) error { return answer }}
+	path, _ := start(t, b, ServerOptions{})
+	client := newClient(t, path)
+	if err := client.Reload(t.Context()); err != nil {
+		t.Error(err)
+	}
+	answer = errors.Join(errors.New("lvs.yaml:3:5: services[0].port: 0"), errors.New("lvs.yaml:7:1: unknown key"))
+	err := client.Reload(t.Context())
+	wantStatus(t, err, http.StatusUnprocessableEntity)
+	if err.Error() != answer.Error() {
+		t.Errorf("error %q", err)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	path, _ := start(t, &fakeBackend{conns: 1000}, ServerOptions{})
+	client := newClient(t, path)
+	n := 0
+	err := client.Connections(t.Context(), "", func(c *director.Conn) error {
+		if want := fakeConn(n); *c != want {
+			t.Fatalf("connection %d: %+v, want %+v", n, c, want)
+		}
+		n++
+		return nil
+	})
+	if n != 1000 || err != nil {
+		t.Errorf("%d connections, %v", n, err)
+	}
+}
+
+func TestNoConnections(t *testing.T) {
+	path, _ := start(t, &fakeBackend{}, ServerOptions{})
+	if err := newClient(t, path).Connections(t.Context(), "", func(*director.Conn) error { return errors.New("one") }); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFilteredConnections(t *testing.T) {
+	path, _ := start(t, &fakeBackend{conns: 1000}, ServerOptions{})
+	client := newClient(t, path)
+	n := 0
+	err := client.Connections(t.Context(), "state syn_recv and dst 192.0.2.1", func(c *director.Conn) error {
+		n++
+		return nil
+	})
+	if n != 250 || err != nil {
+		t.Errorf("%d connections, %v", n, err)
+	}
+	if n, err := client.CountConnections(t.Context(), "src 2001:db8::/32"); n != 250 || err != nil {
+		t.Errorf("counted %d, %v", n, err)
+	}
+	if n, err := client.CountConnections(t.Context(), ""); n != 1000 || err != nil {
+		t.Errorf("counted %d, %v", n, err)
+	}
+	_, err = client.CountConnections(t.Context(), "stat udp")
+	wantStatus(t, err, http.StatusBadRequest)
+	wantError(t, err, `filter: column 1: unknown word "stat"`)
+}
+
+// TestConnectionsError: an error before the first byte is the answer, a later
+// one the last line; neither looks like a complete list.
+func TestConnectionsError(t *testing.T) {
+	for name, conns := range map[string]int{"at once": 0, "in the stream": 10_000} {
+		t.Run(name, func(t *testing.T) {
+			path, _ := start(t, &fakeBackend{conns: conns, connErr: errors.New("read table: broken")}, ServerOptions{})
+			n := 0
+			err := newClient(t, path).Connections(t.Context(), "", func(*director.Conn) error { n++; return nil })
+			wantError(t, err, "read table: broken")
+			if n != conns {
+				t.Errorf("%d connections", n)
+			}
+		})
+	}
+}
+
+// TestReaderStops: a reader that has enough ends the backend's walk.
+func TestReaderStops(t *testing.T) {
+	const many = 1 << 30
+	path, stop := start(t, &fakeBackend{conns: many}, ServerOptions{})
+	enough := errors.New("enough")
+	err := newClient(t, path).Connections(t.Context(), "", func(*director.Conn) error { return enough })
+	if err != enough {
+		t.Errorf("error %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	err = newClient(t, path).Connections(ctx, "", func(*director.Conn) error { cancel(); return nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	stop()
+}
+
+// TestShutdownWhileStreaming: the reader learns that the list is not whole,
+// whether it reads or stands still, and nothing is left behind.
+func TestShutdownWhileStreaming(t *testing.T) {
+	for name, grace := range map[string]time.Duration{"reading": 10 * time.Second, "standing still": 50 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			stalled := name == "standing still"
+			path, stop := start(t, &fakeBackend{conns: 1 << 30}, ServerOptions{Grace: grace})
+			begun, proceed := make(chan struct{}), make(chan struct{})
+			result := make(chan error, 1)
+			go func() {
+				n := 0
+				result <- newClient(t, path).Connections(context.Background(), "", func(*director.Conn) error {
+					if n++; n == 1 {
+						close(begun)
+						if stalled {
+							<-proceed
+						}
+					}
+					return nil
+				})
+			}()
+			<-begun
+			stop() // does not wait for the reader
+			close(proceed)
+			if err := <-result; err == nil {
+				t.Error("the reader believes that it has all")
+			} else if !stalled {
+				wantError(t, err, "read connections: the daemon stops")
+			}
+		})
+	}
+}
+
+// TestStalledReader: one who takes nothing is cut off.
+func TestStalledReader(t *testing.T) {
+	path, _ := start(t, &fakeBackend{conns: 1 << 30}, ServerOptions{StallTimeout: 50 * time.Millisecond})
+	first := true
+	err := newClient(t, path).Connections(t.Context(), "", func(*director.Conn) error {
+		if first {
+			time.Sleep(300 * time.Millisecond)
+			first = false
+		}
+		return nil
+	})
+	wantError(t, err, "read connections: unexpected EOF")
+}
+
+func TestConcurrentClients(t *testing.T) {
+	b := &fakeBackend{conns: 1000, snapshot: bigSnapshot(10, 10), reload: func(context.Context) error { return nil }}
+	path, _ := start(t, b, ServerOptions{})
+	var group sync.WaitGroup
+	var seen atomic.Int64
+	for range 20 {
+		client := newClient(t, path)
+		group.Go(func() {
+			for range 3 {
+				_, err1 := client.Snapshot(t.Context())
+				err2 := client.Connections(t.Context(), "", func(*director.Conn) error { seen.Add(1); return nil })
+				err3 := client.Reload(t.Context())
+				if err := errors.Join(err1, err2, err3); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if seen.Load() != 20*3*1000 {
+		t.Errorf("%d connections", seen.Load())
+	}
+}
+
+// TestTooManyConnections: beyond the limit there is a clear answer, and room
+// again when somebody leaves.
+func TestTooManyConnections(t *testing.T) {
+	path, _ := start(t, &fakeBackend{}, ServerOptions{MaxConns: 2})
+	var held []net.Conn
+	for range 2 {
+		held = append(held, holdConn(t, path))
+	}
+	_, err := newClient(t, path).Version(t.Context())
+	wantStatus(t, err, http.StatusServiceUnavailable)
+	wantError(t, err, "2 connections to the daemon are open, which is the limit")
+	for _, c := range held {
+		c.Close()
+	}
+	for range 100 {
+		if _, err = newClient(t, path).Version(t.Context()); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("no room again: %v", err)
+}
+
+// holdConn opens a connection and waits until the server has answered on it.
+func holdConn(t *testing.T, path string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	io.WriteString(c, "GET /v1/version HTTP/1.1\r\nHost: director\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return c
+}
+
+// TestRaw: what a client of another make sees.
+func TestRaw(t *testing.T) {
+	b := &fakeBackend{conns: 2, snapshot: bigSnapshot(1, 1), reload: func(context.Context) error { return nil }}
+	path, _ := start(t, b, ServerOptions{})
+	long := strings.Repeat("x", 64<<10)
+	for name, test := range map[string]struct {
+		method, path, body string
+		status             int
+		text               string
+	}{
+		"version":           {"GET", "/v1/version", "", 200, `{"version":"v1.2.3"}`},
+		"count":             {"GET", "/v1/connections/count", "", 200, `{"count":2}`},
+		"reload":            {"POST", "/v1/reload", "", 200, `{}`},
+		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/version, /v1/reload)"}`},
+		"root":              {"GET", "/", "", 404, `{"error":"unknown path \"/\" (known: `},
+		"wrong method":      {"GET", "/v1/reload", "", 405, `{"error":"/v1/reload wants POST, not GET"}`},
+		"delete":            {"DELETE", "/v1/connections", "", 405, `{"error":"/v1/connections wants GET, not DELETE"}`},
+		"unknown parameter": {"GET", "/v1/snapshot?filter=x", "", 400, `{"error":"unknown parameter \"filter\""}`},
+		"bad filter":        {"GET", "/v1/connections?filter=sport", "", 400, `{"error":"filter: column 1: \"sport\" needs`},
+		"body":              {"POST", "/v1/reload", "{}", 413, `{"error":"/v1/reload takes no body"}`},
+		"long body":         {"POST", "/v1/reload", long, 413, `{"error":"/v1/reload takes no body"}`},
+		"long path":         {"GET", "/v1/" + long, "", 431, "431 Request Header Fields Too Large"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, header, text := ask(t, path, test.method, test.path, test.body)
+			if status != test.status || !strings.HasPrefix(text, test.text) {
+				t.Errorf("%d %s, want %d %s", status, text, test.status, test.text)
+			}
+			if status != 431 && (header.Get("Content-Type") != "application/json" || !json.Valid([]byte(text))) {
+				t.Errorf("%v %s is no JSON", header, text)
+			}
+			if status == 405 && header.Get("Allow") == "" {
+				t.Error("no Allow header")
+			}
+		})
+	}
+	_, header, text := ask(t, path, "GET", "/v1/connections", "")
+	if header.Get("Content-Type") != "application/x-ndjson" || strings.Count(text, "\n") != 2 {
+		t.Errorf("%v %s", header, text)
+	}
+}
+
+func ask(t *testing.T, path, method, where, body string) (int, http.Header, string) {
+	t.Helper()
+	client := newClient(t, path).http
+	req, err := http.NewRequest(method, "http://director"+where, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, resp.Header, string(text)
+}
+
+// TestConnectErrors: the path and the system's reason, nothing of net/http.
+func TestConnectErrors(t *testing.T) {
+	dir := t.TempDir()
+	dead := filepath.Join(dir, "dead.sock")
+	l, _ := net.Listen("unix", dead)
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	for path, want := range map[string]struct {
+		text string
+		is   error
+	}{
+		filepath.Join(dir, "none.sock"): {"no such file or directory", fs.ErrNotExist},
+		dead:                            {"connection refused", nil},
+	} {
+		_, err := newClient(t, path).Snapshot(t.Context())
+		var connect *ConnectError
+		if !errors.As(err, &connect) || connect.Path != path || err.Error() != "connect to "+path+": "+want.text {
+			t.Errorf("error %v", err)
+		}
+		if want.is != nil && !errors.Is(err, want.is) {
+			t.Errorf("%v is not %v", err, want.is)
+		}
+	}
+}
+
+// TestForeignServer: something else that listens on the socket is named as such.
+func TestForeignServer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "d.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.NotFoundHandler()}
+	go server.Serve(l)
+	defer server.Close()
+	_, err = newClient(t, path).Snapshot(t.Context())
+	wantError(t, err, "the daemon answered 404 Not Found")
+}
+
+func TestCanceledContext(t *testing.T) {
+	path, _ := start(t, &fakeBackend{}, ServerOptions{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := newClient(t, path).Version(ctx)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	wantError(t, err, "ask /v1/version: context canceled")
+}
+
+// TestListenerFails: Serve says so and leaves nothing behind.
+func TestListenerFails(t *testing.T) {
+	before := runtime.NumGoroutine()
+	path := filepath.Join(t.TempDir(), "d.sock")
+	l, err := Listen(path, ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- NewServer(discard(), &fakeBackend{}, ServerOptions{}).Serve(context.Background(), l)
+	}()
+	holdConn(t, path)
+	l.Close()
+	wantError(t, <-done, "serve api: ")
+	wantGoroutines(t, before)
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("socket: %v", err)
+	}
+}
+
+// TestServeWithEndedContext closes the listener and returns.
+func TestServeWithEndedContext(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "d.sock")
+	l, err := Listen(path, ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := NewServer(discard(), &fakeBackend{}, ServerOptions{}).Serve(ctx, l); err != nil {
+		t.Error(err)
+	}
+	wantFiles(t, filepath.Dir(path), "d.sock.lock")
+}
+
+// TestMillionConnections streams a million through server and client in a few
+// MiB: what both sides hold at once must not depend on the number.
+func TestMillionConnections(t *testing.T) {
+	count := 1_000_000
+	if testing.Short() || raceDetector {
+		count = 50_000
+	}
+	path, _ := start(t, &fakeBackend{conns: count}, ServerOptions{})
+	client := newClient(t, path)
+	runtime.GC()
+	base := heap()
+	var peak uint64
+	n := 0
+	begin := time.Now()
+	err := client.Connections(t.Context(), "", func(c *director.Conn) error {
+		if n++; n%20_000 == 0 {
+			peak = max(peak, heap())
+		}
+		return nil
+	})
+	took := time.Since(begin)
+	if n != count || err != nil {
+		t.Fatalf("%d connections, %v", n, err)
+	}
+	grown := (max(peak, base) - base) >> 10
+	t.Logf("%d connections in %v, heap grew by %d KiB at most", n, took.Round(time.Millisecond), grown)
+	if grown > 32<<10 {
+		t.Errorf("heap grew by %d KiB", grown)
+	}
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"math"
+	"testing"
+	"time"
+
+	"xdplvs/director"
+)
+
+// farm has what a real director shows: both families, a quiesced real server,
+// unreachable ones, names, huge numbers.
+func farm() *director.Snapshot {
+	const tcp, udp, dr = director.TCP, director.UDP, director.DirectRouting
+	web := service(tcp, "192.0.2.1:80", "wrr",
+		real("10.0.0.3:80", dr, 0, 12, 3), real("10.0.0.9:80", dr, 1, 0, 0), real("10.0.0.1:80", dr, 10, 1234, 567))
+	web.Name, web.NoReal, web.Untracked = "web", 17, 2
+	web.Reals[0].Name, web.Reals[2].Name = "rs3", "rs1"
+	web.Reals[1].Reachable, web.Reals[1].Unreachable = false, "no answer to ARP for 10.0.0.9 on eth1"
+	web.Counters = director.Counters{Conns: 123456789, InPkts: 12345678901, OutPkts: 0, InBytes: 12345678901234, OutBytes: math.MaxUint64}
+	web.Rates = director.Rates{CPS: 1200, InPPS: 240000, InBPS: 123456789}
+	web.Reals[2].Counters, web.Reals[2].Rates = web.Counters, web.Rates
+	web6 := service(tcp, "[2001:db8::1]:80", "rr", real("[fd00:1111:2222:3333:4444:5555:6666:7777]:80", dr, 1, 1, 0), real("[fd00::1]:80", dr, 1, 2, 3))
+	web6.Name = "web6"
+	web6.Reals[0].Reachable = false
+	dns := service(udp, "192.0.2.1:53", "rr", real("10.0.0.1:53", dr, 1, 0, 40))
+	dns.Name, dns.OnePacket = "dns", true
+	other := service(tcp, "10.1.2.3:8080", "rr")
+	return &director.Snapshot{
+		Time: time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC), Generation: 7, TableSize: 262144,
+		Interfaces: []director.InterfaceState{{Name: "eth0", Index: 2, Mode: director.AttachNative}},
+		Services:   []director.ServiceState{web6, web, dns, other},
+		Total:      web.Counters, Rates: web.Rates,
+		Verdicts: map[string]uint64{"forwarded": 12345678901, "no_service": 42, "truncated_ip": 42, "not_ip": 0, "no_real": 17},
+	}
+}
+
+func farmConns() []director.Conn {
+	conns := recordedConns()
+	for i := range conns {
+		conns[i].Packets, conns[i].Service = uint32(i*i), "web"
+	}
+	conns[0].Service, conns[3].Expires = "", -time.Second
+	return conns
+}
+
+func TestGolden(t *testing.T) {
+	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns()})
+	for name, args := range map[string][]string{
+		"list":                {"list"},
+		"list-nosort":         {"list", "--nosort"},
+		"list-wide":           {"list", "-o", "wide"},
+		"list-json":           {"list", "-o", "json"},
+		"list-one":            {"list", "web"},
+		"list-by-address":     {"list", "192.0.2.1:53", "[2001:db8::1]:80"},
+		"list-unknown":        {"list", "web", "wbe"},
+		"stats":               {"stats"},
+		"stats-exact":         {"stats", "--exact"},
+		"stats-wide":          {"stats", "-o", "wide"},
+		"stats-json":          {"stats", "-o", "json", "web"},
+		"stats-verdicts":      {"stats", "--verdicts"},
+		"stats-verdicts-json": {"stats", "--verdicts", "-o", "json"},
+		"rate":                {"rate"},
+		"rate-json":           {"rate", "-o", "json", "web"},
+		"connections":         {"connections"},
+		"connections-wide":    {"conns", "-o", "wide"},
+		"connections-json":    {"connections", "-o", "json"},
+		"connections-filter":  {"connections", "dst", "10.99.0.0/16", "and", "state", "syn-recv,udp"},
+		"connections-none":    {"connections", "service", "none"},
+		"connections-mistake": {"connections", "dst", "10.99.0.0/16", "stat", "udp"},
+		"count":               {"connections", "count"},
+		"count-json":          {"connections", "count", "protocol", "tcp", "-o", "json"},
+		"count-mistake":       {"connections", "count", "sport", "=", "https"},
+		"reload":              {"reload"},
+		"version":             {"version"},
+		"version-flag":        {"--version"},
+		"version-json":        {"version", "-o", "json"},
+		"version-daemon":      {"version", "--daemon"},
+		"check":               {"check", "good.yaml"},
+		"check-mistakes":      {"check", "bad.yaml"},
+		"run-fails":           {"run", "-c", "lvs.yaml"},
+	} {
+		t.Run(name, func(t *testing.T) { w.golden(t, name, args...) })
+	}
+}
+
+func TestGoldenUsage(t *testing.T) {
+	w := newWorld(t, nil)
+	for name, args := range map[string][]string{
+		"help":                     {"--help"},
+		"help-list":                {"list", "--help"},
+		"help-stats":               {"help", "stats"},
+		"help-connections":         {"connections", "-h"},
+		"help-run":                 {"help", "run"},
+		"usage-nothing":            {},
+		"usage-command":            {"lst"},
+		"usage-subcommand":         {"version", "x"},
+		"usage-flag":               {"list", "--bogus"},
+		"usage-short-flag":         {"stats", "-x"},
+		"usage-format":             {"rate", "-o", "xml"},
+		"usage-flag-value":         {"list", "--interval", "soon"},
+		"usage-interval":           {"list", "-w", "--interval", "0s"},
+		"usage-check":              {"check"},
+		"usage-run":                {"run"},
+		"usage-run-argument":       {"run", "lvs.yaml"},
+		"usage-log-level":          {"run", "-c", "f", "--log-level", "loud"},
+		"usage-verdicts":           {"stats", "--verdicts", "web"},
+		"usage-help":               {"help", "nonsense"},
+		"usage-completion":         {"completion", "fsh"},
+		"no-daemon":                {"list"},
+		"no-daemon-connections":    {"connections"},
+		"no-daemon-reload":         {"reload"},
+		"no-daemon-json":           {"stats", "-o", "json"},
+		"no-daemon-version":        {"version", "--daemon"},
+		"no-daemon-watch":          {"rate", "--watch"},
+		"no-daemon-default-socket": {"list", "-s", "/nonexistent/director.sock"},
+	} {
+		t.Run(name, func(t *testing.T) { w.golden(t, name, args...) })
+	}
+}
+
+// TestGoldenTrouble: daemons that do not give what is asked for.
+func TestGoldenTrouble(t *testing.T) {
+	broken := farm()
+	broken.Interfaces = append(broken.Interfaces, director.InterfaceState{Name: "eth1", Error: "another XDP program is attached"})
+	for name, test := range map[string]struct {
+		backend *fakeBackend
+		args    []string
+	}{
+		"trouble-starting":     {&fakeBackend{}, []string{"list"}},
+		"trouble-no-services":  {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"list", "web"}},
+		"trouble-interface":    {&fakeBackend{snapshot: broken}, []string{"list", "dns"}},
+		"trouble-reload":       {&fakeBackend{reload: errors.New("lvs.yaml:3:5: services[0].port: 70000 is above 65535")}, []string{"reload"}},
+		"trouble-reload-many":  {&fakeBackend{reload: errors.Join(errors.New("lvs.yaml:3:5: a"), errors.New("lvs.yaml:4:5: b"))}, []string{"reload"}},
+		"trouble-table":        {&fakeBackend{connErr: errors.New("read table: broken")}, []string{"connections"}},
+		"trouble-table-midway": {&fakeBackend{conns: farmConns()[:1], million: 3, connErr: errors.New("read table: broken")}, []string{"connections"}},
+		"trouble-protocol":     {&fakeBackend{conns: append(farmConns()[:1], director.Conn{Protocol: 47})}, []string{"connections"}},
+		"empty-list-json":      {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"list", "-o", "json"}},
+		"empty-stats-json":     {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"stats", "-o", "json"}},
+		"empty-verdicts":       {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"stats", "--verdicts"}},
+		"empty-json":           {&fakeBackend{}, []string{"connections", "-o", "json"}},
+	} {
+		t.Run(name, func(t *testing.T) { newWorld(t, test.backend).golden(t, name, test.args...) })
+	}
+}
+
+// TestGoldenColour: bold and red on a terminal, and only there.
+func TestGoldenColour(t *testing.T) {
+	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns()})
+	w.env.StdoutIsTerminal = true
+	w.golden(t, "colour-list", "list")
+	w.golden(t, "colour-stats", "stats", "dns")
+	w.golden(t, "colour-connections", "connections")
+	w.vars["NO_COLOR"] = "1"
+	w.golden(t, "colour-off", "list", "web")
+	w.vars["NO_COLOR"], w.vars["TERM"] = "", "dumb"
+	w.golden(t, "colour-dumb", "list", "web")
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+
+	"xdplvs/director"
+)
+
+// ipvsVersion is the version of IPVS whose listing this is: scripts know the line.
+const ipvsVersion = "1.2.1"
+
+// realWidth is the width of a real server's address in ipvsadm's listings. A
+// longer one shifts what follows; -o wide makes the column wide enough instead.
+const realWidth = 28
+
+// listing prints services in the layouts of ipvsadm -Ln.
+type listing struct {
+	w     io.Writer
+	style style
+	width int  // of a real server's address
+	wide  bool // add what ipvsadm has no column for, as key=value at the line's end
+	exact bool // numbers without K, M, G, T
+}
+
+// newListing prepares a listing of these services.
+func (a *app) newListing(w io.Writer, services []director.ServiceState, wide, exact bool) *listing {
+	l := &listing{w: w, style: a.style, width: realWidth, wide: wide, exact: exact}
+	if wide {
+		l.width = max(realWidth, widest(services))
+	}
+	return l
+}
+
+// widest is the longest address, that of a service counting for what of it
+// reaches into the same column.
+func widest(services []director.ServiceState) (width int) {
+	for i := range services {
+		s := &services[i]
+		width = max(width, len(addrPort(s.Key.Addr, s.Key.Port)))
+		for j := range s.Reals {
+			width = max(width, len(addrPort(s.Reals[j].Key.Addr, s.Reals[j].Key.Port)))
+		}
+	}
+	return width
+}
+
+// printState is the layout of ipvsadm -Ln. Real servers' lines end in blanks there too.
+func (l *listing) printState(s *director.Snapshot) {
+	l.printTitle(s)
+	l.printBold("Prot LocalAddress:Port Scheduler Flags")
+	l.printBold(fmt.Sprintf("  -> %-*s Forward Weight ActiveConn InActConn", l.width, "RemoteAddress:Port"))
+	for i := range s.Services {
+		service := &s.Services[i]
+		fmt.Fprintf(l.w, "%s %s%s%s\n", serviceLabel(service), service.Scheduler, serviceFlags(service), l.serviceExtra(service))
+		for j := range service.Reals {
+			real := &service.Reals[j]
+			fmt.Fprintf(l.w, "  -> %-*s %-7s %-6d %-10d %-10d%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
+				real.Method.IPVSName(), real.Weight, real.Active, real.Inactive, l.realExtra(real), l.unreachable(real))
+		}
+	}
+}
+
+func (l *listing) printTitle(s *director.Snapshot) {
+	fmt.Fprintf(l.w, "IP Virtual Server version %s (size=%d)\n", ipvsVersion, s.TableSize)
+}
+
+func (l *listing) printBold(line string) { fmt.Fprintln(l.w, l.style.bold(line)) }
+
+// serviceLabel is TCP  192.0.2.1:80.
+func serviceLabel(s *director.ServiceState) string {
+	return fmt.Sprintf("%-4s %s", protocolLabel(s.Key.Protocol), addrPort(s.Key.Addr, s.Key.Port))
+}
+
+// serviceFlags are the words after the scheduler, each with a blank before it.
+func serviceFlags(s *director.ServiceState) (words string) {
+	if s.Flags != "" {
+		words += " (" + s.Flags + ")"
+	}
+	if s.OnePacket {
+		words += " ops"
+	}
+	return words
+}
+
+func (l *listing) serviceExtra(s *director.ServiceState) string {
+	if !l.wide {
+		return ""
+	}
+	return fmt.Sprintf("  %sno_real=%d untracked=%d", nameExtra(s.Name), s.NoReal, s.Untracked)
+}
+
+func (l *listing) realExtra(r *director.RealState) string {
+	if !l.wide || r.Name == "" {
+		return ""
+	}
+	return "  " + strings.TrimSuffix(nameExtra(r.Name), " ")
+}
+
+func nameExtra(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "name=" + name + " "
+}
+
+// unreachable is the marker of a real server that gets nothing.
+func (l *listing) unreachable(r *director.RealState) string {
+	if r.Reachable {
+		return ""
+	}
+	text := "unreachable"
+	if r.Unreachable != "" {
+		text += ": " + r.Unreachable
+	}
+	return "  " + l.style.red(text)
+}
+
+// printStats is the layout of ipvsadm -Ln --stats.
+func (l *listing) printStats(s *director.Snapshot) {
+	l.printTitle(s)
+	l.printColumns("Conns", "InPkts", "OutPkts", "InBytes", "OutBytes")
+	l.printNumbers(s.Services,
+		func(s *director.ServiceState) string { return l.counters(&s.Counters) },
+		func(r *director.RealState) string { return l.counters(&r.Counters) })
+}
+
+// printRate is the layout of ipvsadm -Ln --rate, where connections and packets
+// of real servers are never shortened.
+func (l *listing) printRate(s *director.Snapshot) {
+	l.printTitle(s)
+	l.printColumns("CPS", "InPPS", "OutPPS", "InBPS", "OutBPS")
+	l.printNumbers(s.Services,
+		func(s *director.ServiceState) string {
+			return l.numbers(s.Rates.CPS, s.Rates.InPPS, s.Rates.OutPPS, s.Rates.InBPS, s.Rates.OutBPS)
+		},
+		func(r *director.RealState) string {
+			return fmt.Sprintf(" %8d %8d %8d", r.Rates.CPS, r.Rates.InPPS, r.Rates.OutPPS) + l.numbers(r.Rates.InBPS, r.Rates.OutBPS)
+		})
+}
+
+func (l *listing) printColumns(columns ...string) {
+	line := fmt.Sprintf("%-*s", l.width+5, "Prot LocalAddress:Port")
+	for _, c := range columns {
+		line += fmt.Sprintf(" %8s", c)
+	}
+	l.printBold(line)
+	l.printBold("  -> RemoteAddress:Port")
+}
+
+func (l *listing) printNumbers(services []director.ServiceState, ofService func(*director.ServiceState) string, ofReal func(*director.RealState) string) {
+	for i := range services {
+		s := &services[i]
+		fmt.Fprintf(l.w, "%-*s%s%s\n", l.width+5, serviceLabel(s), ofService(s), l.serviceExtra(s))
+		for j := range s.Reals {
+			r := &s.Reals[j]
+			fmt.Fprintf(l.w, "  -> %-*s%s%s\n", l.width, addrPort(r.Key.Addr, r.Key.Port), ofReal(r), l.realExtra(r))
+		}
+	}
+}
+
+func (l *listing) counters(c *director.Counters) string {
+	return l.numbers(c.Conns, c.InPkts, c.OutPkts, c.InBytes, c.OutBytes)
+}
+
+func (l *listing) numbers(values ...uint64) string {
+	var text strings.Builder
+	for _, v := range values {
+		text.WriteString(column(v, l.exact))
+	}
+	return text.String()
+}
+
+// column is a number in ipvsadm's nine columns. Up to eight digits are shown,
+// then thousands (K), from 10^9 on millions (M), from 10^11 on 10^9 (G), from
+// 10^14 on 10^12 (T), cut off: these are ipvsadm's own bounds. Exact ones grow
+// beyond the columns, with a blank before them.
+func column(v uint64, exact bool) string {
+	switch {
+	case exact, v < 1e8:
+		return fmt.Sprintf(" %8d", v)
+	case v < 1e9:
+		return fmt.Sprintf("%8dK", v/1e3)
+	case v < 1e11:
+		return fmt.Sprintf("%8dM", v/1e6)
+	case v < 1e14:
+		return fmt.Sprintf("%8dG", v/1e9)
+	default:
+		return fmt.Sprintf("%8dT", v/1e12)
+	}
+}
+
+// addrPort is 10.0.0.1:80 or [2001:db8::1]:80.
+func addrPort(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
+
+// protocolLabel is TCP, UDP or SCTP.
+func protocolLabel(p director.Protocol) string {
+	switch p {
+	case director.TCP:
+		return "TCP"
+	case director.UDP:
+		return "UDP"
+	default:
+		return strings.ToUpper(p.String())
+	}
+}

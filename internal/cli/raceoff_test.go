@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !race
+
+package cli
+
+// raceDetector makes everything some ten times as slow.
+const raceDetector = false
