@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+
+	"xdplvs/director"
+	"xdplvs/internal/api"
+)
+
+// backend is what the socket offers.
+type backend struct{ d *daemon }
+
+func (d *daemon) backend() api.Backend { return backend{d} }
+
+// Snapshot implements api.Backend.
+func (b backend) Snapshot() *director.Snapshot {
+	s, err := b.d.director.Snapshot(context.Background())
+	if err != nil {
+		b.d.log.Error("make snapshot", "event", "snapshot_failed", "error", err)
+		return nil
+	}
+	return s
+}
+
+// Connections implements api.Backend.
+func (b backend) Connections(ctx context.Context, yield func(*director.Conn) error) error {
+	return b.d.director.Connections(ctx, yield)
+}
+
+// Reload implements api.Backend.
+func (b backend) Reload(ctx context.Context) error { return b.d.reload(ctx) }
+
+// Version implements api.Backend.
+func (b backend) Version() string { return b.d.opts.Version }

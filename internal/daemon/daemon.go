@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package daemon puts the parts together: configuration, data plane, director,
+// next hops and the socket. It is the only package that knows all of them.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"xdplvs/bpf"
+	"xdplvs/configs"
+	"xdplvs/director"
+	"xdplvs/internal/api"
+	"xdplvs/internal/nexthop"
+)
+
+// Options are the settings of a run.
+type Options struct {
+	ConfigFile string
+	Socket     string // empty: as the configuration says
+	Version    string
+	Log        *slog.Logger
+	// Detach takes the data plane off at the end, instead of leaving it at work.
+	Detach bool
+}
+
+// daemon is one run.
+type daemon struct {
+	opts     Options
+	log      *slog.Logger
+	config   *configs.Config
+	plane    *bpf.DataPlane
+	director *director.Director
+	resolver *nexthop.Resolver
+}
+
+// Run runs the director until ctx ends. A SIGHUP reads the configuration again.
+// The data plane forwards on when it returns, unless opts say otherwise.
+func Run(ctx context.Context, opts Options) error {
+	config, err := configs.Load(opts.ConfigFile)
+	if err != nil {
+		return err
+	}
+	if opts.Socket != "" {
+		config.Socket = opts.Socket
+	}
+	hold, err := lock(config.Socket)
+	if err != nil {
+		return err
+	}
+	defer hold.release()
+	if err := bpf.MakePinDir(config.StateDir); err != nil {
+		return err
+	}
+	state, err := lockState(config.StateDir)
+	if err != nil {
+		return err
+	}
+	defer state.release()
+	d := &daemon{opts: opts, log: opts.Log, config: config}
+	if err := d.open(); err != nil {
+		return err
+	}
+	defer d.close()
+	return d.run(ctx)
+}
+
+// open loads the data plane and makes the parts; nothing runs yet.
+func (d *daemon) open() error {
+	plane, lost, err := bpf.Open(d.config.StateDir, sizes(d.config.Limits))
+	if err != nil {
+		return err
+	}
+	d.plane = plane
+	if lost != nil {
+		d.log.Warn("connections of the former run are lost", "event", "tables_replaced", "reason", lost)
+	}
+	clock, err := plane.Clock()
+	if err != nil {
+		return errors.Join(err, plane.Close())
+	}
+	d.director = director.New(director.Options{
+		Log:    d.log,
+		Tables: plane.Tables,
+		Plane:  planeOf{plane},
+		Clock:  clock,
+		Links:  linkByName,
+	})
+	d.resolver = nexthop.New(d.log, nexthop.Options{})
+	return nil
+}
+
+func (d *daemon) close() {
+	if err := d.plane.Close(); err != nil {
+		d.log.Error("close data plane", "event", "close_failed", "error", err)
+	}
+}
+
+// run starts the parts, lets them work until ctx ends, and waits for all of them.
+func (d *daemon) run(ctx context.Context) error {
+	socket, err := api.Listen(d.config.Socket, api.ListenOptions{})
+	if err != nil {
+		return err
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.director.Run(ctx) })
+	group.Go(func() error { return d.resolver.Run(ctx) })
+	group.Go(func() error { return d.feedHops(ctx) })
+	group.Go(func() error { return api.NewServer(d.log, d.backend(), api.ServerOptions{}).Serve(ctx, socket) })
+	group.Go(func() error {
+		if err := d.start(ctx); err != nil {
+			return err
+		}
+		return d.serveSignals(ctx, hangups)
+	})
+	err = group.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	notify(d.log, systemd.SdNotifyStopping)
+	return errors.Join(err, d.end())
+}
+
+// start puts the configuration in force and says so when traffic can flow.
+func (d *daemon) start(ctx context.Context) error {
+	if err := d.director.Set(ctx, d.config.Desired); err != nil {
+		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
+	}
+	select {
+	case <-d.resolver.Synced():
+	case <-ctx.Done():
+		return nil
+	}
+	d.log.Info("ready", "event", "ready", "version", d.opts.Version,
+		"services", len(d.config.Desired.Services), "memory_bytes", d.plane.Tables.Bytes())
+	notify(d.log, systemd.SdNotifyReady)
+	return nil
+}
+
+// feedHops carries targets to the resolver and next hops back.
+func (d *daemon) feedHops(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case targets := <-d.director.Targets():
+			d.resolver.SetTargets(targets)
+		case <-d.resolver.Changed():
+			d.director.SetNextHops(convertHops(d.resolver.Hops()))
+		}
+	}
+}
+
+func (d *daemon) serveSignals(ctx context.Context, hangups <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangups:
+			if err := d.reload(ctx); err != nil {
+				d.log.Error("reload refused, the configuration in force stays", "event", "reload_refused", "error", err)
+			}
+		}
+	}
+}
+
+// reload reads the file again. An error leaves everything as it was.
+func (d *daemon) reload(ctx context.Context) error {
+	notify(d.log, systemd.SdNotifyReloading+"\n"+systemd.SdNotifyMonotonicUsec())
+	err := d.readAgain(ctx)
+	status := "STATUS=reloaded"
+	if err != nil {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		status = "STATUS=reload refused: " + first
+	} else {
+		d.log.Info("reloaded", "event", "reloaded", "file", d.opts.ConfigFile)
+	}
+	notify(d.log, systemd.SdNotifyReady+"\n"+status)
+	return err
+}
+
+func (d *daemon) readAgain(ctx context.Context) error {
+	config, err := configs.Load(d.opts.ConfigFile)
+	if err != nil {
+		return err
+	}
+	if config.Limits != d.config.Limits || config.StateDir != d.config.StateDir {
+		return fmt.Errorf("%s: limits and state_dir are fixed while the director runs: restart it to change them", d.opts.ConfigFile)
+	}
+	return d.director.Set(ctx, config.Desired)
+}
+
+// end says what becomes of the data plane, and sees to it.
+func (d *daemon) end() error {
+	if !d.opts.Detach {
+		d.log.Info("stopped: the data plane is kept and forwards with its last plans and addresses",
+			"event", "stopped", "data_plane", "kept", "state_dir", d.config.StateDir)
+		return nil
+	}
+	if err := bpf.Remove(d.config.StateDir); err != nil {
+		return fmt.Errorf("remove data plane: %w", err)
+	}
+	d.log.Info("stopped: the data plane is removed", "event", "stopped", "data_plane", "removed")
+	return nil
+}
+
+func linkByName(name string) (int, error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("no such interface (there are %s)", interfaceNames())
+	}
+	return i.Index, nil
+}
+
+func interfaceNames() string {
+	all, err := net.Interfaces()
+	if err != nil {
+		return "none that can be listed: " + err.Error()
+	}
+	names := make([]string, len(all))
+	for i := range all {
+		names[i] = all[i].Name
+	}
+	return strings.Join(names, ", ")
+}
+
+// notify tells the service manager, where there is one.
+func notify(log *slog.Logger, state string) {
+	if _, err := systemd.SdNotify(false, state); err != nil {
+		log.Warn("notify service manager", "event", "notify_failed", "error", err)
+	}
+}
+
+// Check reads a configuration and says what is in it.
+func Check(file string) (string, error) {
+	config, err := configs.Load(file)
+	if err != nil {
+		return "", err
+	}
+	reals := 0
+	for i := range config.Desired.Services {
+		reals += len(config.Desired.Services[i].Reals)
+	}
+	return fmt.Sprintf("%s, %s", count(len(config.Desired.Services), "service"), count(reals, "real server")), nil
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
