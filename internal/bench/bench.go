@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bench measures what a packet costs. Each figure stands beside its own
+// baseline, measured in the same round: machines differ, and the same machine
+// differs from minute to minute, but a difference taken within a fraction of a
+// second holds.
+package bench
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"xdplvs/bpf"
+	"xdplvs/director"
+)
+
+// Options say how long to measure.
+type Options struct {
+	Rounds  int           // repetitions of every figure
+	Slice   time.Duration // how long one measurement of one program takes
+	Packets uint32        // of a live run
+	Log     func(format string, args ...any)
+}
+
+// Thorough is what make bench uses, Quick what make bench-quick uses.
+var (
+	Thorough = Options{Rounds: 21, Slice: 40 * time.Millisecond, Packets: 2_000_000}
+	Quick    = Options{Rounds: 7, Slice: 15 * time.Millisecond, Packets: 300_000}
+)
+
+// scenario is one figure: what a target costs more than its baseline.
+type scenario struct {
+	key      string
+	baseline bpf.Target
+	dst      netip.Addr
+	flags    byte
+	flows    bpf.Flows
+	places   uint32 // of the connection tables
+	fill     bool   // the flows are known before
+	fresh    uint32 // new flows of one measurement, into an empty table
+	limit    float64
+	what     string
+}
+
+const (
+	smallTable = 1 << 19
+	largeTable = 1 << 21
+)
+
+var scenarios = []scenario{
+	{key: "no_service_over_pass_ns", baseline: bpf.TargetPass, dst: nobody4, flags: tcpACK,
+		flows: bpf.Flows{Count: 1}, places: smallTable, limit: 20, what: "a packet that is no service's"},
+	{key: "dr4_established_over_raw_ns", baseline: bpf.TargetRaw, dst: vip4, flags: tcpACK,
+		flows: bpf.Flows{Count: 1}, places: smallTable, fill: true, limit: 30, what: "IPv4, dr, one hot flow"},
+	{key: "dr6_established_over_raw_ns", baseline: bpf.TargetRaw, dst: vip6, flags: tcpACK,
+		flows: bpf.Flows{Count: 1}, places: smallTable, fill: true, limit: 45, what: "IPv6, dr, one hot flow"},
+	{key: "dr4_established_2e14_over_raw_ns", baseline: bpf.TargetRaw, dst: vip4, flags: tcpACK,
+		flows: bpf.Flows{Count: 1 << 14}, places: smallTable, fill: true, what: "IPv4, dr, among 2^14 flows"},
+	{key: "dr4_established_2e18_over_raw_ns", baseline: bpf.TargetRaw, dst: vip4, flags: tcpACK,
+		flows: bpf.Flows{Count: 1 << 18}, places: smallTable, fill: true, limit: 190, what: "IPv4, dr, among 2^18 flows"},
+	{key: "dr6_established_2e18_over_raw_ns", baseline: bpf.TargetRaw, dst: vip6, flags: tcpACK,
+		flows: bpf.Flows{Count: 1 << 18}, places: smallTable, fill: true, what: "IPv6, dr, among 2^18 flows"},
+	{key: "dr4_new_over_raw_ns", baseline: bpf.TargetRaw, dst: vip4, flags: tcpSYN,
+		flows: bpf.Flows{Count: 1 << 31, Counting: true}, places: smallTable, fresh: 1 << 17, limit: 280,
+		what: "IPv4, dr, a new connection, stored"},
+	{key: "dr6_new_over_raw_ns", baseline: bpf.TargetRaw, dst: vip6, flags: tcpSYN,
+		flows: bpf.Flows{Count: 1 << 31, Counting: true}, places: smallTable, fresh: 1 << 17,
+		what: "IPv6, dr, a new connection, stored"},
+	{key: "dr4_new_full_over_raw_ns", baseline: bpf.TargetRaw, dst: vip4, flags: tcpSYN,
+		flows: bpf.Flows{Count: 1 << 31, Counting: true}, places: 1 << 17,
+		what: "IPv4, dr, a new connection into a table full of half-open ones"},
+	{key: "dr4_established_2e20_over_raw_ns", baseline: bpf.TargetRaw, dst: vip4, flags: tcpACK,
+		flows: bpf.Flows{Count: 1 << 20}, places: largeTable, fill: true, limit: 300, what: "IPv4, dr, among 2^20 flows"},
+}
+
+// Figure is a measured scenario.
+type Figure struct {
+	Key      string
+	What     string
+	Value    float64   // median, nanoseconds
+	Baseline float64   // median of the baseline, nanoseconds
+	Limit    float64   // what it may be; 0: no promise
+	All      []float64 // every round, in order
+}
+
+// plane is a loaded data plane with one service on each virtual address.
+type plane struct {
+	data    *bpf.DataPlane
+	targets map[bpf.Target]*bpf.Bench
+}
+
+func newPlane(places uint32, reals int) (*plane, error) {
+	data, err := bpf.Load(bpf.Sizes{Conns4: places, Conns6: places, Overflow: places / 64,
+		Services: 1 << 14, Reals: 1 << 16, Plans: 1 << 20})
+	if err != nil {
+		return nil, err
+	}
+	p := &plane{data: data, targets: map[bpf.Target]*bpf.Bench{}}
+	for _, t := range []bpf.Target{bpf.TargetPass, bpf.TargetRaw, bpf.TargetDirector} {
+		if p.targets[t], err = bpf.NewBench(data, t); err != nil {
+			return nil, err
+		}
+	}
+	return p, p.serve(reals)
+}
+
+// serve makes the services, with real servers that are reached by the
+// interface that test runs come in by.
+func (p *plane) serve(reals int) error {
+	t := p.data.Tables
+	clock, err := p.data.Clock()
+	if err != nil {
+		return err
+	}
+	for i := range t.Settings.Timeout {
+		t.Settings.Timeout[i] = clock.Jiffies(director.DefaultTimeouts.TCPEstablished)
+	}
+	keys := bpf.NewKeyTable(t)
+	for i, vip := range []netip.Addr{vip4, vip6} {
+		base := uint32(i * reals)
+		for r := range uint32(reals) {
+			t.Plans[base+r] = base + r
+			t.Reals[base+r] = bpf.Real{
+				Flags: bpf.RealUsable | bpf.RealNextHop, Method: uint8(director.DirectRouting),
+				Service: uint32(i), Ifindex: 1, Mtu: 1500,
+			}
+			copy(t.Reals[base+r].Mac[:], []byte{2, 1, 0, byte(i), byte(r >> 8), byte(r), 2, 0, 0, 0, 0, 1})
+		}
+		t.Services[i] = bpf.Service{Id: uint32(i), Protocol: uint8(director.TCP)}
+		t.Services[i].Plan[0] = bpf.Plan{Base: base, Length: uint32(reals)}
+		if err := keys.Set(bpf.Key{Addr: vip, Port: port, Protocol: uint8(director.TCP)}, uint32(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// empty forgets every connection.
+func (p *plane) empty() {
+	clear(p.data.Tables.Conns4)
+	clear(p.data.Tables.Conns6)
+	clear(p.data.Tables.Counts)
+}
+
+func (p *plane) close() {
+	for _, b := range p.targets {
+		b.Close()
+	}
+	p.data.Close()
+}
+
+// learn makes the flows known, as clients that have finished the handshake.
+func (p *plane) learn(s scenario) error {
+	flows := bpf.Flows{Count: s.flows.Count, Counting: true}
+	for _, flags := range []byte{tcpSYN, tcpACK} {
+		if _, _, err := p.targets[bpf.TargetDirector].Run(frame(s.dst, flags), flows, int(s.flows.Count)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run measures one scenario.
+func (s scenario) run(p *plane, opts Options) (Figure, error) {
+	f := Figure{Key: s.key, What: s.what, Limit: s.limit}
+	p.empty()
+	if s.fill {
+		if err := p.learn(s); err != nil {
+			return f, err
+		}
+	}
+	packets, err := s.packets(p, opts)
+	if err != nil {
+		return f, err
+	}
+	var base []float64
+	for range opts.Rounds {
+		if s.fresh > 0 {
+			p.empty()
+		}
+		b, err := p.measure(s.baseline, s, packets)
+		if err != nil {
+			return f, err
+		}
+		v, err := p.measure(bpf.TargetDirector, s, packets)
+		if err != nil {
+			return f, err
+		}
+		base, f.All = append(base, b), append(f.All, v-b)
+	}
+	f.Value, f.Baseline = median(f.All), median(base)
+	return f, nil
+}
+
+// packets is how many fill the time of one measurement.
+func (s scenario) packets(p *plane, opts Options) (int, error) {
+	if s.fresh > 0 {
+		return int(s.fresh), nil
+	}
+	const probe = 1 << 15
+	each, err := p.measure(bpf.TargetDirector, s, probe)
+	if err != nil {
+		return 0, err
+	}
+	return max(probe, int(float64(opts.Slice.Nanoseconds())/max(each, 1))), nil
+}
+
+func (p *plane) measure(t bpf.Target, s scenario, packets int) (float64, error) {
+	action, each, err := p.targets[t].Run(frame(s.dst, s.flags), s.flows, packets)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", s.key, err)
+	}
+	const pass, tx = 2, 3
+	if want := map[bool]uint32{true: pass, false: tx}[s.baseline == bpf.TargetPass]; action != want {
+		return 0, fmt.Errorf("%s: %s returned XDP action %d instead of %d: the wrong path was measured", s.key, t, action, want)
+	}
+	return float64(each), nil
+}
+
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	if n := len(s); n%2 == 0 {
+		return (s[n/2-1] + s[n/2]) / 2
+	}
+	return s[len(s)/2]
+}
+
+// Micro measures all scenarios with test runs.
+func Micro(opts Options) ([]Figure, error) {
+	var figures []Figure
+	var p *plane
+	places := uint32(0)
+	defer func() {
+		if p != nil {
+			p.close()
+		}
+	}()
+	for _, s := range scenarios {
+		if s.places != places {
+			if p != nil {
+				p.close()
+			}
+			var err error
+			if p, err = newPlane(s.places, 4); err != nil {
+				return figures, err
+			}
+			places = s.places
+		}
+		f, err := s.run(p, opts)
+		if err != nil {
+			return figures, err
+		}
+		opts.Log("%-36s %7.1f ns", f.Key, f.Value)
+		figures = append(figures, f)
+	}
+	return figures, nil
+}

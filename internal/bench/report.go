@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Report is everything that one run measured.
+type Report struct {
+	Figures []Figure
+	Live    Live
+	Options Options
+	Machine string
+}
+
+// Run measures everything.
+func Run(opts Options) (*Report, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("needs root: programs are loaded and network namespaces are made")
+	}
+	figures, err := Micro(opts)
+	if err != nil {
+		return nil, err
+	}
+	live, err := RunLive(opts)
+	if err != nil {
+		return nil, err
+	}
+	return &Report{figures, live, opts, machine()}, nil
+}
+
+// liveLimit is what live_ratio must reach.
+const liveLimit = 0.80
+
+// Values are the figures by key.
+func (r *Report) Values() map[string]any {
+	v := map[string]any{
+		"repetitions":   r.Options.Rounds,
+		"live_raw_mpps": r.Live.Raw,
+		"live_dr_mpps":  r.Live.DR,
+		"live_ratio":    r.Live.Ratio,
+		"machine":       r.Machine,
+		"date":          time.Now().UTC().Format(time.DateOnly),
+	}
+	for _, f := range r.Figures {
+		v[f.Key] = f.Value
+		v[baselineKey(f.Key)] = f.Baseline
+	}
+	return v
+}
+
+// baselineKey is where the absolute baseline of a figure stands.
+func baselineKey(key string) string { return key[:len(key)-len("_ns")] + "_baseline_ns" }
+
+// Write writes the figures as JSON; the file appears whole or not at all.
+func (r *Report) Write(path string) error {
+	data, err := json.MarshalIndent(r.Values(), "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode figures: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("write figures: %w", err)
+	}
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write figures: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("write figures: %w", err)
+	}
+	return nil
+}
+
+// Print prints a table for people.
+func (r *Report) Print(w io.Writer) {
+	fmt.Fprintf(w, "\n%s\nmedians of %d rounds, nanoseconds a packet over the baseline of the same round\n\n", r.Machine, r.Options.Rounds)
+	fmt.Fprintf(w, "%-36s %8s %9s %8s  %s\n", "", "over", "baseline", "bound", "")
+	for _, f := range r.Figures {
+		fmt.Fprintf(w, "%-36s %8.1f %9.1f %8s  %s%s\n", f.Key, f.Value, f.Baseline, bound(f.Limit), verdict(f.Value <= f.Limit, f.Limit), f.What)
+	}
+	fmt.Fprintf(w, "\n%-36s %8.2f Mpps\n%-36s %8.2f Mpps\n", "live_raw_mpps", r.Live.Raw, "live_dr_mpps", r.Live.DR)
+	fmt.Fprintf(w, "%-36s %8.2f %9s %8.2f  %s\n", "live_ratio", r.Live.Ratio, "", liveLimit, verdict(r.Live.Ratio >= liveLimit, 1))
+}
+
+func bound(limit float64) string {
+	if limit == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f", limit)
+}
+
+func verdict(ok bool, limit float64) string {
+	switch {
+	case limit == 0:
+		return ""
+	case ok:
+		return "ok    "
+	default:
+		return "OVER  "
+	}
+}
