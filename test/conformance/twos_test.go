@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conformance
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"xdplvs/director"
+)
+
+// chances returns the probability of each real server to be chosen by twos, by
+// place in the list; nil if none can be given. Written from IPVS.md section 5.
+func chances(reals []director.RealState) []float64 {
+	sum := 0.0
+	for _, r := range reals {
+		sum += float64(r.Weight)
+	}
+	if sum == 0 {
+		return nil
+	}
+	// Of 0 to sum, both draws are equally likely; 0 and 1 are the first usable server's.
+	draw, first := make([]float64, len(reals)), 1.0
+	for i, r := range reals {
+		if r.Weight > 0 {
+			draw[i] = (float64(r.Weight) + first) / (sum + 1)
+			first = 0
+		}
+	}
+	p := make([]float64, len(reals))
+	for a := range reals {
+		for b := range reals {
+			p[lessLoaded(reals, a, b)] += draw[a] * draw[b]
+		}
+	}
+	return p
+}
+
+// lessLoaded is twos's choice among two: the first, unless it has more for its weight.
+func lessLoaded(reals []director.RealState, a, b int) int {
+	load := func(r director.RealState) float64 { return float64(257*r.Active + r.Inactive) }
+	if load(reals[a])*float64(reals[b].Weight) > load(reals[b])*float64(reals[a].Weight) {
+		return b
+	}
+	return a
+}
+
+// tally compares choices with the chances that they had. Its keys are numbers of
+// real servers, as choices are.
+type tally struct {
+	chance                   map[int]float64 // of the connection that comes
+	seen, expected, variance map[int]float64
+}
+
+func newTally() *tally {
+	return &tally{seen: map[int]float64{}, expected: map[int]float64{}, variance: map[int]float64{}}
+}
+
+func (c *tally) before(r *replay, _ string) {
+	r.settle()
+	reals := r.snapshot().Services[0].Reals
+	c.chance = map[int]float64{}
+	for i, p := range chances(reals) {
+		c.chance[r.number(reals[i].Key)] = p
+	}
+}
+
+func (c *tally) after(got, recorded int) error {
+	if (got == refused) != (len(c.chance) == 0) || (got == refused) != (recorded == refused) {
+		return fmt.Errorf("real server %d, recorded %d, with chances %v", got, recorded, c.chance)
+	}
+	if got != refused && c.chance[got] == 0 {
+		return fmt.Errorf("real server %d, which has no chance: %v", got, c.chance)
+	}
+	c.seen[got]++
+	for number, p := range c.chance {
+		c.expected[number] += p
+		c.variance[number] += p * (1 - p)
+	}
+	return nil
+}
+
+// table: where the connections are is random.
+func (c *tally) table(got, recorded []row) error {
+	same := func(a, b row) bool { return a.Addr == b.Addr && a.Weight == b.Weight }
+	if !slices.EqualFunc(got, recorded, same) {
+		return fmt.Errorf("table %v, want %v but for the connections", got, recorded)
+	}
+	return nil
+}
+
+// check fails if a real server was chosen more than five standard deviations
+// off: once in a million times by chance.
+func (c *tally) check(t *testing.T) {
+	t.Helper()
+	for number, expected := range c.expected {
+		if off := math.Abs(c.seen[number] - expected); off > 5*math.Sqrt(c.variance[number])+1 {
+			t.Errorf("real server %d chosen %.0f times, expected %.1f (variance %.1f)",
+				number, c.seen[number], expected, c.variance[number])
+		}
+	}
+}
+
+func (c *tally) add(o *tally) {
+	for number := range o.expected {
+		c.expected[number] += o.expected[number]
+		c.variance[number] += o.variance[number]
+		c.seen[number] += o.seen[number]
+	}
+}
+
+// TestTwos makes the recorded connections. twos is random, so its choices are
+// compared with the chances that the kernel's would have had.
+func TestTwos(t *testing.T) {
+	plane := loadPlane(t)
+	all, done := newTally(), amount{}
+	for _, s := range allScenarios(t) {
+		if s.Sched != "twos" || s.undrivable() != "" {
+			continue
+		}
+		t.Run(s.String(), func(t *testing.T) {
+			own := newTally()
+			synctest.Test(t, func(t *testing.T) { done.choices += replayOne(t, startNode(t, plane), s, own) })
+			own.check(t)
+			all.add(own)
+		})
+		done.scenarios++
+	}
+	all.check(t)
+	t.Logf("%d scenarios, %d choices", done.scenarios, done.choices)
+	if done.scenarios < replayedTwos.scenarios || done.choices < replayedTwos.choices {
+		t.Errorf("only %+v replayed, there were %+v", done, replayedTwos)
+	}
+}
+
+// replayedTwos is what was replayed when this was written.
+var replayedTwos = amount{105, 4260}

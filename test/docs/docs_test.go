@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package docs holds the documents to what they describe.
+package docs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"xdplvs/bpf"
+	"xdplvs/configs"
+)
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestVerdictsAreDocumented(t *testing.T) {
+	text := read(t, "docs/verdicts.md")
+	names := bpf.VerdictNames()
+	for _, name := range names {
+		if !strings.Contains(text, "\n| "+name+" | ") {
+			t.Errorf("verdict %s is not in docs/verdicts.md", name)
+		}
+	}
+	if rows := strings.Count(text, "\n| ") - 1; rows != len(names) {
+		t.Errorf("docs/verdicts.md has %d rows for %d verdicts", rows, len(names))
+	}
+}
+
+// TestConfigurationsInDocuments loads every YAML block of the documents.
+func TestConfigurationsInDocuments(t *testing.T) {
+	block := regexp.MustCompile("(?s)```yaml\n(.*?)```")
+	found := 0
+	for _, name := range []string{"README.md"} {
+		for _, m := range block.FindAllStringSubmatch(read(t, name), -1) {
+			found++
+			if _, err := configs.Parse(name, []byte(m[1])); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no configuration found: the pattern is wrong")
+	}
+}
+
+// TestMakeTargets holds the documents' make targets to the Makefile.
+func TestMakeTargets(t *testing.T) {
+	makefile := read(t, "Makefile")
+	for _, name := range []string{"README.md"} {
+		for _, m := range regexp.MustCompile("(?m)(?:^    |`)make ([a-z][a-z-]*)").FindAllStringSubmatch(read(t, name), -1) {
+			if !regexp.MustCompile(`(?m)^` + m[1] + `\b.*:`).MatchString(makefile) {
+				t.Errorf("%s names make %s, which the Makefile does not have", name, m[1])
+			}
+		}
+	}
+}

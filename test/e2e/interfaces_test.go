@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"xdplvs/internal/netlab"
+)
+
+// Addresses on the clients' side when that is another network than the real servers'.
+var (
+	outside4 = netip.MustParseAddr("10.1.0.2") // the director's
+	outside6 = netip.MustParseAddr("fd01::2")
+)
+
+var anywhere = prefixes("0.0.0.0/0", "::/0")
+
+// addOutside connects client and director on the clients' side.
+func (f *farm) addOutside() (outside *netlab.Switch) {
+	f.t.Helper()
+	outside = get(f.lab.Switch("outside"))(f.t)
+	f.connect(f.client, outside, "eth0", "10.1.0.1/24", "fd01::1/64")
+	f.connect(f.director, outside, "eth0", outside4.String()+"/24", outside6.String()+"/64")
+	f.routeVIPs(outside4, outside6)
+	return outside
+}
+
+// addInside connects the director's eth1 and three real servers on the servers' side.
+func (f *farm) addInside() {
+	f.t.Helper()
+	f.sw = get(f.lab.Switch("inside"))(f.t)
+	f.connect(f.director, f.sw, "eth1", director4.String()+"/24", director6.String()+"/64")
+	for i := range 3 {
+		f.addReal(i)
+	}
+}
+
+// forwarding makes a router of a host.
+func (f *farm) forwarding(h *netlab.Host) {
+	f.t.Helper()
+	must(f.t, h.Sysctl("net.ipv4.ip_forward", "1"))
+	must(f.t, h.Sysctl("net.ipv6.conf.all.forwarding", "1"))
+}
+
+// defaultRoute sends everything of the host's to the routers, one of each family.
+func (f *farm) defaultRoute(h *netlab.Host, routers ...string) {
+	f.t.Helper()
+	for i, router := range routers {
+		must(f.t, h.AddRoute(anywhere[i], netip.MustParseAddr(router), "eth0"))
+	}
+}
+
+// viaRouter: the answers go to the clients by a router that is not the director.
+func viaRouter(f *farm) {
+	outside := f.addOutside()
+	f.addInside()
+	router := f.host("router")
+	f.connect(router, outside, "eth0", "10.1.0.254/24", "fd01::fe/64")
+	f.connect(router, f.sw, "eth1", "10.0.0.254/24", "fd00::fe/64")
+	f.forwarding(router)
+	for _, r := range f.reals {
+		f.defaultRoute(r.Host, "10.0.0.254", "fd00::fe")
+	}
+}
+
+// viaSecondInterface: the real servers have an interface on the clients' side too.
+func viaSecondInterface(f *farm) {
+	outside := f.addOutside()
+	f.addInside()
+	for i, r := range f.reals {
+		f.connect(r.Host, outside, "eth1", fmt.Sprintf("10.1.0.%d/24", 11+i), fmt.Sprintf("fd01::%x/64", 0x11+i))
+	}
+}
+
+// viaDirector: wires without a switch, one for each host, and the answers come back to the director,
+// whose kernel forwards them to the client.
+func viaDirector(f *farm) {
+	f.wire(f.client, "10.1.0.1/24", "fd01::1/64", "eth0", outside4.String()+"/24", outside6.String()+"/64")
+	f.routeVIPs(outside4, outside6)
+	f.forwarding(f.director)
+	for i := range 3 {
+		net4, net6 := fmt.Sprintf("10.2.%d.", i), fmt.Sprintf("fd02:%x::", i)
+		r := f.serve(realName(i), netip.MustParseAddr(net4+"11"), netip.MustParseAddr(net6+"11"))
+		r.eth0 = f.wire(r.Host, net4+"11/24", net6+"11/64", fmt.Sprintf("eth%d", i+1), net4+"2/24", net6+"2/64")
+		f.defaultRoute(r.Host, net4+"2", net6+"2")
+	}
+}
+
+// wire links eth0 of a host with an interface of the director.
+func (f *farm) wire(h *netlab.Host, addr4, addr6, ifname, director4, director6 string) *netlab.Iface {
+	f.t.Helper()
+	end, _, err := netlab.Link(h, "eth0", prefixes(addr4, addr6), f.director, ifname, prefixes(director4, director6))
+	must(f.t, err)
+	must(f.t, end.AcceptXDP())
+	return end
+}
+
+// Packets come in by one interface and leave by another.
+func TestTwoInterfaces(t *testing.T) {
+	t.Parallel()
+	for _, topology := range []struct {
+		name       string
+		build      func(*farm)
+		interfaces string
+	}{
+		{"answers by a router", viaRouter, "eth0"},
+		{"answers by a router, both attached", viaRouter, "eth0, eth1"},
+		{"answers by second interfaces", viaSecondInterface, "eth0, eth1"},
+		{"answers by the director", viaDirector, "eth0"},
+		{"answers by the director, all attached", viaDirector, "eth0, eth1, eth2, eth3"},
+		{"generic mode", viaRouter, "{name: eth0, mode: generic}, {name: eth1, mode: generic}"},
+	} {
+		t.Run(topology.name, func(t *testing.T) {
+			f := newLab(t)
+			topology.build(f)
+			f.configureOn(topology.interfaces, standard("rr", 1, 1, 1)...)
+			f.start()
+			for _, family := range families {
+				t.Run(family.name, func(t *testing.T) { f.on(t).mustServe(family.vip) })
+			}
+			if t.Failed() {
+				t.Logf("verdicts:\n%s", f.output("stats", "--verdicts"))
+			}
+		})
+	}
+}
+
+// mustServe looks at all that a service is expected to do with three real servers and rr.
+func (f *farm) mustServe(vip netip.Addr) {
+	f.t.Helper()
+	const size = 10_000_000
+	even := map[string]int{"rs1": 5, "rs2": 5, "rs3": 5}
+	f.mustSpread(f.fetch, vip, webPort, even)
+	f.mustSpread(f.query, vip, dnsPort, even)
+	f.mustSpread(f.query, vip, onePort, even)
+	must(f.t, getBytes(f.client.HTTPClient(0), vip, size))
+	must(f.t, putBytes(f.client.HTTPClient(0), vip, size))
+}

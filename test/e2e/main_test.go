@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package e2e runs the built director on network namespaces with real traffic.
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"xdplvs/internal/netlab"
+)
+
+const (
+	labPrefix = "e2e"
+	pinRoot   = "/sys/fs/bpf"
+	nsRoot    = "/run/netns"
+
+	// programPrefix begins the name of the directory of the program; the test's pid follows.
+	programPrefix = "director-e2e."
+)
+
+// program is the director under test, built by TestMain.
+var program string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d.", programPrefix, os.Getpid()))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "director")
+	args := []string{"build", "-o", program}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	if out, err := exec.Command("go", append(args, "xdplvs/cmd/director")...).CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build director: %v\n%s", err, out)
+		return 1
+	}
+	if os.Geteuid() == 0 {
+		cleanStale()
+	}
+	code := m.Run()
+	for _, left := range leftovers() {
+		fmt.Fprintln(os.Stderr, "the tests left behind:", left)
+		code = 1
+	}
+	return code
+}
+
+// cleanStale removes what earlier runs left because they were killed.
+func cleanStale() {
+	if err := netlab.CleanStale(labPrefix); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	for _, dir := range glob(os.TempDir(), programPrefix) {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), programPrefix), ".")
+		if _, err := os.Stat("/proc/" + pid); errors.Is(err, os.ErrNotExist) {
+			remove(dir)
+		}
+	}
+	// Pins are made after their namespace and removed before it. Listed first, what has no namespace
+	// now is nobody's.
+	pins := glob(pinRoot, pinPrefix)
+	used := map[string]bool{}
+	for _, ns := range glob(nsRoot, labPrefix+".") {
+		used[pinDir(filepath.Base(ns))] = true
+	}
+	for _, pin := range pins {
+		if !used[pin] {
+			remove(pin)
+		}
+	}
+}
+
+func remove(dir string) {
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+}
+
+// pinPrefix begins the names of the directories in which the tests' directors pin.
+const pinPrefix = "e2e-director-"
+
+// pinDir is where a director in the namespace pins. A bpffs takes no dots.
+func pinDir(nsName string) string {
+	return filepath.Join(pinRoot, pinPrefix+strings.ReplaceAll(nsName, ".", "-"))
+}
+
+// leftovers are the namespaces, pins and processes of this run.
+func leftovers() []string {
+	own := fmt.Sprintf("%s.%d.", labPrefix, os.Getpid())
+	left := glob(nsRoot, own)
+	left = append(left, glob(pinRoot, pinPrefix+strings.ReplaceAll(own, ".", "-"))...)
+	links, _ := filepath.Glob("/proc/[0-9]*/exe") // fails on a bad pattern only
+	for _, link := range links {
+		// A process that has just ended has no program.
+		if path, err := os.Readlink(link); err == nil && strings.TrimSuffix(path, " (deleted)") == program {
+			left = append(left, filepath.Dir(link)+" ("+path+")")
+		}
+	}
+	return left
+}
+
+// glob lists what begins with the prefix in a directory.
+func glob(dir, prefix string) []string {
+	paths, _ := filepath.Glob(filepath.Join(dir, prefix+"*")) // fails on a bad pattern only
+	return paths
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package law
+
+// Module is the path of the module that the rules are for.
+const Module = "xdplvs"
+
+// Law says who may import whom. Directories are below the module's root and stand for all below them,
+// unless those have a line of their own; a package may always import what lies below itself.
+type Law struct {
+	// Own maps a directory to the directories of this module that it may import.
+	Own map[string][]string
+	// Pure directories decide without the world: they may not import these packages.
+	Pure  []string
+	World []string
+	// Libraries maps another module, or a part of it, to the directories that may import it.
+	Libraries map[string][]string
+}
+
+// anywhere allows a library to every directory.
+var anywhere = []string{"."}
+
+// DirectorLaw is the import law of this module: imports go downward only. Test files stand outside.
+var DirectorLaw = Law{
+	Own: map[string][]string{
+		// The bottom knows nobody.
+		"bpf":         {},
+		"scheduler":   {},
+		"healthcheck": {},
+		"defense":     {},
+
+		"director": {"bpf", "scheduler", "defense"},
+		"configs":  {"director"},
+
+		"internal/nexthop": {},
+		"internal/api":     {"director"},
+		"internal/metrics": {"director"},
+		"internal/cli":     {"director", "internal/api"},
+		// The one place where parts meet, and the only one that knows the file format.
+		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/metrics", "internal/nexthop"},
+		"cmd/director":    {"internal/cli", "internal/daemon"},
+
+		// Not in the product.
+		"internal/netlab": {"bpf"},
+		"internal/bench":  {"bpf", "director", "internal/api", "internal/netlab"},
+		"test":            {"bpf", "director", "internal/api", "internal/netlab"},
+		"tools":           {},
+	},
+	Pure:  []string{"scheduler", "defense"},
+	World: []string{"net", "os", "syscall", "log", "log/slog"},
+	Libraries: map[string][]string{
+		"github.com/cilium/ebpf":         {"bpf"},
+		"gopkg.in/yaml.v3":               {"configs"},
+		"github.com/prometheus":          {"internal/metrics"},
+		"github.com/spf13":               {"internal/cli"},
+		"github.com/coreos/go-systemd":   {"internal/daemon"},
+		"github.com/vishvananda/netlink": {"internal/nexthop", "internal/netlab"},
+		"github.com/vishvananda/netns":   {"internal/nexthop", "internal/netlab"},
+		"github.com/mdlayher":            {"internal/nexthop"},
+		"github.com/safchain/ethtool":    {"internal/netlab"},
+		"golang.org/x/net":               {"internal/nexthop"},
+		"golang.org/x/sync":              anywhere,
+		"golang.org/x/sys":               anywhere,
+	},
+}
+
+// MaxFunctionLines is the length of the longest function, in Go and in C.
+const MaxFunctionLines = 80
+
+// Licences by kind of file.
+const (
+	apache = "Apache-2.0"
+	bpf    = "GPL-2.0-only OR BSD-2-Clause"
+)
