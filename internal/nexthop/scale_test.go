@@ -39,7 +39,7 @@ func TestFortyThousandKnownNeighbors(t *testing.T) {
 			LinkIndex: r.eth.Index, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: macFor(a),
 		}))
 	}
-	res := New(nil, Options{})
+	res := New(nil, Options{FirstWait: time.Minute}) // however busy the machine is
 	res.SetTargets(targets)
 	begin, cpu := time.Now(), processorTime(t)
 	r.run(res)
