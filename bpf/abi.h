@@ -123,7 +123,7 @@ struct conn {
 	__u32 last_use;	  /* low 32 bits of jiffies */
 	__u32 packets;	  /* client to server */
 	__u32 home_lock;  /* odd: a key of this place is being stored */
-	__u32 home_moved; /* keys of this place stored elsewhere: in the set, the second set << 8, overflow << 16 */
+	__u32 home_moved; /* where other keys of this place are: ways of the set as bits; number in the second set << 8, in overflow << 16 */
 	__u32 seq_delta;  /* added to the server's TCP sequence numbers (SYN cookies) */
 	__u32 template;	  /* id of the persistence template that controls this, 0: none */
 	__be32 local;	  /* fullnat: source address towards the real server */
@@ -197,6 +197,14 @@ enum forward_method {
 	METHOD_FULLNAT,
 };
 
+struct counters {
+	__u64 conns;
+	__u64 in_packets;
+	__u64 in_bytes;	    /* IP length */
+	__u64 out_packets;
+	__u64 out_bytes;
+};
+
 /* A real server as the packet path needs it: the first line is all that dr touches. */
 struct real {
 	__u32 generation;
@@ -218,7 +226,8 @@ struct real {
 	__be16 tpid[2];	    /* EtherTypes of the tags */
 	__u32 reserved2[2];
 	__u8 addr[16];	    /* IPv4 is mapped */
-	__u64 reserved3[6];
+	struct counters retired; /* removed: what its service has taken over of its traffic */
+	__u64 reserved3;
 };
 
 /* Connections of a real server. One line, written by every CPU when one begins, ends or changes. */
@@ -227,14 +236,6 @@ struct real_counts {
 	__u32 templates;
 	__u32 refused;	    /* picks that found it unusable */
 	__u64 reserved[6];
-};
-
-struct counters {
-	__u64 conns;
-	__u64 in_packets;
-	__u64 in_bytes;	    /* IP length */
-	__u64 out_packets;
-	__u64 out_bytes;
 };
 
 /* Traffic of one real server on one CPU. Only that CPU writes. */
@@ -317,13 +318,18 @@ struct plan_chunk {
 };
 
 /* What userspace changes while packets flow. */
+struct hash_key {
+	__u64 factor;	    /* odd */
+	__u32 word[10];	    /* for ports, protocol, and the words of two addresses */
+};
+
 struct runtime_settings {
 	__u32 secure_tcp;   /* 1: the second set of transition tables */
 	__u32 port0;	    /* services with port 0 exist: 1 */
 	__u32 ftp;	    /* services with port 21 exist: 1 (IPVS look-up order) */
 	__u32 reserved;
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
-	__u64 hash_key[4];  /* drawn once; words 1 to 3 are odd. Never changed while connections exist */
+	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */
 };
 

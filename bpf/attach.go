@@ -64,9 +64,17 @@ func attachXDP(p *ebpf.Program, index int, mode Mode) (*Attachment, error) {
 		if err == nil {
 			return &Attachment{index, try.mode, l}, nil
 		}
-		errs = append(errs, fmt.Errorf("%s mode: %w", try.mode, err))
+		errs = append(errs, fmt.Errorf("%s mode: %w", try.mode, attachError(err)))
 	}
 	return nil, errors.Join(errs...)
+}
+
+// attachError says what the kernel means (net/core/dev.c, dev_xdp_attach).
+func attachError(err error) error {
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("another XDP program is attached (bpftool net shows it): %w", err)
+	}
+	return err
 }
 
 // String is native, generic or auto.

@@ -96,20 +96,15 @@ func (r *rig) locate(e *entry, src, dst netip.Addr, places int) {
 
 // flowHash is flow_hash of hash.h.
 func (r *rig) flowHash(k flow) uint64 {
-	key := r.Settings.HashKey
-	h := key[0]
-	round := func(word, key uint64) {
-		h = (h ^ word) * key
-		h ^= h >> 32
-	}
 	ports := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, k.sport), k.dport)
-	round(uint64(binary.NativeEndian.Uint32(ports))|uint64(k.protocol)<<32, key[1])
-	words := slices.Concat(k.src.AsSlice(), k.dst.AsSlice())
-	for i, k := range []int{2, 3, 1, 2}[:len(words)/8] {
-		round(binary.NativeEndian.Uint64(words[8*i:]), key[k])
+	bytes := slices.Concat(ports, []byte{k.protocol, 0, 0, 0}, k.src.AsSlice(), k.dst.AsSlice())
+	var h uint64
+	for i := 0; 4*i < len(bytes); i += 2 {
+		a, b := binary.LittleEndian.Uint32(bytes[4*i:]), binary.LittleEndian.Uint32(bytes[4*i+4:])
+		h += uint64(a+r.Settings.HashKey.Word[i]) * uint64(b+r.Settings.HashKey.Word[i+1])
 	}
-	round(0, key[3])
-	return h
+	h *= r.Settings.HashKey.Factor
+	return h ^ h>>32
 }
 
 // find is the entry of a client's connection; nil if there is none.
@@ -243,7 +238,7 @@ func (r *rig) auditPlaces(all []*entry) error {
 		case e.second:
 			moved[e.home] += 1 << 8
 		case e.slot != e.home:
-			moved[e.home]++
+			moved[e.home] |= 1 << (uint32(e.slot) % ways)
 		}
 	}
 	var errs []error

@@ -4,8 +4,8 @@
  *
  * A key's hash names a set and a way in it, its home. Most entries lie there,
  * so most look-ups, hits and misses alike, read one line: home_moved of the
- * home counts the keys that had to be stored elsewhere, in the same set, in the
- * second set, or in the overflow map, and only then is more of it read.
+ * home says which other ways of the set hold its keys, and how many lie in the
+ * second set and in the overflow map, and only then is more of it read.
  *
  * Who stores a key holds the lock of its home (home_lock odd), taken by
  * compare-and-swap from the value read before the look-up that missed. So no
@@ -25,7 +25,7 @@
 #include "packet.h"
 #include "state.h"
 
-#define MOVED_IN_SET 1
+#define MOVED_WAYS 0xff
 #define MOVED_SECOND (1 << 8)
 #define MOVED_OVERFLOW (1 << 16)
 #define STATE_MASK 0x7f
@@ -87,18 +87,17 @@ __inline int key_equal(const struct conn *c, const struct packet *p, int v6)
 	       addr[3] == p->addr[3];
 }
 
+/* With tag, which must be read before, and be there still when all that is needed has been read. */
+__inline int conn_has(const struct conn *c, __u64 tag, const struct place *at, const struct packet *p, int v6)
+{
+	return (tag & TAG_KEY_MASK) == at->want && c->ports == p->ports && key_equal(c, p, v6);
+}
+
 __inline int conn_is(struct conn *c, const struct place *at, const struct packet *p, int v6)
 {
 	__u64 tag = READ_ONCE(c->tag);
 
-	return (tag & TAG_KEY_MASK) == at->want && c->ports == p->ports && key_equal(c, p, v6) &&
-	       READ_ONCE(c->tag) == tag;
-}
-
-/* Is it the key's still? Asked after what was read of an entry, before that is used. */
-__inline int conn_still(struct conn *c, const struct place *at)
-{
-	return (READ_ONCE(c->tag) & TAG_KEY_MASK) == at->want;
+	return conn_has(c, tag, at, p, v6) && READ_ONCE(c->tag) == tag;
 }
 
 __inline void overflow_key(struct conn_key *key, const struct packet *p, int v6)
@@ -167,6 +166,28 @@ __inline __u32 find_in_set(void *set, const struct packet *p, const struct place
 	return conn_is(slot_at(set, way, v6), at, p, v6) ? way : CONN_WAYS;
 }
 
+/* What find_moved returns: one more than set * CONN_WAYS + way, or one of these. */
+#define MOVED_NOWHERE 0
+#define MOVED_TO_OVERFLOW 0xffffffff
+
+/* The key among the ways of its set that its home names, which is nearly always one. */
+__inline __u32 find_in_ways(__u32 ways, const struct packet *p, const struct place *at, int v6)
+{
+	void *set = set_at(at->index, v6);
+	__u32 way, i;
+
+	if (!set)
+		return MOVED_NOWHERE;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < CONN_WAYS && ways; i++) {
+		way = lowest_bit(ways);
+		if (conn_is(slot_at(set, way, v6), at, p, v6))
+			return at->index * CONN_WAYS + way + 1;
+		ways &= ways - 1;
+	}
+	return MOVED_NOWHERE;
+}
+
 __inline struct conn *place_home(const struct place *at, int v6)
 {
 	void *set = set_at(at->index, v6);
@@ -179,12 +200,9 @@ __inline __u32 place_second(const struct place *at, int v6)
 	return set_other(at->index, at->want >> 32, v6);
 }
 
-/* What find_moved returns: one more than set * CONN_WAYS + way, or one of these. */
-#define MOVED_NOWHERE 0
-#define MOVED_TO_OVERFLOW 0xffffffff
-
-__inline __u32 find_in_set_at(__u32 index, const struct packet *p, const struct place *at, int v6)
+__inline __u32 find_in_second(const struct packet *p, const struct place *at, int v6)
 {
+	__u32 index = place_second(at, v6);
 	void *set = set_at(index, v6);
 	__u32 way;
 
@@ -197,11 +215,11 @@ __inline __u32 find_in_set_at(__u32 index, const struct packet *p, const struct 
 /* The rare part of a look-up: the key's home speaks of keys stored elsewhere. */
 __inline __u32 find_moved(const struct packet *p, const struct place *at, __u32 moved, int v6)
 {
-	__u32 slot = find_in_set_at(at->index, p, at, v6);
+	__u32 slot = find_in_ways(moved & MOVED_WAYS, p, at, v6);
 
 	if (slot != MOVED_NOWHERE || moved < MOVED_SECOND)
 		return slot;
-	slot = find_in_set_at(place_second(at, v6), p, at, v6);
+	slot = find_in_second(p, at, v6);
 	if (slot != MOVED_NOWHERE || moved < MOVED_OVERFLOW)
 		return slot;
 	return MOVED_TO_OVERFLOW;
@@ -238,18 +256,26 @@ __inline struct conn *conn_moved(struct packet *p, struct place *at, __u32 moved
 	return set ? slot_at(set, slot - 1, v6) : NULL;
 }
 
-/* Fills at; NULL: not in the table. An entry found may have expired: see conn_expired. */
-__inline struct conn *conn_find(struct packet *p, struct place *at, int v6)
+/* Fills at; the set that the packet's key belongs to. */
+__inline void *place_of(const struct packet *p, struct place *at, int v6)
 {
 	__u64 hash = flow_hash(p, v6);
-	struct conn *home;
-	__u32 moved;
 
 	at->index = hash & set_mask(v6);
 	at->want = (hash & 0xffffffff00000000) | (__u64)p->protocol << 8 | TAG_USED;
-	home = place_home(at, v6);
-	if (!home)
+	return set_at(at->index, v6);
+}
+
+/* Fills at; NULL: not in the table. An entry found may have expired: see conn_expired. */
+__inline struct conn *conn_find(struct packet *p, struct place *at, int v6)
+{
+	void *set = place_of(p, at, v6);
+	struct conn *home;
+	__u32 moved;
+
+	if (!set)
 		return NULL; /* cannot be: the mask is the table's */
+	home = slot_at(set, at->want >> 32, v6);
 	at->lock = READ_ONCE(home->home_lock);
 	if (likely(conn_is(home, at, p, v6)))
 		return home;
@@ -265,24 +291,41 @@ __inline int conn_expired(const struct conn *c, __u32 now)
 	return (__s32)(now - READ_ONCE(c->last_use)) > (__s32)settings.timeout[state];
 }
 
-/* A known connection, with what was read of it while it was certainly its key's. */
+/*
+ * A known connection, as it was at one moment. Its slot may be freed, and hold
+ * another one, even a new one of the same key, at any time.
+ */
 struct known {
 	struct conn *conn;
+	__u64 tag;	/* read first: its version is the entry's */
 	__u32 real;
 	__u32 generation;
 	__u32 word;
+	__u32 last_use;
 };
 
 __inline struct known conn_read(struct conn *c)
 {
-	struct known k = {
-		.conn = c,
-		.real = READ_ONCE(c->real),
-		.generation = READ_ONCE(c->generation),
-		.word = READ_ONCE(c->word),
-	};
+	struct known k = { .conn = c, .tag = READ_ONCE(c->tag) };
 
+	k.real = READ_ONCE(c->real);
+	k.generation = READ_ONCE(c->generation);
+	k.word = READ_ONCE(c->word);
+	k.last_use = READ_ONCE(c->last_use);
 	return k;
+}
+
+/* Was all that was read the key's, and one entry's? Asked before any of it is used. */
+__inline int known_holds(const struct known *k, const struct place *at)
+{
+	return (k->tag & TAG_KEY_MASK) == at->want && READ_ONCE(k->conn->tag) == k->tag;
+}
+
+__inline int known_expired(const struct known *k, __u32 now)
+{
+	__u32 state = k->word & (TIMEOUTS - 1);
+
+	return (__s32)(now - k->last_use) > (__s32)settings.timeout[state];
 }
 
 /* A SYN on a connection that is closing is a new one's: IPVS's conn_reuse_mode. */
@@ -307,7 +350,7 @@ __inline int conn_over(const struct known *k, const struct packet *p)
 	struct service *s;
 	struct real *r;
 
-	if (conn_expired(k->conn, p->now))
+	if (known_expired(k, p->now))
 		return 1;
 	r = bpf_map_lookup_elem(&reals, &id);
 	if (!r)
@@ -429,19 +472,29 @@ __inline void conn_input(struct known *k, const struct packet *p)
 		conn_tcp(k, p);
 }
 
-/* The home of an entry that lies in set index; tells where it was moved to in *step. */
-__inline struct conn *home_of(__u64 tag, __u32 index, __u32 *step, int v6)
+/* The way of slot c in its set. */
+__inline __u32 slot_way(const struct conn *c, const void *set, int v6)
+{
+	return (__u64)((const void *)c - set) / slot_size(v6) & (CONN_WAYS - 1);
+}
+
+/* Tells the home of the entry in slot c, in set index, that it goes. */
+__inline void home_forget(struct conn *c, __u64 tag, __u32 index, int v6)
 {
 	__u32 fingerprint = tag >> 32;
+	struct conn *home;
 	void *set;
 
-	*step = tag & TAG_SECOND ? MOVED_SECOND : MOVED_IN_SET;
 	if (tag & TAG_SECOND)
 		index = set_other(index, fingerprint, v6);
 	set = set_at(index, v6);
 	if (!set)
-		return NULL;
-	return slot_at(set, fingerprint, v6);
+		return;
+	home = slot_at(set, fingerprint, v6);
+	if (tag & TAG_SECOND)
+		__sync_fetch_and_add(&home->home_moved, -MOVED_SECOND);
+	else if (home != c)
+		__sync_fetch_and_and(&home->home_moved, ~(1U << slot_way(c, set, v6)));
 }
 
 /*
@@ -451,17 +504,12 @@ __inline struct conn *home_of(__u64 tag, __u32 index, __u32 *step, int v6)
  */
 __inline int conn_retire(struct conn *c, __u64 tag, __u32 word, __u32 index, int v6)
 {
-	struct conn *home;
-	__u32 step;
-
 	if (word & CONN_DEAD ||
 	    __sync_val_compare_and_swap(&c->word, word, word | CONN_DEAD) != word)
 		return 0;
 	if (__sync_val_compare_and_swap(&c->tag, tag, (tag & ~(__u64)TAG_MASK) | TAG_BUSY) != tag)
 		return 0;
-	home = home_of(tag, index, &step, v6);
-	if (home && (home != c || tag & TAG_SECOND))
-		__sync_fetch_and_add(&home->home_moved, -step);
+	home_forget(c, tag, index, v6);
 	count_leave(c, word);
 	return 1;
 }
@@ -500,15 +548,10 @@ static __noinline void overflow_free(struct conn *c, struct conn *home, const st
 /* Frees a known connection of the place's key, if it is still what was read of it. */
 __inline void conn_free(const struct known *k, struct conn *home, const struct packet *p, const struct place *at, int v6)
 {
-	struct conn *c = k->conn;
-	__u64 tag = READ_ONCE(c->tag);
-
-	if ((tag & TAG_KEY_MASK) != at->want)
-		return;
-	if (tag & TAG_OVERFLOW)
-		overflow_free(c, home, p, v6);
-	else if (conn_retire(c, tag, k->word, tag & TAG_SECOND ? place_second(at, v6) : at->index, v6))
-		slot_free(c, tag);
+	if (k->tag & TAG_OVERFLOW)
+		overflow_free(k->conn, home, p, v6);
+	else if (conn_retire(k->conn, k->tag, k->word, k->tag & TAG_SECOND ? place_second(at, v6) : at->index, v6))
+		slot_free(k->conn, k->tag);
 }
 
 /* Nobody else stores a key of this place from here to place_unlock. */
@@ -592,6 +635,7 @@ __inline __u64 set_victim(void *set, __u32 now, int v6)
 	struct conn *c;
 	__u32 i;
 
+#pragma clang loop unroll(disable)
 	for (i = 0; i < CONN_WAYS; i++) {
 		c = slot_at(set, i, v6);
 		idle = (__u64)(__s64)(__s32)(now - READ_ONCE(c->last_use)) + (1ULL << 32);
@@ -633,6 +677,16 @@ __inline struct conn *claim_victim(const struct place *at, void *first, void *se
 	return slot_take(second, place_second(at, v6), victim, TAG_BUSY | TAG_SECOND, now, v6);
 }
 
+static __noinline struct conn *claim_victim4(const struct place *at, void *first, void *second, __u32 now)
+{
+	return claim_victim(at, first, second, now, 0);
+}
+
+static __noinline struct conn *claim_victim6(const struct place *at, void *first, void *second, __u32 now)
+{
+	return claim_victim(at, first, second, now, 1);
+}
+
 /* Could a key of this place be stored now? */
 __inline int place_has_room(const struct place *at, __u32 now, int v6)
 {
@@ -668,6 +722,7 @@ __inline struct conn *conn_claim(const struct place *at, __u32 now, int v6)
 
 	if (!first || !second)
 		return NULL;
+#pragma clang loop unroll(disable)
 	for (i = 0; i < CLAIM_TRIES; i++) {
 		free = set_free_ways(first, v6);
 		if (count_bits(free) < SET_SPARE)
@@ -677,7 +732,7 @@ __inline struct conn *conn_claim(const struct place *at, __u32 now, int v6)
 		else if (free)
 			c = claim_free(first, free, TAG_BUSY, v6);
 		else
-			c = claim_victim(at, first, second, now, v6);
+			c = v6 ? claim_victim6(at, first, second, now) : claim_victim4(at, first, second, now);
 		if (c)
 			return c;
 	}
@@ -726,12 +781,23 @@ static __noinline int overflow_store(const struct packet *p, const struct place 
 	if (READ_ONCE(home->home_moved) >= 0xff * MOVED_OVERFLOW)
 		return 0;
 	conn_fill(&c, p, n, 0);
-	c.tag = at->want | TAG_OVERFLOW;
+	c.tag = at->want | TAG_OVERFLOW | ((__u64)p->now << 16 & TAG_VERSION_MASK);
 	overflow_key(&key, p, v6);
 	if (bpf_map_update_elem(&overflow, &key, &c, BPF_NOEXIST))
 		return 0;
 	__sync_fetch_and_add(&home->home_moved, MOVED_OVERFLOW);
 	return 1;
+}
+
+/* Tells the home that its key is stored in slot c, of the same set or of the second. */
+__inline void home_remember(const struct conn *c, __u64 tag, struct conn *home, const struct place *at, int v6)
+{
+	void *set = (void *)home - (at->want >> 32 & (CONN_WAYS - 1)) * slot_size(v6);
+
+	if (tag & TAG_SECOND)
+		__sync_fetch_and_add(&home->home_moved, MOVED_SECOND);
+	else if (c != home)
+		__sync_fetch_and_or(&home->home_moved, 1U << slot_way(c, set, v6));
 }
 
 /* Stores a connection; its place is locked. 0: no room. */
@@ -746,9 +812,7 @@ __inline int conn_store(const struct packet *p, const struct place *at, struct c
 		if (!c)
 			return overflow_store(p, at, home, n, v6);
 		tag = READ_ONCE(c->tag);
-		if (c != home)
-			__sync_fetch_and_add(&home->home_moved,
-					     tag & TAG_SECOND ? MOVED_SECOND : MOVED_IN_SET);
+		home_remember(c, tag, home, at, v6);
 	}
 	conn_fill(c, p, n, tag >> 16);
 	conn_fill_key(c, p, v6);

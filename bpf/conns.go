@@ -21,7 +21,6 @@ const (
 	tagVersionOne = uint64(1) << 16
 	tagVersion    = uint64(0xffff) << 16
 
-	movedInSet  = uint32(1)
 	movedSecond = uint32(1) << 8
 
 	connDead = uint32(directorConnStateCONN_DEAD)
@@ -61,6 +60,13 @@ func isActive(state uint8) bool {
 	}
 	return false
 }
+
+// Free4 takes out the connection that ReadConn4 found in slot i; false if it is
+// another one, or was used, meanwhile.
+func (t *Tables) Free4(i int, c *Conn) bool { return t.table4().free(i, c.Tag, c.Word) }
+
+// Free6 is Free4 for an IPv6 connection.
+func (t *Tables) Free6(i int, c *Conn) bool { return t.table6().free(i, c.Tag, c.Word) }
 
 func countOf(word uint32) uint64 {
 	if isActive(uint8(word &^ connDead)) {
@@ -134,12 +140,11 @@ func (b table) freeDead(i int, tag uint64) bool {
 	if !atomic.CompareAndSwapUint64(&c.Tag, tag, tag&^tagMask|tagBusy) {
 		return false
 	}
-	if home := b.home(i, tag); home != i || tag&tagSecond != 0 {
-		step := movedInSet
-		if tag&tagSecond != 0 {
-			step = movedSecond
-		}
-		atomic.AddUint32(&b.slot(home).HomeMoved, -step)
+	switch home := b.home(i, tag); {
+	case tag&tagSecond != 0:
+		atomic.AddUint32(&b.slot(home).HomeMoved, ^(movedSecond - 1))
+	case home != i:
+		atomic.AndUint32(&b.slot(home).HomeMoved, ^(1 << (uint32(i) % ways)))
 	}
 	b.t.leave(c.Real, atomic.LoadUint32(&c.Word))
 	atomic.StoreUint64(&c.Tag, (tag+tagVersionOne)&tagVersion)
@@ -245,6 +250,15 @@ func (d *DataPlane) Overflow(yield func(*ConnKey, *Conn) bool) error {
 func (d *DataPlane) SweepOverflow() error {
 	if _, err := d.objects.Programs[directorProgSweepOverflow].Run(&ebpf.RunOptions{}); err != nil {
 		return fmt.Errorf("sweep overflow connections: %w", err)
+	}
+	return nil
+}
+
+// FreeOverflow takes out a connection that found no place in the tables; one
+// that is not there is no error.
+func (d *DataPlane) FreeOverflow(key *ConnKey) error {
+	if _, err := d.objects.Programs[directorProgFreeOverflow].Run(&ebpf.RunOptions{Context: key}); err != nil {
+		return fmt.Errorf("free overflow connection: %w", err)
 	}
 	return nil
 }

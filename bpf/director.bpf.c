@@ -8,6 +8,7 @@
 #include "fragment.h"
 #include "icmp.h"
 #include "parse.h"
+#include "plain.h"
 #include "plan.h"
 #include "service.h"
 #include "stats.h"
@@ -161,7 +162,7 @@ __inline struct conn *make_room(struct packet *p, struct place *at, struct conn 
 	if (!c)
 		return NULL;
 	k = conn_read(c);
-	if (!conn_still(c, at))
+	if (!known_holds(&k, at))
 		return NULL; /* the lock has moved on, too */
 	if (!conn_over(&k, p))
 		return c;
@@ -177,7 +178,7 @@ __inline __u64 packet_met(struct packet *p, struct conn *c, struct place *at, st
 {
 	struct known k = conn_read(c);
 
-	if (unlikely(!conn_still(c, at)))
+	if (unlikely(!known_holds(&k, at)))
 		return schedule(p, at, NULL, s, v6);
 	return packet_known(p, &k);
 }
@@ -282,22 +283,21 @@ __inline __u64 icmp_error(struct xdp_md *ctx, struct packet *p, int v6)
 {
 	struct packet quoted = { .now = p->now };
 	struct place at = {};
-	__u32 id, generation;
 	struct conn *c;
+	struct known k;
 	struct real *r;
 
 	if (!(v6 ? icmp_quoted6(ctx, p, &quoted) : icmp_quoted4(ctx, p, &quoted)))
 		return outcome(PASS_ICMP, NO_REAL);
 	c = conn_find(&quoted, &at, v6);
-	if (!c || conn_expired(c, p->now))
+	if (!c)
 		return outcome(PASS_ICMP, NO_REAL);
-	id = READ_ONCE(c->real);
-	generation = READ_ONCE(c->generation);
-	r = bpf_map_lookup_elem(&reals, &id);
-	if (!r || r->generation != generation || !conn_still(c, &at))
+	k = conn_read(c);
+	r = bpf_map_lookup_elem(&reals, &k.real);
+	if (!r || r->generation != k.generation || !known_holds(&k, &at) || known_expired(&k, p->now))
 		return outcome(PASS_ICMP, NO_REAL);
-	stats_input(id, p, 0);
-	return outcome(TX_ICMP, id);
+	stats_input(k.real, p, 0);
+	return outcome(TX_ICMP, k.real);
 }
 
 __inline __u64 packet_icmp(struct xdp_md *ctx, struct packet *p, int v6)
@@ -352,8 +352,8 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, int v6)
 	if (likely(k.conn)) {
 		k = conn_read(k.conn);
 		r = bpf_map_lookup_elem(&reals, &k.real);
-		at.over = !conn_still(k.conn, &at); /* replaced in this very moment */
-		if (likely(!at.over && r && r->generation == k.generation && !conn_expired(k.conn, p->now) &&
+		at.over = !known_holds(&k, &at); /* replaced in this very moment */
+		if (likely(!at.over && r && r->generation == k.generation && !known_expired(&k, p->now) &&
 			   !(p->tcp & TCP_SYN)))
 			return packet_known(p, &k);
 		if (!at.over)
@@ -413,27 +413,38 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct packet *p, struct cur
 	return packet_forward(ctx, p, *r, verdict, v6);
 }
 
-SEC("xdp")
-int director(struct xdp_md *ctx)
+/* The long way, for every packet. */
+__inline enum verdict packet(struct xdp_md *ctx, struct real **r)
 {
 	struct packet p = {};
 	struct cursor cur = {
 		.pos = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
-	struct real *r = NULL;
-	enum verdict verdict;
 
 	switch (parse_ethernet(&p, &cur)) {
 	case bpf_htons(ETH_P_IP):
-		verdict = packet_ip(ctx, &p, &cur, &r, 0);
-		break;
+		return packet_ip(ctx, &p, &cur, r, 0);
 	case bpf_htons(ETH_P_IPV6):
-		verdict = packet_ip(ctx, &p, &cur, &r, 1);
-		break;
+		return packet_ip(ctx, &p, &cur, r, 1);
 	default:
-		verdict = PASS_NOT_IP;
+		return PASS_NOT_IP;
 	}
+}
+
+SEC("xdp")
+int director(struct xdp_md *ctx)
+{
+	struct real *r = NULL;
+	enum verdict verdict = plain(ctx, &r, 0);
+
+	if (verdict == UNDECIDED)
+		verdict = plain(ctx, &r, 1);
+	if (likely(verdict == TX_FORWARD))
+		return verdict_action(ctx, r, TX_FORWARD);
+	if (verdict == PASS_NO_SERVICE)
+		return verdict_action(ctx, NULL, PASS_NO_SERVICE);
+	verdict = packet(ctx, &r);
 	return verdict_action(ctx, r, verdict);
 }
 
@@ -454,7 +465,7 @@ __inline int key_packet(const struct conn_key *key, struct packet *p)
 	return v6;
 }
 
-__inline void overflow_expire(struct conn_key *key, struct conn *c, int v6, struct packet *p)
+__inline void overflow_out(struct conn *c, int v6, struct packet *p)
 {
 	struct place at = { .want = c->tag };
 	struct conn *home;
@@ -465,16 +476,20 @@ __inline void overflow_expire(struct conn_key *key, struct conn *c, int v6, stru
 		overflow_free(c, home, p, v6);
 }
 
-static long overflow_step(void *map, struct conn_key *key, struct conn *c, __u32 *now)
+__inline void overflow_take(const struct conn_key *key, struct conn *c)
 {
 	struct packet p = {};
 
-	if (!conn_expired(c, *now))
-		return 0;
 	if (key_packet(key, &p))
-		overflow_expire(key, c, 1, &p);
+		overflow_out(c, 1, &p);
 	else
-		overflow_expire(key, c, 0, &p);
+		overflow_out(c, 0, &p);
+}
+
+static long overflow_step(void *map, struct conn_key *key, struct conn *c, __u32 *now)
+{
+	if (conn_expired(c, *now))
+		overflow_take(key, c);
 	return 0;
 }
 
@@ -488,6 +503,20 @@ int sweep_overflow(void *ctx)
 	__u32 now = bpf_jiffies64();
 
 	bpf_for_each_map_elem(&overflow, overflow_step, &now, 0);
+	return 0;
+}
+
+/* Run by userspace: one connection of the overflow map goes. */
+SEC("syscall")
+int free_overflow(const struct conn_key *key)
+{
+	struct conn_key copy;
+	struct conn *c;
+
+	__builtin_memcpy(&copy, key, sizeof(copy));
+	c = bpf_map_lookup_elem(&overflow, &copy);
+	if (c)
+		overflow_take(&copy, c);
 	return 0;
 }
 

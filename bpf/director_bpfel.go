@@ -162,6 +162,12 @@ type directorFragmentKey struct {
 	Protocol uint32
 }
 
+type directorHashKey struct {
+	_      structs.HostLayout
+	Factor uint64
+	Word   [10]uint32
+}
+
 type directorLimit uint32
 
 const (
@@ -232,7 +238,8 @@ type directorReal struct {
 	Tpid       [2]uint16
 	Reserved2  [2]uint32
 	Addr       [16]uint8
-	Reserved3  [6]uint64
+	Retired    directorCounters
+	Reserved3  uint64
 }
 
 type directorRealCounts struct {
@@ -265,8 +272,12 @@ type directorRuntimeSettings struct {
 	Ftp       uint32
 	Reserved  uint32
 	Layout    uint64
-	HashKey   [4]uint64
-	Timeout   [64]uint32
+	HashKey   struct {
+		_      structs.HostLayout
+		Factor uint64
+		Word   [10]uint32
+	}
+	Timeout [64]uint32
 }
 
 type directorService struct {
@@ -383,6 +394,7 @@ const (
 	directorMapTxPorts        = "tx_ports"
 	directorMapVerdicts       = "verdicts"
 	directorProgDirector      = "director"
+	directorProgFreeOverflow  = "free_overflow"
 	directorProgReadClock     = "read_clock"
 	directorProgSweepOverflow = "sweep_overflow"
 	directorVarAbiEnums       = "abi_enums"
@@ -434,6 +446,7 @@ type directorSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorProgramSpecs struct {
 	Director      *ebpf.ProgramSpec `ebpf:"director"`
+	FreeOverflow  *ebpf.ProgramSpec `ebpf:"free_overflow"`
 	ReadClock     *ebpf.ProgramSpec `ebpf:"read_clock"`
 	SweepOverflow *ebpf.ProgramSpec `ebpf:"sweep_overflow"`
 }
@@ -535,6 +548,7 @@ type directorVariables struct {
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorPrograms struct {
 	Director      *ebpf.Program `ebpf:"director"`
+	FreeOverflow  *ebpf.Program `ebpf:"free_overflow"`
 	ReadClock     *ebpf.Program `ebpf:"read_clock"`
 	SweepOverflow *ebpf.Program `ebpf:"sweep_overflow"`
 }
@@ -542,6 +556,7 @@ type directorPrograms struct {
 func (p *directorPrograms) Close() error {
 	return _DirectorClose(
 		p.Director,
+		p.FreeOverflow,
 		p.ReadClock,
 		p.SweepOverflow,
 	)

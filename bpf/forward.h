@@ -15,23 +15,23 @@ __inline void ipv4_decrease_ttl(struct iphdr *ip)
 	ip->ttl--;
 }
 
+/* For one that is above 1. */
+__inline void ttl_lower(void *ip, int v6)
+{
+	if (v6)
+		((struct ipv6hdr *)ip)->hop_limit--;
+	else
+		ipv4_decrease_ttl(ip);
+}
+
 /* 0: it ended here. */
 __inline int ttl_decrease(struct xdp_md *ctx, const struct packet *p, int v6)
 {
-	struct ipv6hdr *ip6 = packet_l3(ctx, p, v6 ? sizeof(*ip6) : sizeof(struct iphdr));
-	struct iphdr *ip4 = (void *)ip6;
+	void *ip = packet_l3(ctx, p, v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 
-	if (!ip6)
+	if (!ip || (v6 ? ((struct ipv6hdr *)ip)->hop_limit : ((struct iphdr *)ip)->ttl) <= 1)
 		return 0;
-	if (v6) {
-		if (ip6->hop_limit <= 1)
-			return 0;
-		ip6->hop_limit--;
-		return 1;
-	}
-	if (ip4->ttl <= 1)
-		return 0;
-	ipv4_decrease_ttl(ip4);
+	ttl_lower(ip, v6);
 	return 1;
 }
 
@@ -64,21 +64,26 @@ static __noinline enum verdict forward_tagged(struct xdp_md *ctx, const struct p
 	return UNDECIDED;
 }
 
+__inline void forward_untagged(__u32 *to, const struct real *r)
+{
+	const __u32 *from = (const void *)r->mac;
+
+	to[0] = from[0];
+	to[1] = from[1];
+	to[2] = from[2];
+}
+
 /* Writes the head of the frame; UNDECIDED: it may leave. */
 __inline enum verdict forward_frame(struct xdp_md *ctx, const struct packet *p, const struct real *r, int v6)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	const __u32 *from = (const void *)r->mac;
-	__u32 *to = data;
 
 	if (unlikely(p->vlans | r->vlans))
 		return forward_tagged(ctx, p, r, v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
 	if (data + sizeof(struct ethhdr) > end)
 		return DROP_ERROR;
-	to[0] = from[0];
-	to[1] = from[1];
-	to[2] = from[2];
+	forward_untagged(data, r);
 	return UNDECIDED;
 }
 

@@ -9,25 +9,29 @@
 #include "maps.h"
 #include "packet.h"
 
-__inline __u64 hash_round(__u64 h, __u64 word, __u64 key)
+/*
+ * NH of UMAC (RFC 4418 section 5.2): two flows have one sum with a chance of
+ * 2^-32, whatever they are, over the choice of the key. The products do not
+ * wait for each other.
+ */
+__inline __u64 nh(__u32 a, __u32 b, const __u32 *key)
 {
-	h = (h ^ word) * key; /* keys are odd: a bijection */
-	return h ^ h >> 32;
+	return (__u64)(a + key[0]) * (b + key[1]);
 }
 
 /* The low half chooses the set, the high half is the fingerprint. Go: flowHash. */
 __inline __u64 flow_hash(const struct packet *p, int v6)
 {
-	__u64 h = settings.hash_key[0];
+	const __u32 *key = settings.hash_key.word;
+	__u64 h = nh(p->ports, p->protocol, key) + nh(p->addr[0], p->addr[0] >> 32, key + 2);
 
-	h = hash_round(h, (__u64)p->ports | (__u64)p->protocol << 32, settings.hash_key[1]);
-	h = hash_round(h, p->addr[0], settings.hash_key[2]);
 	if (v6) {
-		h = hash_round(h, p->addr[1], settings.hash_key[3]);
-		h = hash_round(h, p->addr[2], settings.hash_key[1]);
-		h = hash_round(h, p->addr[3], settings.hash_key[2]);
+		h += nh(p->addr[1], p->addr[1] >> 32, key + 4);
+		h += nh(p->addr[2], p->addr[2] >> 32, key + 6);
+		h += nh(p->addr[3], p->addr[3] >> 32, key + 8);
 	}
-	return hash_round(h, 0, settings.hash_key[3]);
+	h *= settings.hash_key.factor;
+	return h ^ h >> 32;
 }
 
 #endif

@@ -119,7 +119,7 @@ func (k *KeyTable) storeFilterWord(word uint64) {
 
 func (k *KeyTable) buckets(key Key) (*Bucket, *Bucket) {
 	h, mask := key.hash(), uint64(len(k.t.Keys)-1)
-	return &k.t.Keys[h&mask], &k.t.Keys[h>>32&mask]
+	return &k.t.Keys[h&mask], &k.t.Keys[h*0x9e3779b97f4a7c15>>32&mask]
 }
 
 func (k *KeyTable) find(key Key) *ServiceKey {

@@ -18,6 +18,7 @@ import (
 // goroutine at a time, but Tables may be read by any.
 type DataPlane struct {
 	Tables *Tables
+	Fresh  bool // the tables are new: nothing of a former process is in them
 
 	objects *ebpf.Collection
 	unmap   []func() error
@@ -25,8 +26,7 @@ type DataPlane struct {
 }
 
 // Load creates the maps and loads the program. Nothing is attached and nothing
-// is pinned: when the process ends, it is gone. Errors of the verifier are
-// returned whole.
+// is pinned: when the process ends, it is gone.
 func Load(sizes Sizes) (*DataPlane, error) {
 	sizes, err := sizes.withCPUs()
 	if err != nil {
@@ -45,11 +45,7 @@ func load(spec *ebpf.CollectionSpec, replace map[string]*ebpf.Map, sizes Sizes) 
 	}
 	objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replace})
 	if err != nil {
-		var verifier *ebpf.VerifierError
-		if errors.As(err, &verifier) {
-			return nil, fmt.Errorf("load data plane: %+v", verifier)
-		}
-		return nil, fmt.Errorf("load data plane: %w", err)
+		return nil, fmt.Errorf("load data plane (Linux 6.1 or later is needed): %w", err)
 	}
 	d := &DataPlane{objects: objects}
 	if err := d.mapTables(sizes.CPUs); err != nil {
@@ -133,12 +129,13 @@ func (s Sizes) withCPUs() (Sizes, error) {
 }
 
 // newHashKey draws the secret of the flow hash.
-func newHashKey() (key [4]uint64) {
-	var b [32]byte
-	rand.Read(b[:]) // never fails (crypto/rand)
-	for i := range key {
-		key[i] = binary.NativeEndian.Uint64(b[8*i:]) | 1
+func newHashKey() (key directorHashKey) {
+	b := make([]byte, binary.Size(key))
+	rand.Read(b) // never fails (crypto/rand)
+	if _, err := binary.Decode(b, binary.NativeEndian, &key); err != nil {
+		panic(err) // cannot be: the size is the key's
 	}
+	key.Factor |= 1
 	return key
 }
 

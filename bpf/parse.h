@@ -87,7 +87,7 @@ __inline enum verdict parse_tcp(struct packet *p, struct cursor *cur, __u32 payl
 	if (payload < sizeof(*tcp) || (void *)(tcp + 1) > cur->end)
 		return DROP_MALFORMED;
 	p->ports = *(__u32 *)tcp;
-	doff = tcp->doff * 4;
+	doff = (((__u8 *)tcp)[12] >> 4) * 4;
 	if (doff < sizeof(*tcp) || (doff > payload && p->fragment == FRAGMENT_NONE))
 		return DROP_MALFORMED;
 	p->tcp = ((__u8 *)tcp)[13];
@@ -240,6 +240,17 @@ __inline int address_is_mapped(const __u64 *addr)
 	return !addr[0] && (__u32)addr[1] == 0xffff0000;
 }
 
+/* Source and destination of an IPv6 header, a word at a time wherever the frame begins. */
+__inline void address_load(__u64 *to, const void *saddr)
+{
+	const __u64 *from = saddr;
+
+	to[0] = READ_ONCE(from[0]);
+	to[1] = READ_ONCE(from[1]);
+	to[2] = READ_ONCE(from[2]);
+	to[3] = READ_ONCE(from[3]);
+}
+
 __inline enum verdict parse_ipv6(struct xdp_md *ctx, struct packet *p, struct cursor *cur)
 {
 	struct ipv6hdr *ip = cur->pos;
@@ -251,7 +262,7 @@ __inline enum verdict parse_ipv6(struct xdp_md *ctx, struct packet *p, struct cu
 	length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	if (unlikely(ip->version != 6 || length > cur->end - cur->pos))
 		return PASS_MALFORMED;
-	__builtin_memcpy(p->addr, &ip->saddr, sizeof(p->addr));
+	address_load(p->addr, &ip->saddr);
 	if (unlikely(address_is_mapped(&p->addr[0]) || address_is_mapped(&p->addr[2])))
 		return PASS_MALFORMED;
 	p->length = length;

@@ -3,7 +3,7 @@
 package bpf
 
 import (
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -15,14 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//go:embed abi.h
-var abiSource []byte
+// The sources that say what rows look like, and where they lie in their tables.
+//
+//go:embed abi.h hash.h service.h
+var layoutSources embed.FS
 
 // layout names the version of the rows: what was pinned with other rows cannot
 // be read.
 func layout() uint64 {
 	h := fnv.New64a()
-	h.Write(abiSource)
+	for _, name := range []string{"abi.h", "hash.h", "service.h"} {
+		source, err := layoutSources.ReadFile(name)
+		if err != nil {
+			panic(err) // cannot be: it is embedded
+		}
+		h.Write(source)
+	}
 	return h.Sum64()
 }
 
@@ -54,7 +62,7 @@ func Open(dir string, sizes Sizes) (d *DataPlane, lost error, err error) {
 		return nil, lost, err
 	}
 	d.pins = dir
-	if maps == nil {
+	if d.Fresh = maps == nil; d.Fresh {
 		err = d.pinMaps()
 	}
 	if err != nil {

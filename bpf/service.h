@@ -108,6 +108,12 @@ __inline struct service *service_in_bucket(const struct service_query *q, __u32 
 	return NULL;
 }
 
+/* The first is the hash's low half; for the second the bits are mixed once more. */
+__inline __u32 second_bucket(__u64 hash)
+{
+	return hash * 0x9e3779b97f4a7c15 >> 32;
+}
+
 /* Each key has two buckets; Go stores it in the emptier one. */
 __inline struct service *service_get(const struct service_query *q)
 {
@@ -117,7 +123,7 @@ __inline struct service *service_get(const struct service_query *q)
 	s = service_in_bucket(q, hash & config.service_mask);
 	if (s)
 		return s;
-	return service_in_bucket(q, hash >> 32 & config.service_mask);
+	return service_in_bucket(q, second_bucket(hash) & config.service_mask);
 }
 
 __inline int vip_is(const struct packet *p, int v6)

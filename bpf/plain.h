@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * plain.h - the short way of most packets: whole, untagged, without options, of
+ * a connection that is established and stays so. It goes
+ * through the same stages as the long way in director.bpf.c, and nothing else.
+ * Its struct packet is seen by inlined functions only, so the compiler keeps it
+ * in registers. UNDECIDED: not plain, and nothing was written; the long way
+ * begins anew.
+ */
+#ifndef DIRECTOR_PLAIN_H
+#define DIRECTOR_PLAIN_H
+
+#include "conn.h"
+#include "forward.h"
+#include "parse.h"
+#include "service.h"
+#include "stats.h"
+
+/* The IP header, if the frame has no tag, is for one host, and holds IP and TCP headers. */
+__inline void *plain_ip(const struct cursor *frame, __be16 proto, __u32 size)
+{
+	const __be16 *eth = frame->pos;
+	void *ip = frame->pos + sizeof(struct ethhdr);
+
+	if (ip + size + sizeof(struct tcphdr) > frame->end || eth[6] != proto || *(__u8 *)eth & 1)
+		return NULL;
+	return ip;
+}
+
+/* 1: a whole packet without options, which may be forwarded once more. */
+__inline int plain_ipv4(struct packet *p, struct cursor *cur)
+{
+	struct iphdr *ip = plain_ip(cur, bpf_htons(ETH_P_IP), sizeof(*ip));
+
+	if (!ip || *(__u8 *)ip != 0x45 || ip->frag_off & bpf_htons(IP_OFFSET_MASK | IP_MORE_FRAGMENTS) ||
+	    ip->ttl <= 1)
+		return 0;
+	p->fragment = FRAGMENT_NONE;
+	p->length = bpf_ntohs(ip->tot_len);
+	if (p->length > cur->end - (void *)ip)
+		return 0;
+	p->addr[0] = *(__u64 *)&ip->saddr;
+	p->protocol = ip->protocol;
+	p->l4 = sizeof(*ip);
+	cur->pos = ip + 1;
+	return 1;
+}
+
+__inline int plain_ipv6(struct packet *p, struct cursor *cur)
+{
+	struct ipv6hdr *ip = plain_ip(cur, bpf_htons(ETH_P_IPV6), sizeof(*ip));
+
+	if (!ip || *(__u8 *)ip >> 4 != 6 || ip->hop_limit <= 1)
+		return 0;
+	p->fragment = FRAGMENT_NONE;
+	p->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	if (p->length > cur->end - (void *)ip)
+		return 0;
+	address_load(p->addr, &ip->saddr);
+	if (address_is_mapped(&p->addr[0]) || address_is_mapped(&p->addr[2]))
+		return 0;
+	p->protocol = ip->nexthdr;
+	p->l4 = sizeof(*ip);
+	cur->pos = ip + 1;
+	return 1;
+}
+
+/* The state that the packet's connection is in, and stays in; TIMEOUTS: not plain. */
+__inline __u32 plain_transport(struct packet *p, struct cursor *cur)
+{
+	if (likely(p->protocol == IPPROTO_TCP)) {
+		if (parse_tcp(p, cur, p->length - p->l4) != UNDECIDED ||
+		    (p->tcp & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK)
+			return TIMEOUTS;
+		return TCP_ESTABLISHED;
+	}
+	if (p->protocol != IPPROTO_UDP || parse_udp(p, cur, p->length - p->l4) != UNDECIDED)
+		return TIMEOUTS;
+	return UDP_NORMAL;
+}
+
+/* What the packet needs to leave. */
+struct plain {
+	struct conn *conn;
+	struct real *real;
+	__u32 id; /* of the real server */
+};
+
+/* Its connection, if it is in the state and its time is not over; 0: none. */
+__inline int plain_conn(struct plain *found, const struct packet *p, __u32 state, int v6)
+{
+	struct place at;
+	void *set = place_of(p, &at, v6);
+	__u32 generation, ways;
+	struct conn *c;
+	__u64 tag;
+
+	if (!set)
+		return 0;
+	c = slot_at(set, at.want >> 32, v6);
+	tag = READ_ONCE(c->tag);
+	if (!conn_has(c, tag, &at, p, v6)) {
+		ways = READ_ONCE(c->home_moved) & MOVED_WAYS;
+		if (!ways)
+			return 0;
+		c = slot_at(set, lowest_bit(ways), v6);
+		tag = READ_ONCE(c->tag);
+		if (!conn_has(c, tag, &at, p, v6))
+			return 0;
+	}
+	if ((READ_ONCE(c->word) & (STATE_MASK | CONN_DEAD | CONN_UNPROVEN)) != state)
+		return 0;
+	if ((__s32)(p->now - READ_ONCE(c->last_use)) > (__s32)settings.timeout[state])
+		return 0;
+	found->conn = c;
+	found->id = READ_ONCE(c->real);
+	generation = READ_ONCE(c->generation);
+	found->real = bpf_map_lookup_elem(&reals, &found->id);
+	return found->real && READ_ONCE(c->tag) == tag && found->real->generation == generation;
+}
+
+__inline enum verdict plain(struct xdp_md *ctx, struct real **real, int v6)
+{
+	void *frame = (void *)(long)ctx->data;
+	struct cursor cur = { .pos = frame, .end = (void *)(long)ctx->data_end };
+	struct plain found;
+	struct packet p;
+	__u32 state;
+
+	if (!(v6 ? plain_ipv6(&p, &cur) : plain_ipv4(&p, &cur)))
+		return UNDECIDED;
+	state = plain_transport(&p, &cur);
+	if (state == TIMEOUTS)
+		return UNDECIDED;
+	if (!service_maybe(&p, v6))
+		return PASS_NO_SERVICE;
+	p.now = bpf_jiffies64();
+	if (!plain_conn(&found, &p, state, v6))
+		return UNDECIDED;
+	if (!(found.real->flags & REAL_NEXT_HOP) || found.real->vlans)
+		return UNDECIDED;
+	found.conn->last_use = p.now;
+	found.conn->packets++;
+	stats_input(found.id, &p, 0);
+	ttl_lower(frame + sizeof(struct ethhdr), v6);
+	forward_untagged(frame, found.real);
+	*real = found.real;
+	return TX_FORWARD;
+}
+
+#endif
