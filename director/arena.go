@@ -3,10 +3,7 @@
 package director
 
 import (
-	"cmp"
-	"fmt"
 	"math/bits"
-	"slices"
 
 	"xdplvs/bpf"
 )
@@ -16,56 +13,74 @@ type region struct {
 	base, size uint32 // size 0: none
 }
 
-// arena gives out regions of the plans table: sizes are powers of two, free
-// ones of a size wait in a list of their own. A region that is given back may
-// be written at once: whoever still reads the old plan notices that the real
-// server it names belongs to another service.
+// arena gives out regions of the plans table by the buddy method: sizes are
+// powers of two, a region lies at a multiple of its size, and two free halves
+// become one again. A region that is given back may be written at once: whoever
+// still reads the old plan notices that the real server it names belongs to
+// another service.
 type arena struct {
-	next, end uint32
-	free      [33][]uint32 // bases, by log2 of the size
-	used      uint32
+	end  uint32
+	used uint32
+	free [32]places // by log2 of the size
 }
 
-func newArena(slots int) *arena { return &arena{end: uint32(slots)} }
+func newArena(slots int) *arena {
+	a := &arena{end: uint32(slots) &^ (bpf.PlanAlign - 1)}
+	for class := classOf(bpf.PlanAlign); class < len(a.free); class++ {
+		a.free[class].bits = make([]uint64, a.end>>class/64+1)
+	}
+	for at := uint32(0); at < a.end; {
+		class := bits.Len32(a.end-at) - 1
+		a.free[class].add(at >> class)
+		at += 1 << class
+	}
+	return a
+}
 
+// regionSize is the size of the region that so many slots need.
 func regionSize(slots int) uint32 {
 	return max(bpf.PlanAlign, uint32(1)<<bits.Len32(uint32(max(slots, 1))-1))
 }
 
-func (a *arena) take(slots int) (region, error) {
-	size := regionSize(slots)
-	class := bits.TrailingZeros32(size)
-	if n := len(a.free[class]); n > 0 {
-		base := a.free[class][n-1]
-		a.free[class] = a.free[class][:n-1]
-		a.used += size
-		return region{base, size}, nil
-	}
-	if size > a.end-a.next {
-		return a.split(class)
-	}
-	r := region{a.next, size}
-	a.next += size
-	a.used += size
-	return r, nil
-}
+// take gives out a region of the size; false if no free one is large enough.
+func (a *arena) take(size uint32) (region, bool) { return a.takeBelow(a.end, size) }
 
-// split halves a larger free region until one of the class is left.
-func (a *arena) split(class int) (region, error) {
-	for c := class + 1; c < len(a.free); c++ {
-		n := len(a.free[c])
-		if n == 0 {
+// takeBelow is take for a region that begins before some slot.
+func (a *arena) takeBelow(slot, size uint32) (region, bool) {
+	for class := classOf(size); class < len(a.free); class++ {
+		i, ok := a.free[class].first()
+		if !ok || i<<class >= slot {
 			continue
 		}
-		base := a.free[c][n-1]
-		a.free[c] = a.free[c][:n-1]
-		for c--; c >= class; c-- {
-			a.free[c] = append(a.free[c], base+1<<c)
-		}
-		a.used += 1 << class
-		return region{base, 1 << class}, nil
+		r := region{i << class, size}
+		a.carve(r, class)
+		return r, true
 	}
-	return region{}, fmt.Errorf("take %d plan slots of %d, %d in use (raise limits.plan_slots): %w", 1<<class, a.end, a.used, bpf.ErrFull)
+	return region{}, false
+}
+
+// claim takes a region that is in use already; false if that cannot be.
+func (a *arena) claim(r region) bool {
+	if r.size < bpf.PlanAlign || r.base%r.size != 0 {
+		return false
+	}
+	for class := classOf(r.size); class < len(a.free); class++ {
+		if a.free[class].has(r.base >> class) {
+			a.carve(r, class)
+			return true
+		}
+	}
+	return false
+}
+
+// carve cuts a region out of the free one of the class in which it lies.
+func (a *arena) carve(r region, class int) {
+	a.free[class].remove(r.base >> class)
+	for class > classOf(r.size) {
+		class--
+		a.free[class].add(r.base>>class ^ 1)
+	}
+	a.used += r.size
 }
 
 func (a *arena) give(r region) {
@@ -73,20 +88,45 @@ func (a *arena) give(r region) {
 		return
 	}
 	a.used -= r.size
-	class := bits.TrailingZeros32(r.size)
-	a.free[class] = append(a.free[class], r.base)
+	class, i := classOf(r.size), r.base>>classOf(r.size)
+	for ; a.free[class].has(i ^ 1); class++ {
+		a.free[class].remove(i ^ 1)
+		i >>= 1
+	}
+	a.free[class].add(i)
 }
 
-// claim marks regions that are in use already; what lies between them is free.
-func (a *arena) claim(regions []region) {
-	slices.SortFunc(regions, func(x, y region) int { return cmp.Compare(x.base, y.base) })
-	for _, r := range regions {
-		for a.next < r.base {
-			size := uint32(1) << (bits.Len32(r.base-a.next) - 1)
-			a.free[bits.TrailingZeros32(size)] = append(a.free[bits.TrailingZeros32(size)], a.next)
-			a.next += size
-		}
-		a.next = max(a.next, r.base+r.size)
-		a.used += r.size
+func classOf(size uint32) int { return bits.TrailingZeros32(size) }
+
+// places are the free regions of one size: number i begins at i times the size.
+type places struct {
+	bits []uint64
+	n    int // bits that are set
+	from int // no bit before this word is
+}
+
+func (p *places) has(i uint32) bool {
+	return int(i/64) < len(p.bits) && p.bits[i/64]>>(i%64)&1 != 0
+}
+
+func (p *places) add(i uint32) {
+	p.bits[i/64] |= 1 << (i % 64)
+	p.n++
+	p.from = min(p.from, int(i/64))
+}
+
+func (p *places) remove(i uint32) {
+	p.bits[i/64] &^= 1 << (i % 64)
+	p.n--
+}
+
+// first is the lowest.
+func (p *places) first() (uint32, bool) {
+	if p.n == 0 {
+		return 0, false
 	}
+	for p.bits[p.from] == 0 {
+		p.from++
+	}
+	return uint32(p.from*64 + bits.TrailingZeros64(p.bits[p.from])), true
 }

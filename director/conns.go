@@ -20,34 +20,43 @@ func (d *Director) Connections(ctx context.Context, yield func(*Conn) error) err
 	if err != nil {
 		return err
 	}
-	for i := range d.tables.Conns4 {
+	for i := range l.tables.Conns4 {
+		if i%4096 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err := l.slot4(i); err != nil {
 			return err
 		}
+	}
+	for i := range l.tables.Conns6 {
 		if i%4096 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-	}
-	for i := range d.tables.Conns6 {
 		if err := l.slot6(i); err != nil {
 			return err
-		}
-		if i%4096 == 0 && ctx.Err() != nil {
-			return ctx.Err()
 		}
 	}
 	return l.overflow()
 }
 
 // lister turns slots into connections. It has what it needs of the owner's
-// state, and reads the tables beside the packets.
+// state, and reads the tables of connections beside the packets.
 type lister struct {
-	d       *Director
+	tables  *bpf.Tables
+	plane   Plane
+	clock   Clock
 	yield   func(*Conn) error
 	now     uint32
-	names   map[uint32]string // of services, by id
+	reals   map[uint32]listed // by id
 	timeout map[uint8]time.Duration
 	conn    Conn
+}
+
+// listed is what a listing tells of a real server.
+type listed struct {
+	generation uint32
+	key        RealKey
+	service    string
 }
 
 func (d *Director) newLister(ctx context.Context, yield func(*Conn) error) (*lister, error) {
@@ -55,17 +64,23 @@ func (d *Director) newLister(ctx context.Context, yield func(*Conn) error) (*lis
 	if err != nil {
 		return nil, err
 	}
-	l := &lister{d: d, yield: yield, now: now, names: map[uint32]string{}}
-	return l, d.do(ctx, func() {
-		l.timeout = d.timeouts.byState()
-		for _, s := range d.services {
-			l.names[s.id] = s.want.Name
-		}
-	})
+	var l *lister
+	err = d.do(ctx, func() { l = d.lister(yield, now) })
+	return l, err
+}
+
+// lister is called by the owner.
+func (d *Director) lister(yield func(*Conn) error, now uint32) *lister {
+	l := &lister{tables: d.tables, plane: d.plane, clock: d.clock, yield: yield, now: now,
+		timeout: d.timeouts.byState(), reals: make(map[uint32]listed, d.realIDs.n)}
+	for service, r := range d.everyReal() {
+		l.reals[r.id] = listed{r.row.Generation, r.want.Key, service}
+	}
+	return l
 }
 
 func (l *lister) slot4(i int) error {
-	c, ok := bpf.ReadConn4(&l.d.tables.Conns4[i])
+	c, ok := bpf.ReadConn4(&l.tables.Conns4[i])
 	if !ok {
 		return nil
 	}
@@ -76,7 +91,7 @@ func (l *lister) slot4(i int) error {
 }
 
 func (l *lister) slot6(i int) error {
-	c, ok := bpf.ReadConn6(&l.d.tables.Conns6[i])
+	c, ok := bpf.ReadConn6(&l.tables.Conns6[i])
 	if !ok {
 		return nil
 	}
@@ -84,7 +99,7 @@ func (l *lister) slot6(i int) error {
 }
 
 func (l *lister) overflow() (err error) {
-	e := l.d.plane.Overflow(func(key *bpf.ConnKey, c *bpf.Conn) bool {
+	e := l.plane.Overflow(func(key *bpf.ConnKey, c *bpf.Conn) bool {
 		err = l.emit(c, netip.AddrFrom16(key.Saddr).Unmap(), netip.AddrFrom16(key.Daddr).Unmap())
 		return err == nil
 	})
@@ -94,16 +109,17 @@ func (l *lister) overflow() (err error) {
 	return e
 }
 
-// emit gives out a connection whose time is not over.
+// emit gives out a connection whose time is not over, and whose real server is
+// the one that it was made for.
 func (l *lister) emit(c *bpf.Conn, src, dst netip.Addr) error {
 	state := bpf.ConnState(c)
-	expires := l.timeout[state] - l.d.clock.Duration(int32(l.now-c.LastUse))
-	if expires < 0 || int(c.Real) >= len(l.d.tables.Reals) {
+	expires := l.timeout[state] - l.clock.Duration(int32(l.now-c.LastUse))
+	r, ok := l.reals[c.Real]
+	if expires < 0 || !ok || r.generation != c.Generation {
 		return nil
 	}
-	row := &l.d.tables.Reals[c.Real]
 	client, virtual := bits.ReverseBytes16(uint16(c.Ports)), bits.ReverseBytes16(uint16(c.Ports>>16))
-	port := bits.ReverseBytes16(row.Port)
+	port := r.key.Port
 	if port == 0 {
 		port = virtual
 	}
@@ -111,11 +127,11 @@ func (l *lister) emit(c *bpf.Conn, src, dst netip.Addr) error {
 		Protocol: Protocol(bpf.ConnProtocol(c)),
 		Client:   netip.AddrPortFrom(src, client),
 		Virtual:  netip.AddrPortFrom(dst, virtual),
-		Real:     netip.AddrPortFrom(netip.AddrFrom16(row.Addr).Unmap(), port),
+		Real:     netip.AddrPortFrom(r.key.Addr, port),
 		State:    stateNames[state],
 		Expires:  expires,
 		Packets:  c.Packets,
-		Service:  l.names[row.Service],
+		Service:  r.service,
 	}
 	return l.yield(&l.conn)
 }

@@ -12,7 +12,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -25,7 +24,7 @@ import (
 
 // Options are what a Director works with.
 type Options struct {
-	Log    *slog.Logger
+	Log    *slog.Logger // nil: discards
 	Tables *bpf.Tables
 	Plane  Plane
 	Clock  Clock
@@ -46,24 +45,32 @@ type Director struct {
 	hops    latest[map[netip.Addr]NextHop]
 	targets latest[[]netip.Addr]
 
-	keys          *bpf.KeyTable
-	serviceIDs    *ids
-	realIDs       *ids
-	arena         *arena
-	txPorts       map[int]uint16 // by interface
-	formerTxPorts map[int]uint16 // as a former process left them
-	nextHops      map[netip.Addr]NextHop
-	services      map[ServiceKey]*service
-	leaving       []*real                 // removed, with connections left
-	ending        map[ServiceKey]*service // removed, with connections left
-	interfaces    []attached
-	timeouts      Timeouts
-	generation    uint64
-	total         Counters // of services that were removed
-	rate          estimator
-	vips          map[bpf.Key]bool // stored keys of virtual addresses
-	followed      []*service       // that follow has still to look at in this round
-	heritage      heritage
+	keys       *bpf.KeyTable
+	serviceIDs *ids
+	realIDs    *ids
+	arena      *arena
+	reserved   uint64 // plan slots that the services need
+	services   map[ServiceKey]*service
+	ending     map[ServiceKey]*service // removed, with connections left
+	leaving    []*real                 // removed, with connections left
+	followed   []*service              // that follow has still to look at in this round
+	nextHops   map[netip.Addr]NextHop
+	hopsFailed bool                // one could not be written
+	watched    map[netip.Addr]int  // real servers of an address
+	retarget   bool                // there are others than were published
+	told       map[netip.Addr]bool // whose next hop was logged since they changed
+	txPorts    map[int]uint16      // by interface
+	portsSet   map[int]bool        // those written since the next hops changed
+	portsFreed bool                // and unused ones were looked for
+	vips       map[bpf.Key]bool    // stored keys of virtual addresses
+	interfaces []attached
+	timeouts   Timeouts
+	generation uint64
+	round      uint64   // comparisons
+	total      Counters // of services that were removed
+	rate       estimator
+	heritage   heritage
+	inherited  bool // a former process may have attached interfaces
 }
 
 // ErrStopped is returned when Run has ended.
@@ -72,24 +79,31 @@ var ErrStopped = errors.New("director has stopped")
 // New takes over what the tables hold. It starts nothing.
 func New(opts Options) *Director {
 	d := &Director{
-		log:           opts.Log,
-		tables:        opts.Tables,
-		plane:         opts.Plane,
-		clock:         opts.Clock,
-		links:         opts.Links,
-		calls:         make(chan func()),
-		stopped:       make(chan struct{}),
-		hops:          newLatest[map[netip.Addr]NextHop](),
-		targets:       newLatest[[]netip.Addr](),
-		keys:          bpf.NewKeyTable(opts.Tables),
-		serviceIDs:    newIDs(len(opts.Tables.Services)),
-		realIDs:       newIDs(len(opts.Tables.Reals)),
-		arena:         newArena(len(opts.Tables.Plans)),
-		txPorts:       map[int]uint16{},
-		formerTxPorts: map[int]uint16{},
-		services:      map[ServiceKey]*service{},
-		vips:          map[bpf.Key]bool{},
-		ending:        map[ServiceKey]*service{},
+		log:        opts.Log,
+		tables:     opts.Tables,
+		plane:      opts.Plane,
+		clock:      opts.Clock,
+		links:      opts.Links,
+		calls:      make(chan func()),
+		stopped:    make(chan struct{}),
+		hops:       newLatest[map[netip.Addr]NextHop](),
+		targets:    newLatest[[]netip.Addr](),
+		keys:       bpf.NewKeyTable(opts.Tables),
+		serviceIDs: newIDs(len(opts.Tables.Services)),
+		realIDs:    newIDs(len(opts.Tables.Reals)),
+		arena:      newArena(len(opts.Tables.Plans)),
+		services:   map[ServiceKey]*service{},
+		ending:     map[ServiceKey]*service{},
+		watched:    map[netip.Addr]int{},
+		retarget:   true, // that there are none must be said as well
+		told:       map[netip.Addr]bool{},
+		txPorts:    map[int]uint16{},
+		portsSet:   map[int]bool{},
+		vips:       map[bpf.Key]bool{},
+		timeouts:   DefaultTimeouts,
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
 	}
 	d.restore()
 	return d
@@ -110,11 +124,16 @@ func (d *Director) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case f := <-d.calls:
+			d.takeHops()
 			f()
 		case hops := <-d.hops:
 			d.setHops(hops)
 		case <-estimate.C:
 			d.estimate()
+			d.reap()
+			d.retryHops()
+			d.publishTargets()
+			d.followInterfaces()
 		case <-follow.C:
 			d.follow()
 		case <-sweep.C:
@@ -125,8 +144,20 @@ func (d *Director) Run(ctx context.Context) error {
 	}
 }
 
+// takeHops takes up next hops that wait: a call sees what was set before it.
+func (d *Director) takeHops() {
+	select {
+	case hops := <-d.hops:
+		d.setHops(hops)
+	default:
+	}
+}
+
 // do runs f in Run's goroutine and waits for it.
 func (d *Director) do(ctx context.Context, f func()) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	done := make(chan struct{})
 	select {
 	case d.calls <- func() { defer close(done); f() }:
@@ -148,6 +179,16 @@ func (d *Director) Set(ctx context.Context, want Desired) error {
 	return err
 }
 
+// Prepare is Set without the interfaces, which stay as they are: for tables that
+// no packet comes to yet, so that the first one finds them filled. Set follows.
+func (d *Director) Prepare(ctx context.Context, want Desired) error {
+	var err error
+	if e := d.do(ctx, func() { err = d.prepare(want) }); e != nil {
+		return e
+	}
+	return err
+}
+
 // SetNextHops says how real servers are reached: all of them, the latest call
 // wins. It does not wait.
 func (d *Director) SetNextHops(hops map[netip.Addr]NextHop) { d.hops.set(hops) }
@@ -155,7 +196,7 @@ func (d *Director) SetNextHops(hops map[netip.Addr]NextHop) { d.hops.set(hops) }
 // Targets gives the addresses whose next hops are wanted, whenever they change.
 func (d *Director) Targets() <-chan []netip.Addr { return d.targets }
 
-// Snapshot returns the state as it is; nil when the director has stopped.
+// Snapshot returns the state as it is; ErrStopped when the director has stopped.
 func (d *Director) Snapshot(ctx context.Context) (*Snapshot, error) {
 	var s *Snapshot
 	var err error
@@ -165,87 +206,130 @@ func (d *Director) Snapshot(ctx context.Context) (*Snapshot, error) {
 	return s, err
 }
 
-// apply changes what is to what is wanted. What can fail is looked at first.
+// apply changes what is to what is wanted. What can fail comes first, and is
+// undone if something does.
 func (d *Director) apply(want Desired) error {
-	if err := d.check(want); err != nil {
+	c, err := d.compare(want)
+	if err != nil {
 		return err
 	}
-	if err := d.applyInterfaces(want.Interfaces); err != nil {
+	undo, err := d.reserveKeys(c)
+	if err != nil {
+		return err
+	}
+	attaching, err := d.attachInterfaces(want.Interfaces)
+	if err != nil {
+		undo()
 		return err
 	}
 	d.applyTimeouts(want.Timeouts)
-	wanted := make(map[ServiceKey]bool, len(want.Services))
-	for i := range want.Services {
-		wanted[want.Services[i].Key] = true
-	}
-	for key, s := range d.services {
-		if !wanted[key] {
-			d.removeService(s)
-		}
-	}
-	var errs []error
-	for i := range want.Services {
-		errs = append(errs, d.applyService(want.Services[i]))
-	}
-	errs = append(errs, d.applyVIPs())
-	d.dropHeritage()
+	d.applyServices(c)
+	attaching.finish()
 	d.generation++
 	d.publishTargets()
-	return errors.Join(errs...)
+	return nil
 }
 
-// check finds out whether the wanted state fits the tables.
-func (d *Director) check(want Desired) error {
-	var errs []error
-	seen := make(map[ServiceKey]bool, len(want.Services))
-	services, reals := 0, 0
-	for i := range want.Services {
-		s := &want.Services[i]
-		errs = append(errs, s.Validate())
-		if seen[s.Key] {
-			errs = append(errs, fmt.Errorf("service %s twice", s.Key))
+func (d *Director) prepare(want Desired) error {
+	c, err := d.compare(want)
+	if err != nil {
+		return err
+	}
+	if _, err := d.reserveKeys(c); err != nil {
+		return err
+	}
+	d.applyTimeouts(want.Timeouts)
+	d.applyServices(c)
+	d.publishTargets()
+	return nil
+}
+
+// applyServices removes first, and makes plans larger last: so there is room at
+// every moment.
+func (d *Director) applyServices(c *change) {
+	isFirst := d.generation == 0
+	for _, s := range c.removed {
+		d.removeService(s)
+	}
+	if isFirst {
+		d.dropServices(c)
+	}
+	grows := func(w *Service) bool { return needsOf(w).total() > d.services[w.Key].needs.total() }
+	for _, w := range c.edited {
+		if !grows(w) {
+			d.editService(w)
 		}
-		seen[s.Key] = true
-		if d.services[s.Key] == nil && !d.known(s.Key) {
-			services++
+	}
+	for _, w := range c.edited {
+		if grows(w) { // and those done above do not any more
+			d.editService(w)
 		}
-		reals += d.missingReals(s)
 	}
-	slots := 0
-	for i := range want.Services {
-		slots += want.Services[i].planSlots()
+	for _, w := range c.added {
+		d.addService(w)
 	}
-	if have := len(d.tables.Plans); slots > have {
-		errs = append(errs, fmt.Errorf("plans need %d slots, limits.plan_slots allows %d: %w", slots, have, bpf.ErrFull))
+	if isFirst {
+		d.dropReals()
+		d.dropVIPs()
+		d.inherited = false
+		d.rate.last = d.counters() // what a former process counted is no rate
 	}
-	if free := d.serviceIDs.free(); services > free {
-		errs = append(errs, fmt.Errorf("%d new services, room for %d (raise limits.services): %w", services, free, bpf.ErrFull))
-	}
-	if free := d.realIDs.free(); reals > free {
-		errs = append(errs, fmt.Errorf("%d new real servers, room for %d (raise limits.real_servers): %w", reals, free, bpf.ErrFull))
-	}
-	return errors.Join(errs...)
 }
 
-// known reports whether a service that is not in force has a row still.
-func (d *Director) known(key ServiceKey) bool {
-	_, left := d.heritage.services[key]
-	return left || d.ending[key] != nil
+// addService makes a service that packets find when it is whole.
+func (d *Director) addService(want *Service) {
+	s := d.newService(want)
+	d.setWant(s, want)
+	d.applyReals(s, want.Reals)
+	s.rate.last = s.counters()
+	d.mustPublish(s)
+	atomic.AndUint32(&s.row.Flags, ^bpf.ServiceRemoved)
+	if err := d.keys.Set(want.Key.row(), s.id); err != nil { // cannot be: its place is reserved
+		d.log.Error("store service key", "event", "key_failed", "service", want.Key.String(), "error", err)
+	}
 }
 
-// missingReals counts the real servers of the wanted service that have no row.
-func (d *Director) missingReals(want *Service) int {
+// editService brings a service to what is wanted. A real server that is not
+// changed is not touched, and where the scheduler sees no difference the plan stays.
+func (d *Director) editService(want *Service) {
 	s := d.services[want.Key]
-	if s == nil {
-		return len(want.Reals) - len(d.heritage.reals[d.heritage.services[want.Key]])
-	}
-	n := 0
-	for i := range want.Reals {
-		if s.find(want.Reals[i].Key) == nil {
-			n++
+	if s.schedulesLike(want) {
+		d.setWant(s, want)
+		for i, w := range want.Reals { // their names may be others
+			s.reals[len(s.reals)-1-i].want = w
 		}
+		return
 	}
-	return n
+	s.settle()
+	if s.want.Scheduler != want.Scheduler || s.want.Flags != want.Flags {
+		s.changeScheduler(want)
+	}
+	d.setWant(s, want)
+	d.applyReals(s, want.Reals)
+	d.mustPublish(s)
+}
+
+// schedulesLike reports whether a plan for what is wanted would be the plan that there is.
+func (s *service) schedulesLike(want *Service) bool {
+	same := func(a, b RealServer) bool {
+		return a.Key == b.Key && a.Method == b.Method && a.Weight == b.Weight
+	}
+	return s.want.Scheduler == want.Scheduler && s.want.Flags == want.Flags && s.want.OnePacket == want.OnePacket &&
+		slices.EqualFunc(s.want.Reals, want.Reals, same)
+}
+
+// setWant notes what is wanted and how much room it needs.
+func (d *Director) setWant(s *service, want *Service) {
+	d.reserved -= s.needs.total()
+	s.setWant(want)
+	d.reserved += s.needs.total()
+}
+
+// mustPublish is for plans that there is room for, since compare has seen to it.
+func (d *Director) mustPublish(s *service) {
+	if err := d.publish(s); err != nil {
+		d.log.Error("make plan", "event", "plan_failed", "service", s.want.Key.String(), "error", err)
+	}
 }
 
 func (s *service) find(key RealKey) *real {
@@ -257,107 +341,13 @@ func (s *service) find(key RealKey) *real {
 	return nil
 }
 
-// applyService brings one service to what is wanted. A real server that is not
-// changed is not touched.
-func (d *Director) applyService(want Service) error {
-	s := d.services[want.Key]
-	if s != nil && s.want.equal(&want) {
-		return nil
-	}
-	if s != nil && (s.want.Scheduler != want.Scheduler || s.want.Flags != want.Flags) {
-		if err := d.changeScheduler(s, want); err != nil {
-			return err
-		}
-	}
-	isNew := s == nil
-	if isNew {
-		var err error
-		if s, err = d.newService(want); err != nil {
-			return err
-		}
-		d.services[want.Key] = s
-	}
-	s.settle()
-	s.setWant(want)
-	d.applyReals(s, want.Reals)
-	err := d.publish(s)
-	if isNew && err == nil {
-		err = d.keys.Set(want.Key.row(), s.id)
-	}
-	if err != nil {
-		return fmt.Errorf("service %s: %w", want.Key, err)
-	}
-	return nil
-}
-
-// changeScheduler lets another algorithm choose from now on.
-func (d *Director) changeScheduler(s *service, want Service) error {
-	fresh, err := newScheduler(want)
-	if err != nil {
-		return fmt.Errorf("service %s: %w", s.want.Key, err)
-	}
-	s.sched, s.planned = fresh, nil
-	servers := s.servers()
-	for i := len(servers) - 1; i >= 0; i-- {
-		s.sched.Edit(servers[i:]) // as if they had been added one by one
-	}
-	return nil
-}
-
-// applyReals adds, changes and removes real servers. Each step is one edit to
-// the scheduler, as each ipvsadm command is to the kernel's.
-func (d *Director) applyReals(s *service, want []RealServer) {
-	wanted := make(map[RealKey]bool, len(want))
-	for i := range want {
-		wanted[want[i].Key] = true
-	}
-	for i := len(s.reals) - 1; i >= 0; i-- {
-		if r := s.reals[i]; !wanted[r.want.Key] {
-			s.reals = slices.Delete(s.reals, i, i+1)
-			d.retire(s, r)
-			s.edited()
-		}
-	}
-	have := make(map[RealKey]*real, len(s.reals))
-	for _, r := range s.reals {
-		have[r.want.Key] = r
-	}
-	for _, w := range want {
-		r := have[w.Key]
-		if r != nil && r.want == w {
-			continue
-		}
-		if r != nil && r.want.Method == w.Method {
-			r.setWant(w)
-		} else {
-			if r != nil { // another method is another way to the server: its connections stay with the old one
-				s.reals = slices.DeleteFunc(s.reals, func(x *real) bool { return x == r })
-				d.retire(s, r)
-			}
-			if r = d.adoptReal(s.id, w); r == nil {
-				r = d.comeBack(s.id, w)
-			}
-			if r == nil {
-				r = d.newReal(s.id, w)
-			}
-			d.hopTo(r)
-			s.reals = slices.Insert(s.reals, 0, r)
-		}
-		s.edited()
-	}
-}
-
 // retire takes a real server out of use. Its connections go on; its row is free
-// when none is left. Its counters are the service's from here on.
+// when none is left. What it counts is the service's from here on.
 func (d *Director) retire(s *service, r *real) {
 	r.setFlag(bpf.RealUsable, false)
-	if atomic.LoadUint32(&r.row.Flags)&bpf.RealRemoved == 0 {
-		r.retired = r.counters()
-		total := s.gone()
-		total.add(r.retired)
-		s.setGone(total)
-		r.setFlag(bpf.RealRemoved, true)
-	}
+	r.setFlag(bpf.RealRemoved, true)
+	d.passOn(r)
+	r.former, r.idle = s.want.Name, false
 	d.leaving = append(d.leaving, r)
 }
 
@@ -376,28 +366,43 @@ func (d *Director) comeBack(service uint32, want RealServer) *real {
 	return nil
 }
 
+// passOn lets the service have what a removed real server has counted since the
+// last time.
+func (d *Director) passOn(r *real) {
+	s := &service{row: &d.tables.Services[r.row.Service]}
+	now, total := r.counters(), s.gone()
+	total.add(now)
+	total.sub(fromRow(r.row.Retired))
+	r.row.Retired = now.row()
+	s.setGone(total)
+}
+
 // unretire gives a real server its counters back.
 func (d *Director) unretire(r *real) {
-	if atomic.LoadUint32(&r.row.Flags)&bpf.RealRemoved == 0 {
-		return
-	}
 	s := &service{row: &d.tables.Services[r.row.Service]}
 	total := s.gone()
-	total.sub(r.retired)
+	total.sub(fromRow(r.row.Retired))
 	s.setGone(total)
+	r.row.Retired = bpf.Counters{}
 	r.setFlag(bpf.RealRemoved, false)
 }
 
 // reap frees the rows of removed real servers and services that have no
-// connections left.
+// connections left. It must have seen none of a real server's twice: a packet may
+// have chosen it just before.
 func (d *Director) reap() {
 	d.leaving = slices.DeleteFunc(d.leaving, func(r *real) bool {
-		if active, inactive := r.conns(); active+inactive > 0 {
+		active, inactive := r.conns()
+		wasIdle := r.idle
+		r.idle = active+inactive == 0
+		if !r.idle || !wasIdle {
 			return false
 		}
+		d.passOn(r)
 		r.setFlag(bpf.RealNextHop, false)
 		r.row.Addr = [16]byte{}
 		d.realIDs.give(r.id)
+		d.watch(r.want.Key.Addr, -1)
 		return true
 	})
 	if len(d.ending) == 0 {
@@ -412,9 +417,7 @@ func (d *Director) reap() {
 			d.forget(s)
 		}
 	}
-	if err := d.applyVIPs(); err != nil {
-		d.log.Error("update virtual addresses", "event", "vips_failed", "error", err)
-	}
+	d.dropVIPs()
 }
 
 // removeService lets a service end: from now on it takes no new connection, but
@@ -425,6 +428,7 @@ func (d *Director) removeService(s *service) {
 		d.retire(s, r)
 	}
 	s.reals = nil
+	d.reserved -= s.needs.total()
 	delete(d.services, s.want.Key)
 	d.end(s)
 }
@@ -451,33 +455,62 @@ func (d *Director) forget(s *service) {
 }
 
 func (d *Director) applyTimeouts(t Timeouts) {
-	d.timeouts = t
-	for state, timeout := range t.byState() {
-		d.tables.Settings.Timeout[state] = d.clock.Jiffies(timeout)
+	d.timeouts = t.withDefaults()
+	for state, timeout := range d.timeouts.byState() {
+		atomic.StoreUint32(&d.tables.Settings.Timeout[state], d.clock.Jiffies(timeout))
 	}
 }
 
+// estimate is done every two seconds.
 func (d *Director) estimate() {
-	total := d.total
+	d.passAllOn()
+	total := d.removed()
 	for _, s := range d.services {
+		c := s.gone()
 		for _, r := range s.reals {
-			r.rate.update(r.counters())
+			now := r.counters()
+			r.rate.update(now)
+			c.add(now)
 		}
-		c := s.counters()
 		s.rate.update(c)
 		total.add(c)
 	}
 	d.rate.update(total)
-	d.reap()
+}
+
+func (d *Director) passAllOn() {
+	for _, r := range d.leaving {
+		d.passOn(r)
+	}
+}
+
+// removed are the counters of services that are no more, those that end included.
+func (d *Director) removed() Counters {
+	total := d.total
+	for _, s := range d.ending {
+		total.add(s.gone())
+	}
+	return total
+}
+
+// counters are those of all services, removed ones included.
+func (d *Director) counters() Counters {
+	total := d.removed()
+	for _, s := range d.services {
+		total.add(s.counters())
+	}
+	return total
 }
 
 func (d *Director) snapshot() (*Snapshot, error) {
+	d.passAllOn()
 	s := &Snapshot{
 		Time:       time.Now(),
 		Generation: d.generation,
 		TableSize:  uint32(len(d.tables.Conns4)),
-		Total:      d.total,
+		Total:      d.removed(),
 		Rates:      d.rate.rates(),
+		Interfaces: make([]InterfaceState, 0, len(d.interfaces)),
 		Services:   make([]ServiceState, 0, len(d.services)),
 	}
 	for _, a := range d.interfaces {

@@ -4,12 +4,10 @@ package director
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -299,78 +297,12 @@ func TestAnySequenceOfStates(t *testing.T) {
 	}
 }
 
-// The rates are those of a recorded kernel, tick by tick.
-func TestEstimatorAgainstRecording(t *testing.T) {
-	data, err := os.ReadFile("testdata/ipvs-6.1/estimator.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var file struct {
-		Scenarios []struct {
-			Steps []struct{ Vals json.RawMessage }
-		}
-	}
-	if err := json.Unmarshal(data, &file); err != nil {
-		t.Fatal(err)
-	}
-	var vals []struct {
-		Lines []string `json:"rate_and_totals"`
-	}
-	if err := json.Unmarshal(file.Scenarios[0].Steps[0].Vals, &vals); err != nil {
-		t.Fatal(err)
-	}
-	var recorded []Rates
-	for _, v := range vals {
-		var r Rates
-		if _, err := fmt.Sscanf(v.Lines[0], "-> 10.2.0.11:80 %d %d %d %d %d", &r.CPS, &r.InPPS, &r.OutPPS, &r.InBPS, &r.OutBPS); err != nil {
-			t.Fatal(err)
-		}
-		if len(recorded) == 0 || recorded[len(recorded)-1] != r {
-			recorded = append(recorded, r)
-		}
-	}
-	var e estimator
-	e.update(Counters{})
-	got := []Rates{e.rates()}
-	for len(got) < len(recorded) {
-		e.update(Counters{Conns: 500, InPkts: 500, OutPkts: 500, InBytes: 50000, OutBytes: 100000})
-		got = append(got, e.rates())
-	}
-	if !reflect.DeepEqual(got, recorded) {
-		t.Errorf("rates\n got %v\nwant %v", got, recorded)
-	}
-}
-
-func TestArena(t *testing.T) {
-	a := newArena(1024)
-	r := rand.New(rand.NewPCG(1, 2))
-	var live []region
-	for range 2000 {
-		if len(live) > 0 && r.IntN(2) == 0 {
-			i := r.IntN(len(live))
-			a.give(live[i])
-			live = append(live[:i], live[i+1:]...)
-			continue
-		}
-		x, err := a.take(1 + r.IntN(40))
-		if err != nil {
-			continue
-		}
-		for _, y := range live {
-			if x.base < y.base+y.size && y.base < x.base+x.size {
-				t.Fatalf("%+v overlaps %+v", x, y)
-			}
-		}
-		live = append(live, x)
-	}
-}
-
 func TestConnectionsAndStop(t *testing.T) {
 	f := newFarm(t)
 	s := web(80, "rr", 1)
 	f.set(desired(s))
 	slot := &f.tables.Conns4[5]
-	slot.C = bpf.Conn{Tag: 2 | 6<<8, Word: 1, Ports: 0x5000_3930, Real: 0}
+	slot.C = bpf.Conn{Tag: 2 | 6<<8, Word: 1, Ports: 0x5000_3930, Real: 0, Generation: 1}
 	slot.Saddr, slot.Daddr = 0x0100000a, 0x0a0200c0
 	f.clock.now = 1000
 	ctx := f.running()

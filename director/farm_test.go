@@ -109,6 +109,13 @@ func (f *farm) set(want Desired) {
 	f.check()
 }
 
+// reap is what happens in four seconds: a row is free when it was seen without
+// connections twice.
+func (f *farm) reap() {
+	f.Director.reap()
+	f.Director.reap()
+}
+
 func (f *farm) resolve(want Desired, unreachable ...string) {
 	hops := map[netip.Addr]NextHop{}
 	for _, s := range want.Services {

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Plans that depend on the connections are made anew when those have moved.
+// Plans that depend on the connections are made anew when those have moved, and
+// plans that end before the choices repeat when half of them is used.
 // Each tick looks at a bounded number of real servers, so that a large farm
 // costs no more than a small one; its plans are only followed less closely.
 const (
@@ -19,7 +20,7 @@ const (
 func (d *Director) follow() {
 	for seen := 0; seen < followReals; {
 		if len(d.followed) == 0 {
-			d.followed = d.awareServices()
+			d.followed = d.followedServices()
 			if len(d.followed) == 0 {
 				return
 			}
@@ -37,10 +38,10 @@ func (d *Director) follow() {
 	}
 }
 
-func (d *Director) awareServices() []*service {
+func (d *Director) followedServices() []*service {
 	var list []*service
 	for _, s := range d.services {
-		if s.aware() {
+		if s.cut || s.aware() {
 			list = append(list, s)
 		}
 	}
@@ -49,7 +50,11 @@ func (d *Director) awareServices() []*service {
 
 // moved reports whether the plan in force was made for other counts.
 func (s *service) moved() bool {
-	if atomic.LoadUint64(&s.row.Cursor[s.row.Current&1]) != 0 {
+	handed := atomic.LoadUint64(s.cursor())
+	if !s.aware() {
+		return 2*handed >= uint64(s.row.Plan[s.inForce()].Length)
+	}
+	if handed != 0 {
 		return true
 	}
 	for i, r := range s.reals {

@@ -39,7 +39,8 @@ type Plane interface {
 	SetTxPort(port uint16, index int) error
 	// Verdicts are the packets counted under each verdict.
 	Verdicts() (map[string]uint64, error)
-	// Overflow calls yield for each connection that lies outside the tables.
+	// Overflow calls yield for each connection that lies outside the tables. It is
+	// called from any goroutine, beside the other methods.
 	Overflow(yield func(*bpf.ConnKey, *bpf.Conn) bool) error
 	// SweepOverflow frees the expired ones among them.
 	SweepOverflow() error

@@ -3,6 +3,7 @@
 package director
 
 import (
+	"iter"
 	"math/bits"
 	"net/netip"
 	"sync/atomic"
@@ -10,6 +11,9 @@ import (
 	"xdplvs/bpf"
 	"xdplvs/scheduler"
 )
+
+// noService stands in a key that is only reserved: no service has this id.
+const noService = ^uint32(0) - 1
 
 // real is a real server and its row.
 type real struct {
@@ -22,36 +26,62 @@ type real struct {
 	rate   estimator
 	// lastWeight is the last that was not 0: mh's table stays as it is when a real server is quiesced.
 	lastWeight uint32
-	// retired is what it had counted when it was removed; unknown after a restart.
-	retired Counters
+	former     string // name of the service that it was removed from
+	idle       bool   // removed, and had no connections when reap saw it last
+}
+
+// everyReal gives all that have rows, with their services' names: those in use,
+// those that were removed, and those of a former process that nobody claimed yet.
+func (d *Director) everyReal() iter.Seq2[string, *real] {
+	return func(yield func(string, *real) bool) {
+		for _, s := range d.services {
+			for _, r := range s.reals {
+				if !yield(s.want.Name, r) {
+					return
+				}
+			}
+		}
+		for _, r := range d.leaving {
+			if !yield(r.former, r) {
+				return
+			}
+		}
+		for _, reals := range d.heritage.reals {
+			for _, r := range reals {
+				if !yield("", r) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (d *Director) realAt(id uint32) *real {
-	cpus := uint32(d.tables.CPUs)
-	r := &real{
+	cpus := d.tables.CPUs
+	return &real{
 		id:     id,
 		row:    &d.tables.Reals[id],
 		counts: &d.tables.Counts[id],
-		stats:  d.tables.Traffic[id*cpus : (id+1)*cpus],
+		stats:  d.tables.Traffic[int(id)*cpus:][:cpus],
 	}
-	return r
 }
 
-// newReal writes the row of a real server that is not in any plan yet.
+// newReal writes the row of a real server that is not in any plan yet. Its count
+// of connections is 0, or that of a packet that was very late: then it is right.
 func (d *Director) newReal(service uint32, want RealServer) *real {
-	id, _ := d.realIDs.take() // apply has seen that there are enough
+	id, _ := d.realIDs.take() // compare has seen that there are enough
 	r := d.realAt(id)
-	generation := r.row.Generation + 1
 	*r.row = bpf.Real{
-		Generation: generation,
+		Generation: r.row.Generation + 1,
 		Service:    service,
 		Addr:       addr16(want.Key.Addr),
 		Port:       bits.ReverseBytes16(want.Key.Port),
 		Method:     uint8(want.Method),
 	}
 	clear(r.stats)
-	*r.counts = bpf.RealCounts{}
+	r.counts.Templates, r.counts.Refused = 0, 0
 	r.setWant(want)
+	d.watch(want.Key.Addr, 1)
 	return r
 }
 
@@ -84,6 +114,7 @@ func (r *real) setHop(hop NextHop, txPort uint16) {
 	copy(r.row.Mac[:6], hop.DstMAC[:])
 	copy(r.row.Mac[6:], hop.SrcMAC[:])
 	r.row.Vlans = uint8(len(hop.VLAN))
+	r.row.Vlan, r.row.Tpid = [2]uint16{}, [2]uint16{}
 	for i := range hop.VLAN {
 		r.row.Vlan[i] = bits.ReverseBytes16(hop.VLAN[i])
 		r.row.Tpid[i] = bits.ReverseBytes16(hop.TPID[i])
@@ -102,7 +133,7 @@ func (r *real) writtenHop() NextHop {
 	hop := NextHop{Resolved: true, Link: int(r.row.Ifindex), MTU: int(r.row.Mtu)}
 	copy(hop.DstMAC[:], r.row.Mac[:6])
 	copy(hop.SrcMAC[:], r.row.Mac[6:])
-	for i := range r.row.Vlans {
+	for i := range min(int(r.row.Vlans), len(r.row.Vlan)) {
 		hop.VLAN = append(hop.VLAN, bits.ReverseBytes16(r.row.Vlan[i]))
 		hop.TPID = append(hop.TPID, bits.ReverseBytes16(r.row.Tpid[i]))
 	}

@@ -16,57 +16,73 @@ type heritage struct {
 	reals    map[uint32]map[RealKey]*real // by service id
 }
 
-// restore reads the tables, and reserves what is in use there.
+// restore reads the tables, and reserves what is in use there. A process may end
+// between any two stores, so what does not fit together is left out here.
 func (d *Director) restore() {
-	h := heritage{map[ServiceKey]uint32{}, map[uint32]map[RealKey]*real{}}
-	var plans []region
+	d.heritage = heritage{map[ServiceKey]uint32{}, map[uint32]map[RealKey]*real{}}
 	for _, e := range d.keys.All() {
 		if isVIPKey(e.Key) {
 			d.vips[e.Key] = true
 			continue
 		}
-		key := ServiceKey{Protocol(e.Key.Protocol), e.Key.Addr, e.Key.Port}
-		if int(e.Service) >= len(d.tables.Services) {
+		if int(e.Service) >= len(d.tables.Services) { // reserved, but not used any more
 			d.keys.Delete(e.Key)
 			continue
 		}
-		h.services[key] = e.Service
+		d.heritage.services[ServiceKey{Protocol(e.Key.Protocol), e.Key.Addr, e.Key.Port}] = e.Service
+		d.heritage.reals[e.Service] = map[RealKey]*real{}
 		d.serviceIDs.claim(e.Service)
-		plans = append(plans, regionsOf(&d.tables.Services[e.Service])...)
+		d.claimPlans(&d.tables.Services[e.Service])
 	}
-	d.arena.claim(plans)
+	d.inherited = len(d.heritage.services) > 0
 	for id := range d.tables.Reals {
-		row := &d.tables.Reals[id]
-		if row.Addr == [16]byte{} {
-			continue
+		if d.tables.Reals[id].Addr != [16]byte{} {
+			d.restoreReal(uint32(id))
 		}
-		r := d.realAt(uint32(id))
-		r.want = RealServer{Key: r.key(), Method: Method(row.Method), Weight: uint32(row.Weight)}
-		r.hop = r.writtenHop()
-		if r.hop.Resolved {
-			d.formerTxPorts[r.hop.Link] = row.TxPort
-		}
-		d.realIDs.claim(r.id)
-		if h.reals[row.Service] == nil {
-			h.reals[row.Service] = map[RealKey]*real{}
-		}
-		// A removed real server and its successor may share the key: the later generation has a next hop to lose.
-		if other := h.reals[row.Service][r.want.Key]; other != nil {
-			d.leaving = append(d.leaving, other)
-		}
-		h.reals[row.Service][r.want.Key] = r
 	}
-	d.heritage = h
 }
 
-func regionsOf(s *bpf.Service) []region {
-	var list []region
-	for _, p := range []bpf.Plan{s.Plan[0], s.Plan[1], s.Flow} {
-		if p.Length > 0 {
-			list = append(list, region{p.Base, regionSize(int(p.Length))})
+// restoreReal makes a real server of a row. A removed one and its successor by
+// another method share the key: the successor is the heir. Rows of a service that
+// the former process did not come to finish are free: no packet has found it.
+func (d *Director) restoreReal(id uint32) {
+	r := d.realAt(id)
+	reals := d.heritage.reals[r.row.Service]
+	if reals == nil {
+		atomic.StoreUint32(&r.row.Flags, 0)
+		r.row.Addr = [16]byte{}
+		return
+	}
+	d.realIDs.claim(id)
+	r.want = RealServer{Key: r.key(), Method: Method(r.row.Method), Weight: uint32(r.row.Weight)}
+	r.hop = r.writtenHop()
+	if r.hop.Resolved {
+		d.txPorts[r.hop.Link] = r.row.TxPort
+	}
+	d.watch(r.want.Key.Addr, 1)
+	if other := reals[r.want.Key]; other != nil {
+		if r.row.Flags&bpf.RealRemoved != 0 {
+			r, other = other, r
+		}
+		d.retire(&service{row: &d.tables.Services[r.row.Service]}, other)
+	}
+	reals[r.want.Key] = r
+}
+
+// claimPlans reserves what a service's plans take.
+func (d *Director) claimPlans(row *bpf.Service) {
+	for _, p := range []*bpf.Plan{&row.Plan[0], &row.Plan[1], &row.Flow} {
+		if r := regionOf(p); r.size > 0 && !d.arena.claim(r) {
+			atomic.StoreUint32(&p.Length, 0)
 		}
 	}
-	return list
+}
+
+func regionOf(p *bpf.Plan) region {
+	if p.Length == 0 {
+		return region{}
+	}
+	return region{p.Base, regionSize(int(p.Length))}
 }
 
 // adoptService gives a service its former row back; false if it had none.
@@ -83,14 +99,8 @@ func (d *Director) adoptService(s *service, key ServiceKey) bool {
 
 // takeRegions finds the service's plans by its row.
 func (s *service) takeRegions() {
-	for i, p := range s.row.Plan {
-		if p.Length > 0 {
-			s.regions[i] = region{p.Base, regionSize(int(p.Length))}
-		}
-	}
-	if s.row.Flow.Length > 0 {
-		s.flow = region{s.row.Flow.Base, regionSize(int(s.row.Flow.Length))}
-	}
+	s.regions = [2]region{regionOf(&s.row.Plan[0]), regionOf(&s.row.Plan[1])}
+	s.flow = regionOf(&s.row.Flow)
 }
 
 // adoptReal gives a real server its former row back; nil if it had none.
@@ -101,20 +111,35 @@ func (d *Director) adoptReal(service uint32, want RealServer) *real {
 	}
 	delete(d.heritage.reals[service], want.Key)
 	r.rate.last = r.counters()
-	r.retired = r.rate.last
 	d.unretire(r)
 	r.setWant(want)
 	return r
 }
 
-// dropHeritage lets end what nobody claimed.
-func (d *Director) dropHeritage() {
+// dropServices lets the services of the former process end that are not wanted.
+func (d *Director) dropServices(c *change) {
+	added := make(map[ServiceKey]bool, len(c.added))
+	for _, w := range c.added {
+		added[w.Key] = true
+	}
 	for key, id := range d.heritage.services {
+		if added[key] {
+			continue
+		}
 		s := &service{id: id, row: &d.tables.Services[id], want: Service{Key: key}}
 		s.takeRegions()
 		atomic.OrUint32(&s.row.Flags, bpf.ServiceRemoved)
+		for _, r := range d.heritage.reals[id] {
+			d.retire(s, r)
+		}
+		delete(d.heritage.reals, id)
+		delete(d.heritage.services, key)
 		d.end(s)
 	}
+}
+
+// dropReals lets the real servers leave that nobody claimed.
+func (d *Director) dropReals() {
 	for id, reals := range d.heritage.reals {
 		s := &service{id: id, row: &d.tables.Services[id]}
 		for _, r := range reals {

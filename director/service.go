@@ -12,17 +12,6 @@ import (
 	"xdplvs/scheduler"
 )
 
-// planLimit bounds the slots of one sequence plan. It holds every cycle of rr,
-// and those of wrr whose weights, divided by their greatest common divisor, sum
-// to no more. A plan that follows the connections is made anew every some
-// milliseconds: it begins with awareFirst slots, or two for each real server,
-// and grows to awareLimit where that many connections arrive meanwhile.
-const (
-	planLimit  = 1 << 16
-	awareFirst = 1 << 6
-	awareLimit = 1 << 12
-)
-
 // service is a virtual service and its row.
 type service struct {
 	id      uint32
@@ -31,33 +20,39 @@ type service struct {
 	sched   scheduler.Scheduler
 	reals   []*real // IPVS's list order: the last added first
 	planned []scheduler.Server
-	handed  uint64    // by the plan before the one in force
+	handed  uint64 // choices of a plan that sched has made, too
+	settled bool   // and it is the plan in force
+	noReal  uint64 // packets without a real server when the plan was made
+	cut     bool   // the plan ends before the choices repeat, and will be renewed
+	needs   needs
 	regions [2]region // of the two plans
 	flow    region
 	rate    estimator
+	seen    uint64 // the comparison that found it wanted
 }
 
-func (d *Director) newService(want Service) (*service, error) {
-	sched, err := newScheduler(want)
-	if err != nil {
-		return nil, fmt.Errorf("service %s: %w", want.Key, err)
-	}
-	s := &service{sched: sched}
-	if old := d.ending[want.Key]; old != nil { // it comes back before its last connection has gone
+// newService gives the service a row: its own if it ends and comes back, or a
+// former process's. The scheduler is known: compare has seen to it.
+func (d *Director) newService(want *Service) *service {
+	s := &service{}
+	s.sched, _ = newScheduler(*want)
+	if old := d.ending[want.Key]; old != nil {
 		delete(d.ending, want.Key)
 		s.id, s.row, s.rate = old.id, old.row, old.rate
 	} else if !d.adoptService(s, want.Key) {
-		s.id, _ = d.serviceIDs.take() // apply has seen that there are enough
+		s.id, _ = d.serviceIDs.take() // compare has seen that there are enough
 		s.row = &d.tables.Services[s.id]
-		*s.row = bpf.Service{Id: s.id}
+		*s.row = bpf.Service{Id: s.id, Flags: bpf.ServiceRemoved} // until it has a plan
 	}
-	s.setWant(want)
-	return s, nil
+	d.services[want.Key] = s
+	return s
 }
 
-func (s *service) setWant(want Service) {
-	s.want = want
+// setWant notes what is wanted. A service that is marked as removed stays so.
+func (s *service) setWant(want *Service) {
+	s.want = *want
 	s.want.Reals = slices.Clone(want.Reals) // the caller's may change
+	s.needs = needsOf(want)
 	s.row.Answer = uint8(want.Answer)
 	s.row.Protocol = uint8(want.Key.Protocol)
 	flags := bpf.ServiceReuse | bpf.ServiceReuseFin
@@ -70,7 +65,7 @@ func (s *service) setWant(want Service) {
 	if want.Flags&(scheduler.SHFallback|scheduler.MHFallback) != 0 {
 		flags |= bpf.ServiceFallback
 	}
-	atomic.StoreUint32(&s.row.Flags, flags)
+	atomic.StoreUint32(&s.row.Flags, flags|s.row.Flags&bpf.ServiceRemoved)
 }
 
 func (k ServiceKey) row() bpf.Key {
@@ -97,172 +92,18 @@ func (s *service) servers() []scheduler.Server {
 	return list
 }
 
-// settle moves the scheduler by what the current plan has handed out, so that
-// the next plan goes on where this one is left.
-func (s *service) settle() {
-	if s.planned == nil {
-		return
-	}
-	s.handed = atomic.LoadUint64(&s.row.Cursor[s.row.Current&1])
-	scheduler.Advance(s.sched, s.planned, s.counting(), s.handed)
-	s.planned = nil
-}
-
-// edited tells the scheduler of one change of the list.
-func (s *service) edited() { s.sched.Edit(s.servers()) }
-
-// publish makes the plans for the list as it is, and lets them take effect with
-// one store. On error the old plans stay.
-func (d *Director) publish(s *service) error {
-	if err := d.publishPlan(s); err != nil {
-		return err
-	}
-	return d.publishFlow(s, s.planned)
-}
-
-// publishPlan is the part of publish that follows the connections.
-func (d *Director) publishPlan(s *service) error {
-	s.settle()
-	servers := s.servers()
-	next := (s.row.Current + 1) & 1
-	plan := scheduler.Forward(s.sched, servers, s.counting(), s.planLength())
-	err := d.writePlan(s, next, plan)
-	if err != nil && s.aware() {
-		plan = scheduler.Forward(s.sched, servers, s.counting(), s.firstLength())
-		err = d.writePlan(s, next, plan)
-	}
-	if err != nil {
-		return err
-	}
-	atomic.StoreUint64(&s.row.Cursor[next], 0)
-	atomic.StoreUint32(&s.row.Current, next)
-	s.planned = servers
-	return nil
-}
-
-// planLength is how many slots the next plan may have.
-func (s *service) planLength() int {
-	if !s.aware() {
-		return planLimit
-	}
-	length := max(s.firstLength(), int(s.row.Plan[s.row.Current&1].Length))
-	if s.handed > uint64(length)/2 {
-		length *= 2
-	}
-	return min(length, max(awareLimit, s.firstLength()))
-}
-
-func (s *service) firstLength() int { return max(awareFirst, 2*len(s.reals)) }
-
-// aware reports whether the plan depends on the connections.
-func (s *service) aware() bool { return scheduler.CountAware(s.want.Scheduler) }
-
-func (d *Director) writePlan(s *service, which uint32, plan scheduler.Plan) error {
-	slots := plan.Slots
-	if !slices.ContainsFunc(slots, func(id uint32) bool { return id != scheduler.NoServer }) {
-		slots = nil
-	}
-	at := &s.regions[which]
-	if err := d.refit(at, len(slots)); err != nil {
-		return err
-	}
-	copy(d.tables.Plans[at.base:], slots)
-	s.row.Plan[which] = bpf.Plan{
-		Base: at.base, Length: uint32(len(slots)), Loop: uint32(plan.Loop), Kind: planKinds[s.want.Scheduler],
-	}
-	return nil
-}
-
-// planSlots is how many slots of the plans table the service needs.
-func (s *Service) planSlots() int {
-	slots := len(s.Reals)
-	switch s.Scheduler {
-	case "rr":
-	case "wrr":
-		slots = min(slots+s.wrrCycle(), planLimit)
-	case "dh", "sh":
-		slots = 256
-	case "mh":
-		slots = 4093
-	default:
-		slots = max(awareFirst, 2*slots)
-	}
-	return 2*int(regionSize(slots)) + int(regionSize(flowSize(len(s.Reals))))
-}
-
-// wrrCycle is the length of wrr's cycle: the sum of the weights over their
-// greatest common divisor.
-func (s *Service) wrrCycle() int {
-	sum, divisor := 0, 0
-	for _, r := range s.Reals {
-		sum += int(r.Weight)
-		for a, b := divisor, int(r.Weight); ; a, b = b, a%b {
-			if b == 0 {
-				divisor = a
-				break
-			}
-		}
-	}
-	return sum / max(divisor, 1)
-}
-
-// refit makes the region one of the right size.
-func (d *Director) refit(at *region, slots int) error {
-	if regionSize(slots) == at.size {
-		return nil
-	}
-	r, err := d.arena.take(slots)
-	if err != nil {
-		return err
-	}
-	d.arena.give(*at)
-	*at = r
-	return nil
-}
-
-// flowSizes are primes, as the flow table wants them.
-var flowSizes = []int{61, 251, 1021, 4093, 16381, 65521}
-
-func flowSize(servers int) int {
-	for _, size := range flowSizes {
-		if size >= 8*servers {
-			return size
-		}
-	}
-	return flowSizes[len(flowSizes)-1]
-}
-
-// publishFlow writes the hash plan. It has one place only: for the moment that
-// the copy takes, packets may read the old and the new choice mixed, and both
-// are usable real servers.
-func (d *Director) publishFlow(s *service, servers []scheduler.Server) error {
-	slots := scheduler.FlowTable(servers, flowSize(len(servers)))
-	if slices.Index(slots, scheduler.NoServer) >= 0 {
-		slots = nil
-	}
-	old := s.flow
-	if err := d.refit(&s.flow, len(slots)); err != nil {
-		return err
-	}
-	if s.flow != old || len(slots) == 0 {
-		atomic.StoreUint32(&s.row.Flow.Length, 0)
-	}
-	copy(d.tables.Plans[s.flow.base:], slots)
-	atomic.StoreUint32(&s.row.Flow.Base, s.flow.base)
-	s.row.Flow.Kind = bpf.PlanFlow
-	atomic.StoreUint32(&s.row.Flow.Length, uint32(len(slots)))
-	return nil
-}
-
 // gone are the counters of real servers that were removed. They stand in the
 // row, where they survive the daemon.
-func (s *service) gone() Counters {
-	g := s.row.Gone
-	return Counters{Conns: g.Conns, InPkts: g.InPackets, OutPkts: g.OutPackets, InBytes: g.InBytes, OutBytes: g.OutBytes}
+func (s *service) gone() Counters { return fromRow(s.row.Gone) }
+
+func (s *service) setGone(c Counters) { s.row.Gone = c.row() }
+
+func fromRow(c bpf.Counters) Counters {
+	return Counters{Conns: c.Conns, InPkts: c.InPackets, OutPkts: c.OutPackets, InBytes: c.InBytes, OutBytes: c.OutBytes}
 }
 
-func (s *service) setGone(c Counters) {
-	s.row.Gone = bpf.Counters{Conns: c.Conns, InPackets: c.InPkts, OutPackets: c.OutPkts, InBytes: c.InBytes, OutBytes: c.OutBytes}
+func (c Counters) row() bpf.Counters {
+	return bpf.Counters{Conns: c.Conns, InPackets: c.InPkts, OutPackets: c.OutPkts, InBytes: c.InBytes, OutBytes: c.OutBytes}
 }
 
 func (s *service) counters() Counters {
@@ -283,11 +124,12 @@ func (s *service) state() ServiceState {
 		Reals:     make([]RealState, len(s.reals)),
 		NoReal:    atomic.LoadUint64(&s.row.NoReal),
 		Untracked: atomic.LoadUint64(&s.row.Untracked),
-		Counters:  s.counters(),
+		Counters:  s.gone(),
 		Rates:     s.rate.rates(),
 	}
 	for i, r := range s.reals {
 		state.Reals[i] = r.state()
+		state.Counters.add(state.Reals[i].Counters)
 	}
 	return state
 }

@@ -3,8 +3,10 @@
 package director
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -226,7 +228,8 @@ type Desired struct {
 	Timeouts   Timeouts
 }
 
-// Timeouts are how long a connection in some state lives after its last packet.
+// Timeouts are how long a connection in some state lives after its last packet;
+// 0 is IPVS's default.
 type Timeouts struct {
 	TCPEstablished time.Duration `json:"tcp"`
 	TCPFinWait     time.Duration `json:"tcpfin"`
@@ -240,6 +243,31 @@ var DefaultTimeouts = Timeouts{
 	UDP:            300 * time.Second,
 }
 
+// MaxTimeout is the longest timeout: the data plane counts jiffies, at most 1000
+// a second, in 31 bits.
+const MaxTimeout = math.MaxInt32 * time.Millisecond
+
+func (t Timeouts) withDefaults() Timeouts {
+	return Timeouts{
+		TCPEstablished: cmp.Or(t.TCPEstablished, DefaultTimeouts.TCPEstablished),
+		TCPFinWait:     cmp.Or(t.TCPFinWait, DefaultTimeouts.TCPFinWait),
+		UDP:            cmp.Or(t.UDP, DefaultTimeouts.UDP),
+	}
+}
+
+func (t Timeouts) validate() error {
+	var errs []error
+	for _, x := range []struct {
+		name  string
+		value time.Duration
+	}{{"tcp", t.TCPEstablished}, {"tcpfin", t.TCPFinWait}, {"udp", t.UDP}} {
+		if x.value < 0 || x.value > MaxTimeout {
+			errs = append(errs, fmt.Errorf("timeout %s: %v is not between 0 and %v", x.name, x.value, MaxTimeout))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Validate tells what cannot be, for callers that do not come from a
 // configuration file. It returns all errors joined.
 func (s *Service) Validate() error {
@@ -247,8 +275,8 @@ func (s *Service) Validate() error {
 	fail := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("service %s: "+format, append([]any{s.Key}, args...)...))
 	}
-	if !s.Key.Addr.IsValid() || s.Key.Addr.Is4In6() {
-		fail("no valid address")
+	if fault := addressFault(s.Key.Addr); fault != "" {
+		fail("%s", fault)
 	}
 	if s.Key.Port == 0 {
 		fail("port 0")
@@ -256,7 +284,10 @@ func (s *Service) Validate() error {
 	if _, err := newScheduler(*s); err != nil {
 		fail("%w", err)
 	}
-	seen := map[RealKey]bool{}
+	if s.OnePacket && s.Key.Protocol != UDP {
+		fail("one-packet scheduling is for udp only")
+	}
+	seen := make(map[RealKey]bool, len(s.Reals))
 	for _, r := range s.Reals {
 		if seen[r.Key] {
 			fail("real server %s twice", r.Key)
@@ -269,9 +300,27 @@ func (s *Service) Validate() error {
 	return errors.Join(errs...)
 }
 
+// addressFault says why an address cannot be a service's or a real server's.
+func addressFault(a netip.Addr) string {
+	switch {
+	case !a.IsValid():
+		return "no valid address"
+	case a.Is4In6():
+		return "IPv4-mapped address: write it as IPv4"
+	case a.Zone() != "":
+		return "address with a zone"
+	case a.IsUnspecified():
+		return "unspecified address"
+	case a.IsMulticast():
+		return "multicast address"
+	default:
+		return ""
+	}
+}
+
 func (r *RealServer) validate(s *Service) (errs []error) {
-	if !r.Key.Addr.IsValid() || r.Key.Addr.Is4In6() {
-		errs = append(errs, errors.New("no valid address"))
+	if fault := addressFault(r.Key.Addr); fault != "" {
+		errs = append(errs, errors.New(fault))
 	} else if r.Key.Addr.Is4() != s.Key.Addr.Is4() && r.Method != Tunnel {
 		errs = append(errs, fmt.Errorf("is of another address family than %s", s.Key.Addr))
 	}

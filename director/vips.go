@@ -3,7 +3,6 @@
 package director
 
 import (
-	"errors"
 	"net/netip"
 
 	"xdplvs/bpf"
@@ -26,23 +25,13 @@ func vipKey(a netip.Addr) bpf.Key {
 
 func isVIPKey(k bpf.Key) bool { return k.Protocol == protocolICMP || k.Protocol == protocolICMPv6 }
 
-// applyVIPs makes the virtual addresses known that services stand on, those that
-// end included, and no others.
-func (d *Director) applyVIPs() error {
-	wanted := map[bpf.Key]bool{}
-	var errs []error
+// dropVIPs forgets the virtual addresses that no service stands on any more, also
+// none that ends. New ones are known since reserveKeys.
+func (d *Director) dropVIPs() {
+	wanted := make(map[bpf.Key]bool, len(d.vips))
 	for _, services := range []map[ServiceKey]*service{d.services, d.ending} {
 		for key := range services {
 			wanted[vipKey(key.Addr)] = true
-		}
-	}
-	for k := range wanted {
-		if !d.vips[k] {
-			if err := d.keys.Set(k, 0); err != nil { // packets ask only whether there is one
-				errs = append(errs, err)
-				continue
-			}
-			d.vips[k] = true
 		}
 	}
 	for k := range d.vips {
@@ -51,5 +40,4 @@ func (d *Director) applyVIPs() error {
 			delete(d.vips, k)
 		}
 	}
-	return errors.Join(errs...)
 }

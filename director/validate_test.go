@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"encoding/json"
+	"net/netip"
+	"testing"
+)
+
+// TestValidate: every rule once, with its message, and all of them together.
+func TestValidate(t *testing.T) {
+	good := func() Service {
+		return Service{Key: ServiceKey{UDP, addr("192.0.2.1"), 80}, Scheduler: "rr",
+			Reals: []RealServer{{Key: RealKey{addr("10.0.0.1"), 80}, Method: DirectRouting, Weight: MaxWeight}}}
+	}
+	if s := good(); s.Validate() != nil {
+		t.Errorf("a good one: %v", s.Validate())
+	}
+	for name, c := range map[string]struct {
+		spoil func(*Service)
+		text  string
+	}{
+		"no address":            {func(s *Service) { s.Key.Addr = netip.Addr{} }, "no valid address"},
+		"mapped address":        {func(s *Service) { s.Key.Addr = addr("::ffff:192.0.2.1") }, "IPv4-mapped address: write it as IPv4"},
+		"zone":                  {func(s *Service) { s.Key.Addr = addr("fe80::1%eth0") }, "address with a zone"},
+		"unspecified":           {func(s *Service) { s.Key.Addr = addr("0.0.0.0") }, "unspecified address"},
+		"multicast":             {func(s *Service) { s.Key.Addr = addr("ff02::1") }, "multicast address"},
+		"port 0":                {func(s *Service) { s.Key.Port = 0 }, "port 0"},
+		"one packet, not UDP":   {func(s *Service) { s.Key.Protocol, s.OnePacket = TCP, true }, "one-packet scheduling is for udp only"},
+		"real server twice":     {func(s *Service) { s.Reals = append(s.Reals, s.Reals[0]) }, "real server 10.0.0.1:80 twice"},
+		"real server's address": {func(s *Service) { s.Reals[0].Key.Addr = netip.Addr{} }, "no valid address"},
+		"real server mapped":    {func(s *Service) { s.Reals[0].Key.Addr = addr("::ffff:10.0.0.1") }, "IPv4-mapped address"},
+		"real server's family":  {func(s *Service) { s.Reals[0].Key.Addr = addr("fd00::1") }, "is of another address family than 192.0.2.1"},
+		"weight":                {func(s *Service) { s.Reals[0].Weight = MaxWeight + 1 }, "weight 65536 is above 65535"},
+		"port of dr":            {func(s *Service) { s.Reals[0].Key.Port = 81 }, "direct routing cannot change the port (80 to 81)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := good()
+			c.spoil(&s)
+			expectError(t, s.Validate(), nil, c.text)
+		})
+	}
+	tunnel := good()
+	tunnel.Reals[0].Key.Addr, tunnel.Reals[0].Method = addr("fd00::1"), Tunnel
+	if err := tunnel.Validate(); err != nil {
+		t.Errorf("a tunnel may be of the other family: %v", err)
+	}
+}
+
+// TestNames: every name is read as it is written, and an unknown one says which there are.
+func TestNames(t *testing.T) {
+	roundTrip(t, "protocol", TCP, UDP, SCTP)
+	roundTrip(t, "method", NAT, Local, Tunnel, DirectRouting, FullNAT)
+	roundTrip(t, "answer", AnswerUnreachable, AnswerReset, AnswerDrop, AnswerPass)
+	roundTrip(t, "attach mode", AttachAuto, AttachNative, AttachGeneric)
+	var m Method
+	expectError(t, m.UnmarshalText([]byte("route")), nil, `unknown forwarding method "route" (known: dr, nat, tun, local, fullnat)`)
+	expect(t, "unknown value", Protocol(200).String(), "unknown(200)")
+	for m, name := range map[Method]string{NAT: "Masq", Local: "Local", Tunnel: "Tunnel", DirectRouting: "Route", FullNAT: "FullNat"} {
+		expect(t, "IPVS's name", m.IPVSName(), name)
+	}
+	expect(t, "IPv6 key", ServiceKey{TCP, addr("2001:db8::1"), 80}.String(), "tcp [2001:db8::1]:80")
+	names := SchedulerNames()
+	names[0] = "changed by the caller"
+	expect(t, "first scheduler", SchedulerNames()[0], "dh")
+}
+
+func roundTrip[T interface {
+	comparable
+	String() string
+}](t *testing.T, what string, values ...T) {
+	t.Helper()
+	for _, v := range values {
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back T
+		if err := json.Unmarshal(text, &back); err != nil || back != v {
+			t.Errorf("%s %s: written as %s, read as %s (%v)", what, v, text, back, err)
+		}
+	}
+}
+
+// TestListOrder: ipvsadm's.
+func TestListOrder(t *testing.T) {
+	w := newWorld(t, medium)
+	want, err := parseDesired([]string{
+		"service a udp [2001:db8::1]:53 rr", "service b tcp [2001:db8::1]:80 rr", "service c udp 192.0.2.1:53 rr",
+		"service d tcp 192.0.2.2:80 rr", "service e tcp 192.0.2.1:443 rr", "service f tcp 192.0.2.1:80 rr",
+	})
+	must(err)
+	w.mustWant(want)
+	s, err := w.d.snapshot()
+	must(err)
+	order := ""
+	for _, v := range s.Services {
+		order += v.Name
+	}
+	expect(t, "order", order, "fedcba")
+}
