@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -43,6 +44,11 @@ type daemon struct {
 	plane    *bpf.DataPlane
 	director *director.Director
 	resolver *nexthop.Resolver
+	lost     bool          // there were tables of a former process that could not be taken over
+	reached  chan struct{} // closed when the director was told the first complete next hops
+
+	started   bool       // the configuration was put in force
+	reloading sync.Mutex // one reload at a time: who reads the file last applies it last
 }
 
 // Run runs the director until ctx ends. A SIGHUP reads the configuration again.
@@ -82,7 +88,7 @@ func (d *daemon) open() error {
 	if err != nil {
 		return err
 	}
-	d.plane = plane
+	d.plane, d.lost = plane, lost != nil
 	if lost != nil {
 		d.log.Warn("connections of the former run are lost", "event", "tables_replaced", "reason", lost)
 	}
@@ -98,6 +104,7 @@ func (d *daemon) open() error {
 		Links:  linkByName,
 	})
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
+	d.reached = make(chan struct{})
 	return nil
 }
 
@@ -117,6 +124,8 @@ func (d *daemon) run(ctx context.Context) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
+	d.reloading.Lock() // until the first configuration is in force
+	asked := ctx       // to end; the group's context also ends when a part fails
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.director.Run(ctx) })
 	group.Go(func() error { return d.resolver.Run(ctx) })
@@ -129,31 +138,59 @@ func (d *daemon) run(ctx context.Context) error {
 		return d.serveSignals(ctx, hangups)
 	})
 	err = group.Wait()
-	if errors.Is(err, context.Canceled) {
+	if asked.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil
 	}
 	notify(d.log, systemd.SdNotifyStopping)
 	return errors.Join(err, d.end())
 }
 
-// start puts the configuration in force and says so when traffic can flow.
+// start puts the configuration in force and says so when traffic can flow. New
+// tables are filled before a packet meets them, next hops included; those of a
+// former process are at work already.
 func (d *daemon) start(ctx context.Context) error {
-	if err := d.director.Set(ctx, d.config.Desired); err != nil {
-		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
+	apply, then := d.director.Set, noMore
+	if d.plane.Fresh {
+		apply, then = d.director.Prepare, d.director.Set
 	}
-	select {
-	case <-d.resolver.Synced():
-	case <-ctx.Done():
+	err := apply(ctx, d.config.Desired)
+	if err == nil {
+		err = d.awaitHops(ctx)
+	}
+	if err == nil {
+		err = then(ctx, d.config.Desired)
+	}
+	d.reloading.Unlock()
+	if ctx.Err() != nil {
 		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
+	}
+	d.started = true
 	d.log.Info("ready", "event", "ready", "version", d.opts.Version,
 		"services", len(d.config.Desired.Services), "memory_bytes", d.plane.Tables.Bytes())
 	notify(d.log, systemd.SdNotifyReady)
 	return nil
 }
 
+func noMore(context.Context, director.Desired) error { return nil }
+
+// awaitHops waits until the first complete next hops are in the tables.
+func (d *daemon) awaitHops(ctx context.Context) error {
+	select {
+	case <-d.reached:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// A call is answered after the next hops that were set before it are in force.
+	_, err := d.director.Snapshot(ctx)
+	return err
+}
+
 // feedHops carries targets to the resolver and next hops back.
 func (d *daemon) feedHops(ctx context.Context) error {
+	synced := d.resolver.Synced()
 	for {
 		select {
 		case <-ctx.Done():
@@ -162,6 +199,10 @@ func (d *daemon) feedHops(ctx context.Context) error {
 			d.resolver.SetTargets(targets)
 		case <-d.resolver.Changed():
 			d.director.SetNextHops(convertHops(d.resolver.Hops()))
+		case <-synced:
+			synced = nil
+			d.director.SetNextHops(convertHops(d.resolver.Hops()))
+			close(d.reached)
 		}
 	}
 }
@@ -181,6 +222,8 @@ func (d *daemon) serveSignals(ctx context.Context, hangups <-chan os.Signal) err
 
 // reload reads the file again. An error leaves everything as it was.
 func (d *daemon) reload(ctx context.Context) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	notify(d.log, systemd.SdNotifyReloading+"\n"+systemd.SdNotifyMonotonicUsec())
 	err := d.readAgain(ctx)
 	status := "STATUS=reloaded"
@@ -202,12 +245,17 @@ func (d *daemon) readAgain(ctx context.Context) error {
 	if config.Limits != d.config.Limits || config.StateDir != d.config.StateDir {
 		return fmt.Errorf("%s: limits and state_dir are fixed while the director runs: restart it to change them", d.opts.ConfigFile)
 	}
+	if d.opts.Socket == "" && config.Socket != d.config.Socket {
+		return fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
+	}
 	return d.director.Set(ctx, config.Desired)
 }
 
 // end says what becomes of the data plane, and sees to it.
 func (d *daemon) end() error {
-	if !d.opts.Detach {
+	// Of a start that failed nothing stays, but what a former process has left at work does.
+	failed := !d.started && d.plane.Fresh && !d.lost
+	if !d.opts.Detach && !failed {
 		d.log.Info("stopped: the data plane is kept and forwards with its last plans and addresses",
 			"event", "stopped", "data_plane", "kept", "state_dir", d.config.StateDir)
 		return nil

@@ -38,7 +38,7 @@ func TestTenThousandServices(t *testing.T) {
 	text := manyServices(10000)
 	limit := 2 * time.Second
 	if raceEnabled {
-		limit *= 15
+		limit *= 10
 	}
 	begun := time.Now()
 	config, err := configs.Parse("many.yaml", text)

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"xdplvs/bpf"
+	"xdplvs/configs"
+	"xdplvs/director"
+)
+
+// logged is a log that may be read while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// eventually waits for something that is bound to happen.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for begin := time.Now(); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("in 20 s not: %s", what)
+		}
+	}
+}
+
+// manager is a service manager that is notified.
+type manager struct {
+	t    *testing.T
+	conn *net.UnixConn
+}
+
+// newManager sets NOTIFY_SOCKET.
+func newManager(t *testing.T) *manager {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "dn") // t.TempDir's names are too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		os.RemoveAll(dir)
+	})
+	t.Setenv("NOTIFY_SOCKET", path)
+	return &manager{t, conn}
+}
+
+// next is the next message.
+func (m *manager) next() string {
+	m.t.Helper()
+	b := make([]byte, 4096)
+	if err := m.conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		m.t.Fatal(err)
+	}
+	n, err := m.conn.Read(b)
+	if err != nil {
+		m.t.Fatalf("wait for a notification: %v", err)
+	}
+	return string(b[:n])
+}
+
+// expectReload reads the two messages of a reload and returns the status.
+func (m *manager) expectReload() string {
+	m.t.Helper()
+	begin, end := m.next(), m.next()
+	var usec uint64
+	if n, err := fmt.Sscanf(begin, "RELOADING=1\nMONOTONIC_USEC=%d", &usec); n != 1 || usec == 0 {
+		m.t.Errorf("a reload begins with %q (%v)", begin, err)
+	}
+	status, ok := strings.CutPrefix(end, "READY=1\nSTATUS=")
+	if !ok {
+		m.t.Errorf("a reload ends with %q", end)
+	}
+	return status
+}
+
+// half is a daemon without a kernel: a configuration and a director on tables in
+// memory.
+type half struct {
+	*daemon
+	t    *testing.T
+	file string
+	log  *logged
+}
+
+func newHalf(t *testing.T, config string) *half {
+	t.Helper()
+	h := &half{t: t, file: filepath.Join(t.TempDir(), "director.yaml"), log: &logged{}}
+	h.write(config)
+	loaded, err := configs.Load(h.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.daemon = &daemon{opts: Options{ConfigFile: h.file}, log: h.log.logger(), config: loaded}
+	s := sizes(loaded.Limits)
+	s.Conns4, s.Conns6, s.CPUs = 64, 64, 1
+	tables, err := bpf.NewMemoryTables(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.director = director.New(director.Options{
+		Log: h.daemon.log, Tables: tables, Plane: noPlane{}, Clock: standClock{},
+		Links: func(string) (int, error) { return 1, nil },
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- h.director.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	if err := h.director.Set(t.Context(), loaded.Desired); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// write replaces the file in one step, as an editor does.
+func (h *half) write(config string) {
+	h.t.Helper()
+	next := h.file + ".new"
+	if err := os.WriteFile(next, []byte(config), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.Rename(next, h.file); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *half) snapshot() *director.Snapshot {
+	h.t.Helper()
+	s, err := h.director.Snapshot(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s
+}
+
+// weighing is a configuration with one service, known by its weight.
+func weighing(weight int) string {
+	return fmt.Sprintf(`interfaces: [eth0]
+services:
+  - virtual: 192.0.2.1:80
+    reals: [{address: 10.0.0.1, weight: %d}]
+`, weight)
+}
+
+func (h *half) weight() uint32 {
+	h.t.Helper()
+	return h.snapshot().Services[0].Reals[0].Weight
+}
+
+func expectText(t *testing.T, what, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("%s is %q, it does not have %q", what, text, part)
+		}
+	}
+}
