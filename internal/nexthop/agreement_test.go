@@ -58,7 +58,11 @@ func agree(t *testing.T, buffer int) {
 		})
 	}()
 	defer func() { cancel(); r.must(<-done) }()
-	for round := range 120 {
+	rounds := 120
+	if raceDetector {
+		rounds = 40
+	}
+	for round := range rounds {
 		w.stir(1 + w.rnd.IntN(4)) // few, lest one change hide that another was missed
 		w.compare(res, targets, round)
 	}
@@ -184,7 +188,7 @@ func (w *world) compare(res *Resolver, targets []netip.Addr, round int) {
 	handle, err := w.dir.Netlink()
 	w.must(err)
 	var wrong []string
-	for range 3 {
+	for range 5 {
 		want := make([]answered, len(targets))
 		for i, a := range targets {
 			want[i] = w.fresh(handle, a)

@@ -323,3 +323,26 @@ func (f *farm) mustListConn(what, line string, filter ...string) {
 		f.t.Errorf("connections %v printed\n%s\nwant %s to match\n%s", filter, out, what, want)
 	}
 }
+
+// A removed real server's connections go on, and their packets count for the service.
+func TestStatsOfRemoved(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t, 2)
+	f.configure(standard("rr", 1, 1)...)
+	f.start()
+	for _, family := range families {
+		t.Run(family.name, func(t *testing.T) {
+			f := f.on(t)
+			f.configure(standard("rr", 1, 1)...)
+			f.reload()
+			f.awaitHops()
+			m := f.meter(family.vip, webPort)
+			d := f.download(family.vip, heldSize)
+			weights := map[string][]int{"rs1": {absent, 1}, "rs2": {1, absent}}
+			f.configure(standard("rr", weights[d.server]...)...)
+			f.reload()
+			must(t, d.finish())
+			eventually(t, patience, func() error { return f.sameCounts(ofFamily("web", family.vip), 1, m) })
+		})
+	}
+}

@@ -57,12 +57,11 @@ func (f *farm) start() *daemon {
 	f.t.Helper()
 	d := f.launch()
 	d.waitLog("event=ready", 1)
-	f.awaitHops()
 	return d
 }
 
-// awaitHops waits until the director knows about each next hop whether it can be reached. A reload
-// does not wait for that, nor does a start (see TestReady).
+// awaitHops waits until the director knows about each next hop whether it can be reached. A start
+// does that, a reload does not.
 func (f *farm) awaitHops() {
 	f.t.Helper()
 	eventually(f.t, patience, func() error {

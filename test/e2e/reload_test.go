@@ -188,7 +188,7 @@ func (f *farm) mustSpreadTCP(vip netip.Addr) {
 	}
 }
 
-// An interface that was replaced by another of its name is attached again by a reload.
+// An interface that was deleted is told of, and attached again when there is one of its name.
 func TestInterfaceReplaced(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t, 3)
@@ -197,12 +197,13 @@ func TestInterfaceReplaced(t *testing.T) {
 	nl := get(f.director.Netlink())(t)
 	must(t, nl.LinkDel(get(nl.LinkByName("eth0"))(t)))
 	eventually(t, noticed, func() error { return f.reach("rs1", false, "link eth0 is gone") })
+	eventually(t, patience, func() error { return f.attachedTo("eth0", false) })
 	f.directorEnd = f.connect(f.director, f.sw, "eth0", director4.String()+"/24", director6.String()+"/64")
 	// The new one has another address, which the client has to learn.
 	for _, addr := range []netip.Addr{director4, director6} {
 		must(t, f.client.SetNeigh("eth0", addr, f.directorEnd.MAC))
 	}
-	f.reload()
+	eventually(t, patience, func() error { return f.attachedTo("eth0", true) })
 	for _, name := range []string{"rs1", "rs2", "rs3"} {
 		f.awaitReachable(name)
 	}
@@ -211,23 +212,35 @@ func TestInterfaceReplaced(t *testing.T) {
 	}
 }
 
+// attachedTo compares what is said of an interface.
+func (f *farm) attachedTo(name string, want bool) error {
+	for _, i := range f.snapshot().Interfaces {
+		if i.Name == name && (i.Error == "") == want {
+			return nil
+		}
+	}
+	return fmt.Errorf("interfaces are %+v, want %s to be attached: %t", f.snapshot().Interfaces, name, want)
+}
+
 // A restart with other sizes begins with empty tables and says so.
 func TestRestartWithOtherLimits(t *testing.T) {
-	t.Skip("BUG: with replaced tables the new program is attached before services and next hops are in them (apply in " +
-		"director/director.go begins with the interfaces), so new connections are lost or refused until then")
 	t.Parallel()
 	f := newFarm(t, 3)
 	config := f.config("eth0", standard("rr", 1, 1, 1)...)
 	f.writeConfig(config)
 	d := f.start()
-	load := f.load(2, f.fresh()...)
+	const clients = 2
+	load := f.load(clients, f.fresh()...)
 	load.await(t, 100)
 	before := netstat(t, f.client, "TcpExt", "TCPSynRetrans")
 	d.stop()
 	f.writeConfig(strings.Replace(config, "connections4: 16k", "connections4: 32k", 1))
 	d = f.start()
 	time.Sleep(100 * time.Millisecond)
-	load.mustEnd(t)
+	// A connection that was under way at that moment is lost: no client has two.
+	if total, errs := load.end(); len(errs) > clients*len(f.fresh())*len(families) {
+		t.Errorf("%d questions of %d failed, first: %v", len(errs), total+len(errs), errs[0])
+	}
 	if n := netstat(t, f.client, "TcpExt", "TCPSynRetrans") - before; n > 0 {
 		t.Errorf("%d SYNs were lost", n)
 	}
