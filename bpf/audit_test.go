@@ -142,6 +142,9 @@ func (r *rig) setWord(e *entry, word uint32) {
 var stateNames = map[uint8]string{
 	0: "NONE", 1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT", 5: "TIME_WAIT", 6: "CLOSE",
 	7: "CLOSE_WAIT", 8: "LAST_ACK", 9: "LISTEN", 10: "SYNACK", StateUDP: "UDP",
+	32: "SCTP_NONE", 33: "SCTP_INIT1", 34: "SCTP_INIT", 35: "SCTP_COOKIE_SENT", 36: "SCTP_COOKIE_REPLIED", 37: "SCTP_COOKIE_WAIT",
+	38: "SCTP_COOKIE", 39: "SCTP_COOKIE_ECHOED", 40: "SCTP_ESTABLISHED", 41: "SCTP_SHUTDOWN_SENT",
+	42: "SCTP_SHUTDOWN_RECEIVED", 43: "SCTP_SHUTDOWN_ACK_SENT", 44: "SCTP_REJECTED", 45: "SCTP_CLOSED",
 }
 
 // Flags of a connection's word.
@@ -221,7 +224,7 @@ func (r *rig) auditCounts(all []*entry) error {
 // recount is what one connection counts. The active states are those of IPVS.md
 // section 4.
 func recount(state uint8) uint64 {
-	if slices.Contains([]string{"ESTABLISHED", "SYN_SENT", "SYN_RECV", "SYNACK"}, stateNames[state]) {
+	if slices.Contains([]string{"ESTABLISHED", "SYN_SENT", "SYN_RECV", "SYNACK", "SCTP_ESTABLISHED"}, stateNames[state]) {
 		return 1
 	}
 	return 1 << 32
@@ -276,7 +279,7 @@ func (r *rig) auditEntry(e *entry) error {
 	is(c.Word&connDead != 0, "dead")
 	is(uint32(c.Tag>>32) != uint32(hash>>32), "fingerprint")
 	is(stateNames[ConnState(c)] == "", fmt.Sprintf("state %d", ConnState(c)))
-	is((ConnState(c) == StateUDP) != (e.key.protocol != tcpProto), "state of another protocol")
+	is(protocolOf(ConnState(c)) != e.key.protocol, "state of another protocol")
 	is(r.names[c.Real] == "", fmt.Sprintf("real server %d", c.Real))
 	is((c.Tag&uint64(directorConnTagTAG_OVERFLOW) != 0) != (e.slot < 0), "overflow bit")
 	if e.slot >= 0 {
@@ -288,6 +291,18 @@ func (r *rig) auditEntry(e *entry) error {
 		return nil
 	}
 	return fmt.Errorf("%s, %v, %+v: %s", e.where, e.key, *c, strings.Join(wrong, ", "))
+}
+
+// protocolOf is whose state it is.
+func protocolOf(state uint8) uint8 {
+	switch {
+	case state == StateUDP:
+		return udpProto
+	case state >= 32:
+		return sctpProto
+	default:
+		return tcpProto
+	}
 }
 
 // sets are the two sets of an entry's key.

@@ -23,6 +23,7 @@
 #include "hash.h"
 #include "maps.h"
 #include "packet.h"
+#include "sctp.h"
 #include "state.h"
 
 #define MOVED_WAYS 0xff
@@ -328,14 +329,24 @@ __inline int known_expired(const struct known *k, __u32 now)
 	return (__s32)(now - k->last_use) > (__s32)settings.timeout[state];
 }
 
-/* A SYN on a connection that is closing is a new one's: IPVS's conn_reuse_mode. */
+/* Does the packet ask for a new connection? */
+__inline int packet_begins(const struct packet *p)
+{
+	return p->protocol == IPPROTO_SCTP ? p->chunk == CHUNK_INIT : p->tcp & TCP_SYN;
+}
+
+/*
+ * A SYN on a connection that is closing is a new one's: IPVS's conn_reuse_mode.
+ * So it is where the real server cannot be reached any more.
+ */
 __inline int conn_reused(__u32 word, const struct service *s, const struct real *r)
 {
 	__u32 state = word & STATE_MASK;
 
-	if (s->flags & SERVICE_EXPIRE_NODEST && !(r->flags & REAL_USABLE))
+	if (!(r->flags & REAL_NEXT_HOP) || (s->flags & SERVICE_EXPIRE_NODEST && !(r->flags & REAL_USABLE)))
 		return 1;
-	if (s->flags & SERVICE_REUSE && (state == TCP_TIME_WAIT || state == TCP_CLOSE))
+	if (s->flags & SERVICE_REUSE &&
+	    (state == TCP_TIME_WAIT || state == TCP_CLOSE || state == SCTP_CLOSED))
 		return 1;
 	return s->flags & SERVICE_REUSE_FIN && state == TCP_FIN_WAIT && word & CONN_NO_OUTPUT;
 }
@@ -357,7 +368,7 @@ __inline int conn_over(const struct known *k, const struct packet *p)
 		return 1;
 	if (r->generation != k->generation)
 		return r->stale == STALE_RESCHEDULE;
-	if (!(p->tcp & TCP_SYN))
+	if (!packet_begins(p))
 		return 0;
 	id = r->service;
 	s = bpf_map_lookup_elem(&services, &id);
@@ -416,23 +427,26 @@ __inline void count_move(__u32 real, __u32 from, __u32 to)
 		__sync_fetch_and_add(&n->conns, count_of(to) - count_of(from));
 }
 
-__inline __u32 word_next(__u32 word, __u8 flags, __u32 clear)
+/* event: the TCP flags, or the SCTP chunk. */
+__inline __u32 word_next(__u32 word, __u8 event, __u32 clear)
 {
 	__u32 table = word & CONN_NO_OUTPUT ? TABLE_INPUT_ONLY : TABLE_INPUT;
+	__u32 state = word & STATE_MASK;
 
-	return (word & ~(STATE_MASK | clear)) | tcp_next(word & STATE_MASK, flags, table);
+	return (word & ~(STATE_MASK | clear)) |
+	       (state >= SCTP_NONE ? sctp_next(state, event, table) : tcp_next(state, event, table));
 }
 
 /*
  * Only one CPU's change of a state counts; a freed entry changes no more. A word
  * of another version is another connection's, which has the slot now.
  */
-static __noinline void conn_set_state(struct known *k, __u8 flags, __u32 clear)
+static __noinline void conn_set_state(struct known *k, __u8 event, __u32 clear)
 {
 	__u32 word = k->word, next, seen, i;
 
 	for (i = 0; i < CLAIM_TRIES; i++) {
-		next = word_next(word, flags, clear);
+		next = word_next(word, event, clear);
 		if (word & CONN_DEAD || next == word)
 			return;
 		seen = __sync_val_compare_and_swap(&k->conn->word, word, next);
@@ -446,21 +460,27 @@ static __noinline void conn_set_state(struct known *k, __u8 flags, __u32 clear)
 	}
 }
 
-__inline void conn_tcp(struct known *k, const struct packet *p)
+/* No table leaves ESTABLISHED on a plain ACK, or on data. */
+__inline int conn_stays(__u32 word, const struct packet *p)
 {
+	__u32 state = word & (STATE_MASK | CONN_UNPROVEN);
+
+	if (p->protocol == IPPROTO_SCTP)
+		return state == SCTP_ESTABLISHED && p->chunk == CHUNK_DATA;
+	return state == TCP_ESTABLISHED && (p->tcp & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK;
+}
+
+__inline void conn_move(struct known *k, const struct packet *p)
+{
+	__u8 event = p->protocol == IPPROTO_SCTP ? p->chunk : p->tcp;
 	__u32 clear = 0;
 
-	/* No table leaves ESTABLISHED on a plain ACK. */
-	if (likely((k->word & STATE_MASK) == TCP_ESTABLISHED &&
-		   (p->tcp & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK &&
-		   !(k->word & CONN_UNPROVEN)))
-		return;
-	if (p->fragment == FRAGMENT_LATER)
+	if (likely(conn_stays(k->word, p)) || p->fragment == FRAGMENT_LATER)
 		return;
 	if (k->word & CONN_UNPROVEN && k->conn->packets > 1)
 		clear = CONN_UNPROVEN;
-	if (word_next(k->word, p->tcp, clear) != k->word)
-		conn_set_state(k, p->tcp, clear);
+	if (word_next(k->word, event, clear) != k->word)
+		conn_set_state(k, event, clear);
 }
 
 /* A client's packet of a known connection. */
@@ -468,8 +488,8 @@ __inline void conn_input(struct known *k, const struct packet *p)
 {
 	k->conn->last_use = p->now;
 	k->conn->packets++;
-	if (p->protocol == IPPROTO_TCP)
-		conn_tcp(k, p);
+	if (p->protocol != IPPROTO_UDP)
+		conn_move(k, p);
 }
 
 /* The way of slot c in its set. */

@@ -42,14 +42,14 @@ __inline int verdict_action(struct xdp_md *ctx, const struct real *r, enum verdi
 	return action;
 }
 
-/* IPVS schedules SYNs, and any segment but RST with sloppy_tcp. */
+/* IPVS schedules SYNs and INITs; with sloppy_tcp and sloppy_sctp whatever ends nothing. */
 __inline int schedulable(const struct service *s, const struct packet *p)
 {
-	if (p->protocol != IPPROTO_TCP)
+	if (p->protocol == IPPROTO_UDP)
 		return 1;
-	if (p->tcp & TCP_RST)
+	if (p->protocol == IPPROTO_SCTP ? p->chunk >= CHUNK_ABORT : p->tcp & TCP_RST)
 		return 0;
-	return p->tcp & TCP_SYN || s->flags & SERVICE_SLOPPY;
+	return packet_begins(p) || s->flags & SERVICE_SLOPPY;
 }
 
 __inline __u32 first_word(const struct packet *p, const struct real *r)
@@ -57,10 +57,12 @@ __inline __u32 first_word(const struct packet *p, const struct real *r)
 	__u32 flags = r->method == METHOD_NAT || r->method == METHOD_FULLNAT ? 0 : CONN_NO_OUTPUT;
 	__u32 table = flags & CONN_NO_OUTPUT ? TABLE_INPUT_ONLY : TABLE_INPUT;
 
-	if (p->protocol != IPPROTO_TCP)
+	if (p->protocol == IPPROTO_UDP)
 		return flags | UDP_NORMAL;
-	if (!(p->tcp & TCP_SYN))
+	if (!packet_begins(p))
 		flags |= CONN_UNPROVEN;
+	if (p->protocol == IPPROTO_SCTP)
+		return flags | sctp_next(SCTP_NONE, p->chunk, table);
 	return flags | tcp_next(TCP_NONE, p->tcp, table);
 }
 
@@ -354,7 +356,7 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, int v6)
 		r = bpf_map_lookup_elem(&reals, &k.real);
 		at.over = !known_holds(&k, &at); /* replaced in this very moment */
 		if (likely(!at.over && r && r->generation == k.generation && !known_expired(&k, p->now) &&
-			   !(p->tcp & TCP_SYN)))
+			   !packet_begins(p)))
 			return packet_known(p, &k);
 		if (!at.over)
 			at.over = conn_over(&k, p);
@@ -402,6 +404,8 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct packet *p, struct cur
 		return PASS_NO_SERVICE;
 	if (unlikely(malformed != UNDECIDED))
 		return malformed;
+	if (unlikely(p->protocol == IPPROTO_SCTP))
+		sctp_parse(ctx, p);
 	result = packet_flow(ctx, p, v6);
 	verdict = result & 0xff;
 	id = result >> 32;

@@ -27,6 +27,7 @@
 #define OPAQUE(x) asm volatile("" : "+r"(x))
 
 #define VLAN_MAX 2
+#define SCTP_HEADER 12 /* RFC 9260 section 3.1 */
 #define L3_MASK 31 /* 14 bytes and two tags are 22 */
 
 struct vlan_hdr {
@@ -63,6 +64,7 @@ struct packet {
 	__u32 l3;	  /* offset of the IP header in the frame */
 	__u8 protocol;
 	__u8 tcp;	  /* enum tcp_flag */
+	__u8 chunk;	  /* SCTP: enum sctp_chunk */
 	__u8 vlans;	  /* tags on the frame */
 	__u8 fragment;	  /* enum fragment */
 	__u8 multicast;	  /* not addressed to one host at the link level */

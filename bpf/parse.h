@@ -47,8 +47,6 @@ __inline __be16 parse_ethernet(struct packet *p, struct cursor *cur)
 	return proto;
 }
 
-#define SCTP_HEADER 12 /* RFC 9260 section 3.1 */
-
 /*
  * Keeps the ports even of a header that is no whole one, so that it is known
  * whose packet is broken.

@@ -170,6 +170,7 @@ func (r *rig) openEntry() (err error) {
 var timeouts = map[uint8]int{
 	0: 2, 1: 900, 2: 120, 3: 60, 4: 120, 5: 120, 6: 10, 7: 60, 8: 30, 9: 120, 10: 120,
 	StateUDP: 300,
+	32:       2, 33: 4, 34: 61, 35: 61, 36: 61, 37: 61, 38: 61, 39: 61, 40: 900, 41: 61, 42: 61, 43: 61, 44: 4, 45: 61,
 }
 
 // reset empties the tables and sets up the world of family f.
