@@ -40,6 +40,7 @@ enum verdict {
 	PASS_LOCAL,		/* the director is the real server */
 	/* transmitted */
 	TX_FORWARD,		/* known connection */
+	TX_REPLY,		/* nat: the server's packet of one, as the service's */
 	TX_NEW,			/* new connection, stored */
 	TX_UNTRACKED,		/* new connection, no room to store it */
 	TX_ONE_PACKET,		/* one-packet scheduling */
@@ -53,6 +54,7 @@ enum verdict {
 	DROP_MALFORMED,		/* for a service, and no valid packet */
 	DROP_NO_REAL,		/* no usable real server, and the service says drop */
 	DROP_REAL_GONE,		/* the connection's real server was removed */
+	DROP_NO_ROOM,		/* nat: the connection cannot be stored, and its replies would not be known */
 	DROP_NO_NEXT_HOP,	/* the real server's link-layer address is unknown */
 	DROP_TTL,		/* TTL ended, and no answer may be sent */
 	DROP_TOO_BIG,		/* does not fit, and no answer may be sent */
@@ -90,6 +92,8 @@ enum conn_state {
 	SCTP_SHUTDOWN_ACK_SENT,
 	SCTP_REJECTED,
 	SCTP_CLOSED,
+	REPLY_NEW = 48,		/* no connection but the way back of one (nat), which is not established yet */
+	REPLY_PROVEN,
 	CONN_DEAD = 0x80,	/* a bit beside the state: being freed, nothing changes the word any more */
 };
 
@@ -124,10 +128,8 @@ struct conn {
 	__u32 packets;	  /* client to server */
 	__u32 home_lock;  /* odd: a key of this place is being stored */
 	__u32 home_moved; /* where other keys of this place are: ways of the set as bits; number in the second set << 8, in overflow << 16 */
-	__u32 seq_delta;  /* added to the server's TCP sequence numbers (SYN cookies) */
-	__u32 template;	  /* id of the persistence template that controls this, 0: none */
-	__be32 local;	  /* fullnat: source address towards the real server */
-	__be16 local_port;
+	__u64 link;	  /* of a way back: place of its connection, version of that tag << 32, VLAN << 48 */
+	__u8 peer[6];	  /* nat: where the client's frames come from; of a way back: their destination */
 	__u16 ingress;	  /* interface the client's packets come in by */
 };
 
@@ -327,7 +329,7 @@ struct runtime_settings {
 	__u32 secure_tcp;   /* 1: the second set of transition tables */
 	__u32 port0;	    /* services with port 0 exist: 1 */
 	__u32 ftp;	    /* services with port 21 exist: 1 (IPVS look-up order) */
-	__u32 reserved;
+	__u32 nat;	    /* real servers by nat exist: 1 */
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */

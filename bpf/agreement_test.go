@@ -96,7 +96,7 @@ func (w *keyWorld) edit(t *testing.T) {
 	w.keys[k] = id
 	w.r.Services[id] = Service{Id: id, Flags: ServiceOnePacket | ServiceSloppy, Plan: [2]Plan{{Base: id * PlanAlign, Length: 1}}}
 	w.r.Plans[id*PlanAlign] = id
-	w.r.Reals[id] = Real{Flags: RealUsable | RealNextHop, Ifindex: ingress, Service: id, Mac: [12]uint8{2, 0, 0, 0, 0, uint8(id)}}
+	w.r.Reals[id] = Real{Flags: RealUsable | RealNextHop, Method: uint8(directorForwardMethodMETHOD_DR), Ifindex: ingress, Service: id, Mac: [12]uint8{2, 0, 0, 0, 0, uint8(id)}}
 }
 
 // tell sets what the look-up order depends on.

@@ -158,7 +158,9 @@ const (
 func (r *rig) conns() []string {
 	list := []string{}
 	for _, e := range r.entries() {
-		list = append(list, r.describe(e))
+		if !isWayBack(e.conn.Word) {
+			list = append(list, r.describe(e))
+		}
 	}
 	slices.Sort(list)
 	return list
@@ -207,7 +209,7 @@ func (r *rig) auditKeys(all []*entry) error {
 func (r *rig) auditCounts(all []*entry) error {
 	want := make([]uint64, len(r.Counts))
 	for _, e := range all {
-		if int(e.conn.Real) < len(want) {
+		if int(e.conn.Real) < len(want) && !isWayBack(e.conn.Word) {
 			want[e.conn.Real] += recount(ConnState(&e.conn))
 		}
 	}
@@ -278,6 +280,10 @@ func (r *rig) auditEntry(e *entry) error {
 	is(c.Tag&tagMask != tagUsed, "not in use")
 	is(c.Word&connDead != 0, "dead")
 	is(uint32(c.Tag>>32) != uint32(hash>>32), "fingerprint")
+	if isWayBack(c.Word) {
+		is(ConnState(c) > uint8(directorConnStateREPLY_PROVEN), fmt.Sprintf("state %d", ConnState(c)))
+		return r.wrong(e, wrong)
+	}
 	is(stateNames[ConnState(c)] == "", fmt.Sprintf("state %d", ConnState(c)))
 	is(protocolOf(ConnState(c)) != e.key.protocol, "state of another protocol")
 	is(r.names[c.Real] == "", fmt.Sprintf("real server %d", c.Real))
@@ -287,10 +293,14 @@ func (r *rig) auditEntry(e *entry) error {
 		set := uint32(e.slot) / ways
 		is(e.second && set != second || !e.second && set != home, fmt.Sprintf("in set %d, belongs to %d or %d", set, home, second))
 	}
-	if wrong == nil {
+	return r.wrong(e, wrong)
+}
+
+func (r *rig) wrong(e *entry, what []string) error {
+	if what == nil {
 		return nil
 	}
-	return fmt.Errorf("%s, %v, %+v: %s", e.where, e.key, *c, strings.Join(wrong, ", "))
+	return fmt.Errorf("%s, %v, %+v: %s", e.where, e.key, e.conn, strings.Join(what, ", "))
 }
 
 // protocolOf is whose state it is.

@@ -112,6 +112,27 @@ type Flows struct {
 	Counting bool   // one after the other; otherwise drawn at random
 }
 
+// ConnMemory is the kernel memory of the maps of connections, in bytes, with
+// what the kernel itself needs for them.
+type ConnMemory struct{ Conns4, Conns6, Overflow uint64 }
+
+// ConnMemory asks the kernel for it (memlock in /proc/PID/fdinfo).
+func (d *DataPlane) ConnMemory() (m ConnMemory, err error) {
+	for name, bytes := range map[string]*uint64{
+		directorMapConns4: &m.Conns4, directorMapConns6: &m.Conns6, directorMapOverflow: &m.Overflow,
+	} {
+		info, err := d.objects.Maps[name].Info()
+		if err != nil {
+			return m, fmt.Errorf("read memory of map %s: %w", name, err)
+		}
+		var known bool
+		if *bytes, known = info.Memlock(); !known {
+			return m, fmt.Errorf("read memory of map %s: the kernel does not tell", name)
+		}
+	}
+	return m, nil
+}
+
 // Run gives frame to the target, repeat times. It returns the last verdict (an
 // XDP action) and the mean time of one run in whole nanoseconds, drawing
 // included. The kernel's clock is read inside the call: outside it, waits for
@@ -124,6 +145,15 @@ func (b *Bench) Run(frame []byte, flows Flows, repeat int) (action uint32, each 
 	}
 	return b.objects.Programs[program].Benchmark(frame, repeat, nil)
 }
+
+// Place is where the drawing of flows has come to.
+type Place struct{ state benchBenchState }
+
+// Place returns it.
+func (b *Bench) Place() Place { return Place{b.state.items[0]} }
+
+// Return makes the runs that follow draw the flows again that were drawn since.
+func (b *Bench) Return(to Place) { b.state.items[0] = to.state }
 
 func (b *Bench) setFlows(flows Flows) {
 	state := &b.state.items[0]

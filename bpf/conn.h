@@ -48,6 +48,8 @@ struct place {
 	__u32 index;	    /* of the set */
 	__u32 lock;	    /* home_lock before the look-up */
 	__u32 over;	    /* the look-up found it, but it has to make room: see conn_over */
+	__u32 slot;	    /* where it was found or stored: set * CONN_WAYS + way + 1; 0: not in the sets */
+	__u32 version;	    /* of its tag there */
 };
 
 __inline __u32 slot_size(int v6)
@@ -251,6 +253,7 @@ __inline struct conn *conn_moved(struct packet *p, struct place *at, __u32 moved
 
 	if (slot == MOVED_NOWHERE)
 		return NULL;
+	at->slot = slot == MOVED_TO_OVERFLOW ? 0 : slot;
 	if (slot == MOVED_TO_OVERFLOW)
 		return overflow_find(p, v6);
 	set = set_at((slot - 1) / CONN_WAYS, v6);
@@ -278,6 +281,7 @@ __inline struct conn *conn_find(struct packet *p, struct place *at, int v6)
 		return NULL; /* cannot be: the mask is the table's */
 	home = slot_at(set, at->want >> 32, v6);
 	at->lock = READ_ONCE(home->home_lock);
+	at->slot = at->index * CONN_WAYS + (at->want >> 32 & (CONN_WAYS - 1)) + 1;
 	if (likely(conn_is(home, at, p, v6)))
 		return home;
 	moved = READ_ONCE(home->home_moved);
@@ -375,8 +379,11 @@ __inline int conn_over(const struct known *k, const struct packet *p)
 	return s && conn_reused(k->word, s, r);
 }
 
+/* What a connection is in real_counts.conns; a way back is none. */
 __inline __u64 count_of(__u32 word)
 {
+	if ((word & STATE_MASK) >= REPLY_NEW)
+		return 0;
 	return state_is_active(word & STATE_MASK) ? ACTIVE_ONE : INACTIVE_ONE;
 }
 
@@ -427,11 +434,17 @@ __inline void count_move(__u32 real, __u32 from, __u32 to)
 		__sync_fetch_and_add(&n->conns, count_of(to) - count_of(from));
 }
 
-/* event: the TCP flags, or the SCTP chunk. */
+/*
+ * event: the TCP flags, or the SCTP chunk. clear: flags that go; CONN_NO_OUTPUT
+ * is one of them where the server speaks.
+ */
 __inline __u32 word_next(__u32 word, __u8 event, __u32 clear)
 {
 	__u32 table = word & CONN_NO_OUTPUT ? TABLE_INPUT_ONLY : TABLE_INPUT;
 	__u32 state = word & STATE_MASK;
+
+	if (clear & CONN_NO_OUTPUT)
+		table = TABLE_OUTPUT;
 
 	return (word & ~(STATE_MASK | clear)) |
 	       (state >= SCTP_NONE ? sctp_next(state, event, table) : tcp_next(state, event, table));
@@ -470,15 +483,14 @@ __inline int conn_stays(__u32 word, const struct packet *p)
 	return state == TCP_ESTABLISHED && (p->tcp & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK;
 }
 
-__inline void conn_move(struct known *k, const struct packet *p)
+__inline void conn_move(struct known *k, const struct packet *p, __u32 clear)
 {
 	__u8 event = p->protocol == IPPROTO_SCTP ? p->chunk : p->tcp;
-	__u32 clear = 0;
 
 	if (likely(conn_stays(k->word, p)) || p->fragment == FRAGMENT_LATER)
 		return;
 	if (k->word & CONN_UNPROVEN && k->conn->packets > 1)
-		clear = CONN_UNPROVEN;
+		clear |= CONN_UNPROVEN;
 	if (word_next(k->word, event, clear) != k->word)
 		conn_set_state(k, event, clear);
 }
@@ -489,7 +501,15 @@ __inline void conn_input(struct known *k, const struct packet *p)
 	k->conn->last_use = p->now;
 	k->conn->packets++;
 	if (p->protocol != IPPROTO_UDP)
-		conn_move(k, p);
+		conn_move(k, p, 0);
+}
+
+/* The server's. */
+__inline void conn_output(struct known *k, const struct packet *p)
+{
+	k->conn->last_use = p->now;
+	if (p->protocol != IPPROTO_UDP)
+		conn_move(k, p, CONN_NO_OUTPUT);
 }
 
 /* The way of slot c in its set. */
@@ -764,6 +784,9 @@ struct conn_new {
 	__u32 real;
 	__u32 generation;
 	__u32 word;	/* state and flags */
+	__u32 in_sets;	/* 1: not in the overflow map, as something refers to its slot */
+	__u64 link;
+	const __u16 *peer;
 };
 
 __inline void conn_fill(struct conn *c, const struct packet *p, const struct conn_new *n, __u32 version)
@@ -773,8 +796,8 @@ __inline void conn_fill(struct conn *c, const struct packet *p, const struct con
 	c->generation = n->generation;
 	c->last_use = p->now;
 	c->packets = 1;
-	c->seq_delta = 0;
-	c->template = 0;
+	c->link = n->link;
+	__builtin_memcpy(c->peer, n->peer, sizeof(c->peer));
 	c->ingress = p->ingress;
 	WRITE_ONCE(c->word, n->word | version << WORD_VERSION_SHIFT);
 }
@@ -809,6 +832,15 @@ static __noinline int overflow_store(const struct packet *p, const struct place 
 	return 1;
 }
 
+/* See struct place. */
+__inline __u32 slot_number(const struct conn *c, __u64 tag, const struct place *at, int v6)
+{
+	__u32 index = tag & TAG_SECOND ? place_second(at, v6) : at->index;
+	void *set = set_at(index, v6);
+
+	return set ? index * CONN_WAYS + slot_way(c, set, v6) + 1 : 0;
+}
+
 /* Tells the home that its key is stored in slot c, of the same set or of the second. */
 __inline void home_remember(const struct conn *c, __u64 tag, struct conn *home, const struct place *at, int v6)
 {
@@ -821,8 +853,7 @@ __inline void home_remember(const struct conn *c, __u64 tag, struct conn *home, 
 }
 
 /* Stores a connection; its place is locked. 0: no room. */
-__inline int conn_store(const struct packet *p, const struct place *at, struct conn *home,
-			const struct conn_new *n, int v6)
+__inline int conn_store(const struct packet *p, struct place *at, struct conn *home, const struct conn_new *n, int v6)
 {
 	struct conn *c = home;
 	__u64 tag = READ_ONCE(c->tag);
@@ -830,10 +861,12 @@ __inline int conn_store(const struct packet *p, const struct place *at, struct c
 	if (unlikely(!slot_claim(c, tag, TAG_BUSY))) {
 		c = conn_claim(at, p->now, v6);
 		if (!c)
-			return overflow_store(p, at, home, n, v6);
+			return !n->in_sets && overflow_store(p, at, home, n, v6);
 		tag = READ_ONCE(c->tag);
 		home_remember(c, tag, home, at, v6);
 	}
+	at->slot = slot_number(c, tag, at, v6);
+	at->version = tag >> 16 & 0xffff;
 	conn_fill(c, p, n, tag >> 16);
 	conn_fill_key(c, p, v6);
 	tag_publish(c, at->want | (tag & (TAG_VERSION_MASK | TAG_SECOND)));

@@ -48,8 +48,12 @@ func readSlot[T any](slot *T, head *Conn) (c T, ok bool) {
 		return c, false
 	}
 	c = *slot
-	return c, atomic.LoadUint64(&head.Tag) == tag && atomic.LoadUint32(&head.Word)&connDead == 0
+	word := atomic.LoadUint32(&head.Word)
+	return c, atomic.LoadUint64(&head.Tag) == tag && word&connDead == 0 && !isWayBack(word)
 }
+
+// isWayBack reports whether an entry is no connection but leads replies to one.
+func isWayBack(word uint32) bool { return uint8(word&^connDead) >= uint8(directorConnStateREPLY_NEW) }
 
 // isActive is state_is_active of state.h.
 func isActive(state uint8) bool {
@@ -69,6 +73,9 @@ func (t *Tables) Free4(i int, c *Conn) bool { return t.table4().free(i, c.Tag, c
 func (t *Tables) Free6(i int, c *Conn) bool { return t.table6().free(i, c.Tag, c.Word) }
 
 func countOf(word uint32) uint64 {
+	if isWayBack(word) {
+		return 0
+	}
 	if isActive(uint8(word &^ connDead)) {
 		return activeOne
 	}
@@ -151,6 +158,24 @@ func (b table) freeDead(i int, tag uint64) bool {
 	return true
 }
 
+// keepWaysBack gives them no time of their own: they go with their connections.
+func (s *Settings) keepWaysBack() {
+	for state := int(directorConnStateREPLY_NEW); state < len(s.Timeout); state++ {
+		s.Timeout[state] = 1 << 30
+	}
+}
+
+// leads reports whether the connection that a way back leads to is still there.
+func (b table) leads(c *Conn) bool {
+	link := atomic.LoadUint64(&c.Link)
+	slot, version := int(uint32(link)), link>>32&0xffff
+	if slot >= b.n {
+		return false
+	}
+	tag := atomic.LoadUint64(&b.slot(slot).Tag)
+	return tag&tagMask == tagUsed && tag>>16&0xffff == version
+}
+
 // Sweep frees expired connections, some slots at a time. It also finishes what a
 // process that was killed in the middle of it has left half freed, and counts
 // the connections of every real server on its way, see Recount.
@@ -205,6 +230,8 @@ func (s *Sweep) one(i int, now uint32) bool {
 		return false
 	case tag&tagMask == tagBusy || word&connDead != 0:
 		return s.halfFreed(i, tag)
+	case isWayBack(word):
+		return !s.table.leads(c) && s.table.free(i, tag, word)
 	case s.table.t.Expired(c, now):
 		return s.table.free(i, tag, word)
 	}

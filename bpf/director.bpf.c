@@ -7,28 +7,40 @@
 #include "forward.h"
 #include "fragment.h"
 #include "icmp.h"
+#include "nat.h"
 #include "parse.h"
 #include "plain.h"
 #include "plan.h"
 #include "service.h"
 #include "stats.h"
+#include "work.h"
 
-/* Where a packet that is transmitted goes: back, or out by the real server's interface. */
-__inline int transmit(struct xdp_md *ctx, const struct real *r, enum verdict *verdict)
+/* Where a packet leaves: what the director answers goes back as it came, ifindex 0. */
+struct way_out {
+	__u32 ifindex;
+	__u32 tx_port; /* NO_TX_PORT: not one of a real server's */
+};
+
+#define NO_TX_PORT 0xffffffff
+
+/* Back, or out by another interface. */
+__inline int transmit(struct xdp_md *ctx, const struct way_out *out, enum verdict *verdict)
 {
 	int action;
 
-	/* What the director answers leaves as it came; so does what is for somebody on that side. */
-	if (!r || r->ifindex == ctx->ingress_ifindex || *verdict == TX_TIME_EXCEEDED)
+	if (!out->ifindex || out->ifindex == ctx->ingress_ifindex)
 		return XDP_TX;
-	action = bpf_redirect_map(&tx_ports, r->tx_port, XDP_DROP);
+	if (out->tx_port != NO_TX_PORT)
+		action = bpf_redirect_map(&tx_ports, out->tx_port, XDP_DROP);
+	else
+		action = bpf_redirect(out->ifindex, 0);
 	if (unlikely(action != XDP_REDIRECT))
 		*verdict = DROP_ERROR;
 	return action;
 }
 
 /* The whole policy, open and closed, on one screen. */
-__inline int verdict_action(struct xdp_md *ctx, const struct real *r, enum verdict verdict)
+__inline int verdict_action(struct xdp_md *ctx, const struct way_out *out, enum verdict verdict)
 {
 	int action;
 
@@ -37,7 +49,7 @@ __inline int verdict_action(struct xdp_md *ctx, const struct real *r, enum verdi
 	else if (verdict >= DROP_MALFORMED)
 		action = XDP_DROP;
 	else
-		action = transmit(ctx, r, &verdict);
+		action = transmit(ctx, out, &verdict);
 	stats_verdict(verdict);
 	return action;
 }
@@ -125,6 +137,9 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 	n.real = id;
 	n.generation = r->generation;
 	n.word = first_word(p, r);
+	n.in_sets = r->method == METHOD_NAT;
+	n.link = 0;
+	n.peer = p->mac + ETH_ALEN / 2;
 	if (unlikely(!home || !conn_store(p, at, home, &n, v6))) {
 		__sync_fetch_and_add(&s->untracked, 1);
 		id = flow_or(s, at, id);
@@ -267,17 +282,129 @@ static __noinline enum verdict packet_ttl(struct xdp_md *ctx, struct packet *p, 
 	return failed == UNDECIDED ? TX_TIME_EXCEEDED : DROP_TTL;
 }
 
-__inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, const struct real *r,
-				     enum verdict verdict, int v6)
+/* By nat: the way back is made known first, or made known again to who begins once more. */
+__inline enum verdict packet_nat(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, int v6)
 {
-	enum verdict failed;
+	enum verdict verdict = result & 0xff;
+	__u32 id = result >> 32;
+	struct real *r = bpf_map_lookup_elem(&reals, &id);
 
+	if (!r || verdict == TX_UNTRACKED)
+		return DROP_NO_ROOM;
+	if ((verdict == TX_NEW || packet_begins(p)) &&
+	    !(v6 ? nat_remember6(p, at, id) : nat_remember4(p, at, id)))
+		return DROP_NO_ROOM;
+	nat_came_from(p, at, v6);
+	return nat_request(ctx, p, r, v6) ? verdict : DROP_ERROR;
+}
+
+static __noinline enum verdict packet_nat4(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
+{
+	return packet_nat(ctx, p, at, result, 0);
+}
+
+static __noinline enum verdict packet_nat6(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
+{
+	return packet_nat(ctx, p, at, result, 1);
+}
+
+__inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result,
+				     struct way_out *out, int v6)
+{
+	enum verdict verdict = result & 0xff, failed;
+	__u32 id = result >> 32;
+	struct real *r = bpf_map_lookup_elem(&reals, &id);
+
+	if (!r)
+		return DROP_REAL_GONE;
 	if (unlikely(!(r->flags & REAL_NEXT_HOP)))
 		return DROP_NO_NEXT_HOP;
 	if (unlikely(!ttl_decrease(ctx, p, v6)))
 		return packet_ttl(ctx, p, v6);
+	if (unlikely(r->method == METHOD_NAT)) {
+		verdict = v6 ? packet_nat6(ctx, p, at, result) : packet_nat4(ctx, p, at, result);
+		if (verdict >= DROP_MALFORMED)
+			return verdict;
+	}
 	failed = forward_frame(ctx, p, r, v6);
-	return likely(failed == UNDECIDED) ? verdict : failed;
+	if (unlikely(failed != UNDECIDED))
+		return failed;
+	out->ifindex = r->ifindex;
+	out->tx_port = r->tx_port;
+	return verdict;
+}
+
+/* The connection of a reply, as it is now; 0: none, or none any more. */
+__inline int reply_known(struct known *way, struct known *k, struct packet *p, int v6)
+{
+	struct place at = {};
+	struct conn *c = conn_find(p, &at, v6);
+	struct real *r;
+	__u64 link;
+
+	if (!c)
+		return 0;
+	*way = conn_read(c);
+	link = READ_ONCE(c->link);
+	if ((way->word & STATE_MASK) < REPLY_NEW || !known_holds(way, &at))
+		return 0;
+	c = nat_linked(link, v6);
+	if (!c)
+		return 0;
+	*k = conn_read(c);
+	r = bpf_map_lookup_elem(&reals, &k->real);
+	return r && r->generation == k->generation && k->real == way->real && !known_expired(k, p->now) &&
+	       nat_linked(link, v6) == c;
+}
+
+/* The head of a reply: to where the client's frames come from, from where they go. */
+__inline enum verdict reply_frame(struct xdp_md *ctx, const struct packet *p, const struct known *way,
+				  const struct known *k, int v6)
+{
+	__u8 mac[2 * ETH_ALEN];
+	struct frame_head h = {
+		.mac = mac,
+		.vlan = { way->conn->link >> LINK_VLAN_SHIFT },
+		.tpid = { bpf_htons(ETH_P_8021Q) },
+	};
+
+	h.vlans = h.vlan[0] != 0;
+	__builtin_memcpy(mac, k->conn->peer, ETH_ALEN);
+	__builtin_memcpy(mac + ETH_ALEN, way->conn->peer, ETH_ALEN);
+	return forward_head(ctx, p, &h, v6);
+}
+
+/* The server's packet of a nat connection leaves as the service's. */
+__inline enum verdict packet_reply(struct xdp_md *ctx, struct packet *p, struct way_out *out, int v6)
+{
+	struct known way, k;
+	enum verdict failed;
+
+	p->now = bpf_jiffies64();
+	if (!reply_known(&way, &k, p, v6))
+		return PASS_NO_CONNECTION;
+	if (!ttl_decrease(ctx, p, v6))
+		return DROP_TTL;
+	conn_output(&k, p);
+	way.conn->last_use = p->now;
+	if ((way.word & STATE_MASK) == REPLY_NEW && !conn_embryonic(k.conn, READ_ONCE(k.conn->word)))
+		__sync_val_compare_and_swap(&way.conn->word, way.word, way.word + REPLY_PROVEN - REPLY_NEW);
+	stats_output(k.real, p);
+	if (!nat_reply(ctx, p, k.conn, v6))
+		return DROP_ERROR;
+	failed = reply_frame(ctx, p, &way, &k, v6);
+	out->ifindex = k.conn->ingress;
+	return failed == UNDECIDED ? TX_REPLY : failed;
+}
+
+static __noinline enum verdict packet_reply4(struct xdp_md *ctx, struct packet *p, struct way_out *out)
+{
+	return packet_reply(ctx, p, out, 0);
+}
+
+static __noinline enum verdict packet_reply6(struct xdp_md *ctx, struct packet *p, struct way_out *out)
+{
+	return packet_reply(ctx, p, out, 1);
 }
 
 /* An error about a connection, to the server that it is about. It proves nothing, so it moves no timer. */
@@ -341,37 +468,36 @@ __inline enum verdict stale_verdict(const struct real *r, const struct packet *p
  * The heart: a known connection, or a new one. Everything that is rare is in a
  * function of its own.
  */
-__inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, int v6)
+__inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *at, int v6)
 {
-	struct place at = {};
 	struct known k;
 	struct real *r;
 
 	p->now = bpf_jiffies64();
 	if (unlikely(p->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)))
 		return v6 ? packet_icmp6(ctx, p) : packet_icmp4(ctx, p);
-	k.conn = conn_find(p, &at, v6);
+	k.conn = conn_find(p, at, v6);
 	if (likely(k.conn)) {
 		k = conn_read(k.conn);
+		at->version = k.tag >> 16 & 0xffff;
 		r = bpf_map_lookup_elem(&reals, &k.real);
-		at.over = !known_holds(&k, &at); /* replaced in this very moment */
-		if (likely(!at.over && r && r->generation == k.generation && !known_expired(&k, p->now) &&
+		at->over = !known_holds(&k, at); /* replaced in this very moment */
+		if (likely(!at->over && r && r->generation == k.generation && !known_expired(&k, p->now) &&
 			   !packet_begins(p)))
 			return packet_known(p, &k);
-		if (!at.over)
-			at.over = conn_over(&k, p);
-		if (!at.over)
+		if (!at->over)
+			at->over = conn_over(&k, p);
+		if (!at->over)
 			return r && r->generation != k.generation ? outcome(stale_verdict(r, p), NO_REAL) :
 								    packet_known(p, &k);
 	}
-	p->ingress = ctx->ingress_ifindex;
-	return v6 ? packet_new6(p, &at) : packet_new4(p, &at);
+	return v6 ? packet_new6(p, at) : packet_new4(p, at);
 }
 
 /* Fragments: the first tells the ports, the later ones ask. UNDECIDED: go on. */
 __inline enum verdict packet_fragment(struct packet *p, int v6)
 {
-	if (!vip_maybe(p, v6))
+	if (!vip_maybe(p, v6) && !nat_address_maybe(p, v6))
 		return PASS_NO_SERVICE;
 	if (p->fragment == FRAGMENT_FIRST) {
 		fragment_remember(p);
@@ -380,17 +506,18 @@ __inline enum verdict packet_fragment(struct packet *p, int v6)
 	return fragment_recall(p) ? UNDECIDED : PASS_FRAGMENT;
 }
 
-__inline enum verdict packet_ip(struct xdp_md *ctx, struct packet *p, struct cursor *cur, struct real **r, int v6)
+__inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct cursor *cur, struct way_out *out, int v6)
 {
+	struct packet *p = &w->packet;
 	enum verdict verdict = v6 ? parse_ipv6(ctx, p, cur) : parse_ipv4(p, cur);
 	enum verdict malformed, stop;
+	int request;
 	__u64 result;
-	__u32 id;
 
 	if (unlikely(verdict != UNDECIDED))
 		return verdict;
 	/* A switch floods such frames to every director on it. */
-	if (unlikely(p->multicast))
+	if (unlikely(packet_multicast(p)))
 		return PASS_OTHER_HOST;
 	malformed = parse_transport(p, cur);
 	if (unlikely(malformed != UNDECIDED))
@@ -400,37 +527,42 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct packet *p, struct cur
 		if (stop != UNDECIDED)
 			return stop;
 	}
-	if (!service_maybe(p, v6))
+	request = service_maybe(p, v6);
+	if (!request && !nat_maybe(p, v6))
 		return PASS_NO_SERVICE;
 	if (unlikely(malformed != UNDECIDED))
 		return malformed;
 	if (unlikely(p->protocol == IPPROTO_SCTP))
 		sctp_parse(ctx, p);
-	result = packet_flow(ctx, p, v6);
-	verdict = result & 0xff;
-	id = result >> 32;
-	if (unlikely(id == NO_REAL))
+	if (!request)
+		return v6 ? packet_reply6(ctx, p, out) : packet_reply4(ctx, p, out);
+	p->ingress = ctx->ingress_ifindex;
+	result = packet_flow(ctx, p, &w->at, v6);
+	if (unlikely(result >> 32 == NO_REAL)) {
+		verdict = result & 0xff;
 		return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
-	*r = bpf_map_lookup_elem(&reals, &id);
-	if (!*r)
-		return DROP_REAL_GONE;
-	return packet_forward(ctx, p, *r, verdict, v6);
+	}
+	return packet_forward(ctx, p, &w->at, result, out, v6);
 }
 
 /* The long way, for every packet. */
-__inline enum verdict packet(struct xdp_md *ctx, struct real **r)
+__inline enum verdict packet(struct xdp_md *ctx, struct way_out *out)
 {
-	struct packet p = {};
+	struct work *w = work_get();
 	struct cursor cur = {
 		.pos = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
 
-	switch (parse_ethernet(&p, &cur)) {
+	if (!w)
+		return DROP_ERROR;
+	__builtin_memset(&w->packet, 0, sizeof(w->packet));
+	w->at.over = 0;
+	switch (parse_ethernet(&w->packet, &cur)) {
 	case bpf_htons(ETH_P_IP):
-		return packet_ip(ctx, &p, &cur, r, 0);
+		return packet_ip(ctx, w, &cur, out, 0);
 	case bpf_htons(ETH_P_IPV6):
-		return packet_ip(ctx, &p, &cur, r, 1);
+		return packet_ip(ctx, w, &cur, out, 1);
 	default:
 		return PASS_NOT_IP;
 	}
@@ -439,17 +571,21 @@ __inline enum verdict packet(struct xdp_md *ctx, struct real **r)
 SEC("xdp")
 int director(struct xdp_md *ctx)
 {
+	struct way_out out = { .tx_port = NO_TX_PORT };
 	struct real *r = NULL;
 	enum verdict verdict = plain(ctx, &r, 0);
 
 	if (verdict == UNDECIDED)
 		verdict = plain(ctx, &r, 1);
-	if (likely(verdict == TX_FORWARD))
-		return verdict_action(ctx, r, TX_FORWARD);
+	if (likely(verdict == TX_FORWARD)) {
+		out.ifindex = r->ifindex;
+		out.tx_port = r->tx_port;
+		return verdict_action(ctx, &out, TX_FORWARD);
+	}
 	if (verdict == PASS_NO_SERVICE)
-		return verdict_action(ctx, NULL, PASS_NO_SERVICE);
-	verdict = packet(ctx, &r);
-	return verdict_action(ctx, r, verdict);
+		return verdict_action(ctx, &out, PASS_NO_SERVICE);
+	verdict = packet(ctx, &out);
+	return verdict_action(ctx, &out, verdict);
 }
 
 /* The packet that would have this key, as far as the table is concerned. */

@@ -45,10 +45,8 @@ type directorConn struct {
 	Packets    uint32
 	HomeLock   uint32
 	HomeMoved  uint32
-	SeqDelta   uint32
-	Template   uint32
-	Local      uint32
-	LocalPort  uint16
+	Link       uint64
+	Peer       [6]uint8
 	Ingress    uint16
 }
 
@@ -122,6 +120,8 @@ const (
 	directorConnStateSCTP_SHUTDOWN_ACK_SENT directorConnState = 43
 	directorConnStateSCTP_REJECTED          directorConnState = 44
 	directorConnStateSCTP_CLOSED            directorConnState = 45
+	directorConnStateREPLY_NEW              directorConnState = 48
+	directorConnStateREPLY_PROVEN           directorConnState = 49
 	directorConnStateCONN_DEAD              directorConnState = 128
 )
 
@@ -270,7 +270,7 @@ type directorRuntimeSettings struct {
 	SecureTcp uint32
 	Port0     uint32
 	Ftp       uint32
-	Reserved  uint32
+	Nat       uint32
 	Layout    uint64
 	HashKey   struct {
 		_      structs.HostLayout
@@ -355,26 +355,92 @@ const (
 	directorVerdictPASS_ANSWER        directorVerdict = 7
 	directorVerdictPASS_LOCAL         directorVerdict = 8
 	directorVerdictTX_FORWARD         directorVerdict = 9
-	directorVerdictTX_NEW             directorVerdict = 10
-	directorVerdictTX_UNTRACKED       directorVerdict = 11
-	directorVerdictTX_ONE_PACKET      directorVerdict = 12
-	directorVerdictTX_ICMP            directorVerdict = 13
-	directorVerdictTX_ECHO            directorVerdict = 14
-	directorVerdictTX_UNREACHABLE     directorVerdict = 15
-	directorVerdictTX_RESET           directorVerdict = 16
-	directorVerdictTX_TIME_EXCEEDED   directorVerdict = 17
-	directorVerdictTX_TOO_BIG         directorVerdict = 18
-	directorVerdictDROP_MALFORMED     directorVerdict = 19
-	directorVerdictDROP_NO_REAL       directorVerdict = 20
-	directorVerdictDROP_REAL_GONE     directorVerdict = 21
-	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 22
-	directorVerdictDROP_TTL           directorVerdict = 23
-	directorVerdictDROP_TOO_BIG       directorVerdict = 24
-	directorVerdictDROP_RATE          directorVerdict = 25
-	directorVerdictDROP_ERROR         directorVerdict = 26
-	directorVerdictVERDICTS           directorVerdict = 27
-	directorVerdictUNDECIDED          directorVerdict = 27
+	directorVerdictTX_REPLY           directorVerdict = 10
+	directorVerdictTX_NEW             directorVerdict = 11
+	directorVerdictTX_UNTRACKED       directorVerdict = 12
+	directorVerdictTX_ONE_PACKET      directorVerdict = 13
+	directorVerdictTX_ICMP            directorVerdict = 14
+	directorVerdictTX_ECHO            directorVerdict = 15
+	directorVerdictTX_UNREACHABLE     directorVerdict = 16
+	directorVerdictTX_RESET           directorVerdict = 17
+	directorVerdictTX_TIME_EXCEEDED   directorVerdict = 18
+	directorVerdictTX_TOO_BIG         directorVerdict = 19
+	directorVerdictDROP_MALFORMED     directorVerdict = 20
+	directorVerdictDROP_NO_REAL       directorVerdict = 21
+	directorVerdictDROP_REAL_GONE     directorVerdict = 22
+	directorVerdictDROP_NO_ROOM       directorVerdict = 23
+	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 24
+	directorVerdictDROP_TTL           directorVerdict = 25
+	directorVerdictDROP_TOO_BIG       directorVerdict = 26
+	directorVerdictDROP_RATE          directorVerdict = 27
+	directorVerdictDROP_ERROR         directorVerdict = 28
+	directorVerdictVERDICTS           directorVerdict = 29
+	directorVerdictUNDECIDED          directorVerdict = 29
 )
+
+type directorWork struct {
+	_      structs.HostLayout
+	Packet struct {
+		_          structs.HostLayout
+		Addr       [4]uint64
+		Ports      uint32
+		Now        uint32
+		Length     uint32
+		L4         uint32
+		L3         uint32
+		Protocol   uint8
+		Tcp        uint8
+		Chunk      uint8
+		Vlans      uint8
+		Fragment   uint8
+		_          [3]byte
+		FragmentId uint32
+		Ingress    uint32
+		Mac        [6]uint16
+		Vlan       uint16
+		_          [6]byte
+	}
+	At struct {
+		_       structs.HostLayout
+		Want    uint64
+		Index   uint32
+		Lock    uint32
+		Over    uint32
+		Slot    uint32
+		Version uint32
+		_       [4]byte
+	}
+	Reply struct {
+		_          structs.HostLayout
+		Addr       [4]uint64
+		Ports      uint32
+		Now        uint32
+		Length     uint32
+		L4         uint32
+		L3         uint32
+		Protocol   uint8
+		Tcp        uint8
+		Chunk      uint8
+		Vlans      uint8
+		Fragment   uint8
+		_          [3]byte
+		FragmentId uint32
+		Ingress    uint32
+		Mac        [6]uint16
+		Vlan       uint16
+		_          [6]byte
+	}
+	ReplyAt struct {
+		_       structs.HostLayout
+		Want    uint64
+		Index   uint32
+		Lock    uint32
+		Over    uint32
+		Slot    uint32
+		Version uint32
+		_       [4]byte
+	}
+}
 
 // Names of all BPF objects in the ELF.
 //
@@ -393,6 +459,7 @@ const (
 	directorMapServices       = "services"
 	directorMapTxPorts        = "tx_ports"
 	directorMapVerdicts       = "verdicts"
+	directorMapWorks          = "works"
 	directorProgDirector      = "director"
 	directorProgFreeOverflow  = "free_overflow"
 	directorProgReadClock     = "read_clock"
@@ -468,6 +535,7 @@ type directorMapSpecs struct {
 	Services    *ebpf.MapSpec `ebpf:"services"`
 	TxPorts     *ebpf.MapSpec `ebpf:"tx_ports"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
+	Works       *ebpf.MapSpec `ebpf:"works"`
 }
 
 // directorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -513,6 +581,7 @@ type directorMaps struct {
 	Services    *ebpf.Map `ebpf:"services"`
 	TxPorts     *ebpf.Map `ebpf:"tx_ports"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
+	Works       *ebpf.Map `ebpf:"works"`
 }
 
 func (m *directorMaps) Close() error {
@@ -530,6 +599,7 @@ func (m *directorMaps) Close() error {
 		m.Services,
 		m.TxPorts,
 		m.Verdicts,
+		m.Works,
 	)
 }
 

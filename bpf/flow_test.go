@@ -78,9 +78,6 @@ var flowTests = []programTest{
 	{name: "secure_tcp: the first SYN", setup: func(r *rig) { r.Settings.SecureTcp = 1 }, steps: []step{
 		{send: tcp(syn), want: begins("a")},
 	}, conns: []string{"c:40000>vip:80 SYNACK a 1"}},
-	{name: "nat: replies will be seen", setup: func(r *rig) { r.real("a").Method = uint8(directorForwardMethodMETHOD_NAT) },
-		steps: []step{{send: tcp(syn), want: begins("a")}, {send: tcp(ack), want: known("a")}, {send: tcp(fin), want: known("a")}},
-		conns: []string{"c:40000>vip:80 CLOSE_WAIT a 3 output"}},
 	{name: "UDP", steps: []step{
 		{send: udp(), want: begins("d")},
 		{send: udp(dataOf(1400)), want: known("d")},

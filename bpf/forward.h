@@ -35,11 +35,19 @@ __inline int ttl_decrease(struct xdp_md *ctx, const struct packet *p, int v6)
 	return 1;
 }
 
-/* The frame has tags, or gets some: as many as the way out wants. */
+/* The head of a frame that has tags, or gets some. */
+struct frame_head {
+	const __u8 *mac;
+	__be16 vlan[VLAN_MAX];
+	__be16 tpid[VLAN_MAX];
+	int vlans;
+};
+
+/* As many tags as the way out wants. */
 static __noinline enum verdict forward_tagged(struct xdp_md *ctx, const struct packet *p,
-					      const struct real *r, __be16 proto)
+					      const struct frame_head *h, __be16 proto)
 {
-	int grow = (r->vlans - p->vlans) * (int)sizeof(struct vlan_hdr);
+	int grow = (h->vlans - p->vlans) * (int)sizeof(struct vlan_hdr);
 	struct vlan_hdr *tag;
 	struct ethhdr *eth;
 	void *end;
@@ -51,40 +59,51 @@ static __noinline enum verdict forward_tagged(struct xdp_md *ctx, const struct p
 	tag = (void *)(eth + 1);
 	if ((void *)(tag + VLAN_MAX) > end)
 		return DROP_ERROR;
-	__builtin_memcpy(eth, r->mac, sizeof(r->mac));
-	eth->h_proto = r->vlans ? r->tpid[0] : proto;
-	if (r->vlans) {
-		tag[0].tci = r->vlan[0];
-		tag[0].proto = r->vlans > 1 ? r->tpid[1] : proto;
+	__builtin_memcpy(eth, h->mac, 2 * ETH_ALEN);
+	eth->h_proto = h->vlans ? h->tpid[0] : proto;
+	if (h->vlans) {
+		tag[0].tci = h->vlan[0];
+		tag[0].proto = h->vlans > 1 ? h->tpid[1] : proto;
 	}
-	if (r->vlans > 1) {
-		tag[1].tci = r->vlan[1];
+	if (h->vlans > 1) {
+		tag[1].tci = h->vlan[1];
 		tag[1].proto = proto;
 	}
 	return UNDECIDED;
 }
 
-__inline void forward_untagged(__u32 *to, const struct real *r)
+__inline void forward_untagged(__u32 *to, const void *mac)
 {
-	const __u32 *from = (const void *)r->mac;
+	const __u32 *from = mac;
 
 	to[0] = from[0];
 	to[1] = from[1];
 	to[2] = from[2];
 }
 
+__inline enum verdict forward_head(struct xdp_md *ctx, const struct packet *p, const struct frame_head *h, int v6)
+{
+	void *data = (void *)(long)ctx->data;
+
+	if (unlikely(p->vlans | h->vlans))
+		return forward_tagged(ctx, p, h, v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
+	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
+		return DROP_ERROR;
+	forward_untagged(data, h->mac);
+	return UNDECIDED;
+}
+
 /* Writes the head of the frame; UNDECIDED: it may leave. */
 __inline enum verdict forward_frame(struct xdp_md *ctx, const struct packet *p, const struct real *r, int v6)
 {
-	void *data = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
+	struct frame_head h = {
+		.mac = r->mac,
+		.vlan = { r->vlan[0], r->vlan[1] },
+		.tpid = { r->tpid[0], r->tpid[1] },
+		.vlans = r->vlans,
+	};
 
-	if (unlikely(p->vlans | r->vlans))
-		return forward_tagged(ctx, p, r, v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
-	if (data + sizeof(struct ethhdr) > end)
-		return DROP_ERROR;
-	forward_untagged(data, r);
-	return UNDECIDED;
+	return forward_head(ctx, p, &h, v6);
 }
 
 #endif

@@ -101,7 +101,9 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set constants: %w", err)
 	}
-	if err := spec.Variables[directorVarSettings].Set(Settings{HashKey: newHashKey(), Layout: layout()}); err != nil {
+	settings := Settings{HashKey: newHashKey(), Layout: layout()}
+	settings.keepWaysBack()
+	if err := spec.Variables[directorVarSettings].Set(settings); err != nil {
 		return nil, fmt.Errorf("set settings: %w", err)
 	}
 	return spec, nil

@@ -20,6 +20,7 @@
  *                           CPU
  * fragments      packet     ports           BPF             pinned; the least recently used goes
  * answers        (one)      count, per CPU  BPF             pinned
+ * works          (one)      work (work.h)   BPF, own CPU    a packet's
  * tx_ports       port       interface       userspace       pinned
  */
 #ifndef DIRECTOR_MAPS_H

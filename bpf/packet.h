@@ -8,6 +8,8 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -29,6 +31,7 @@
 #define VLAN_MAX 2
 #define SCTP_HEADER 12 /* RFC 9260 section 3.1 */
 #define L3_MASK 31 /* 14 bytes and two tags are 22 */
+#define L4_MASK 2047 /* see IPV6_HEADERS_MAX */
 
 struct vlan_hdr {
 	__be16 tci;
@@ -67,10 +70,17 @@ struct packet {
 	__u8 chunk;	  /* SCTP: enum sctp_chunk */
 	__u8 vlans;	  /* tags on the frame */
 	__u8 fragment;	  /* enum fragment */
-	__u8 multicast;	  /* not addressed to one host at the link level */
 	__u32 fragment_id;
 	__u32 ingress;	  /* interface */
+	__u16 mac[6];	  /* link-layer destination, source */
+	__be16 vlan;	  /* TCI of the outer tag */
 };
+
+/* Is it addressed to more than one host at the link level? */
+__inline int packet_multicast(const struct packet *p)
+{
+	return *(const __u8 *)p->mac & 1;
+}
 
 __inline __be16 packet_dport(const struct packet *p)
 {
@@ -88,6 +98,14 @@ __inline void *packet_l3(struct xdp_md *ctx, const struct packet *p, __u32 size)
 	void *l3 = (void *)(long)ctx->data + (p->l3 & L3_MASK);
 
 	return l3 + size > (void *)(long)ctx->data_end ? NULL : l3;
+}
+
+/* The transport header, as far as size goes, or NULL. */
+__inline void *packet_l4(struct xdp_md *ctx, const struct packet *p, __u32 size)
+{
+	void *l4 = (void *)(long)ctx->data + (p->l3 & L3_MASK) + (p->l4 & L4_MASK);
+
+	return l4 + size > (void *)(long)ctx->data_end ? NULL : l4;
 }
 
 #endif

@@ -6,9 +6,6 @@
 #ifndef DIRECTOR_PARSE_H
 #define DIRECTOR_PARSE_H
 
-#include <linux/tcp.h>
-#include <linux/udp.h>
-
 #include "packet.h"
 
 #define IPV6_EXTENSIONS_MAX 6
@@ -31,7 +28,7 @@ __inline __be16 parse_ethernet(struct packet *p, struct cursor *cur)
 	if ((void *)(eth + 1) > cur->end)
 		return 0;
 	proto = eth->h_proto;
-	p->multicast = eth->h_dest[0] & 1;
+	__builtin_memcpy(p->mac, eth->h_dest, sizeof(p->mac));
 	cur->pos = eth + 1;
 	for (i = 0; i < VLAN_MAX; i++) {
 		if (likely(proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD)))
@@ -40,6 +37,8 @@ __inline __be16 parse_ethernet(struct packet *p, struct cursor *cur)
 		if ((void *)(tag + 1) > cur->end)
 			return 0;
 		proto = tag->proto;
+		if (!i)
+			p->vlan = tag->tci;
 		cur->pos = tag + 1;
 		p->vlans++;
 	}

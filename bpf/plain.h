@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * plain.h - the short way of most packets: whole, untagged, without options, of
- * a connection that is established and stays so. It goes
+ * a connection that is established and stays so, by direct routing. It goes
  * through the same stages as the long way in director.bpf.c, and nothing else.
  * Its struct packet is seen by inlined functions only, so the compiler keeps it
  * in registers. UNDECIDED: not plain, and nothing was written; the long way
@@ -12,6 +12,7 @@
 
 #include "conn.h"
 #include "forward.h"
+#include "nat.h"
 #include "parse.h"
 #include "service.h"
 #include "stats.h"
@@ -133,17 +134,17 @@ __inline enum verdict plain(struct xdp_md *ctx, struct real **real, int v6)
 	if (state == TIMEOUTS)
 		return UNDECIDED;
 	if (!service_maybe(&p, v6))
-		return PASS_NO_SERVICE;
+		return nat_maybe(&p, v6) ? UNDECIDED : PASS_NO_SERVICE;
 	p.now = bpf_jiffies64();
 	if (!plain_conn(&found, &p, state, v6))
 		return UNDECIDED;
-	if (!(found.real->flags & REAL_NEXT_HOP) || found.real->vlans)
+	if (!(found.real->flags & REAL_NEXT_HOP) || found.real->method != METHOD_DR || found.real->vlans)
 		return UNDECIDED;
 	found.conn->last_use = p.now;
 	found.conn->packets++;
 	stats_input(found.id, &p, 0);
 	ttl_lower(frame + sizeof(struct ethhdr), v6);
-	forward_untagged(frame, found.real);
+	forward_untagged(frame, found.real->mac);
 	*real = found.real;
 	return TX_FORWARD;
 }

@@ -186,6 +186,7 @@ func (r *rig) reset(f family) {
 	r.forget()
 	s := r.Settings
 	*s = Settings{Layout: s.Layout, HashKey: s.HashKey}
+	s.keepWaysBack()
 	for state, seconds := range timeouts {
 		s.Timeout[state] = r.clock.Jiffies(time.Duration(seconds) * time.Second)
 	}

@@ -36,4 +36,14 @@ __inline void stats_input(__u32 real, const struct packet *p, __u32 conns)
 	s->n.in_bytes += p->length;
 }
 
+__inline void stats_output(__u32 real, const struct packet *p)
+{
+	struct real_stats *s = stats_of(real);
+
+	if (!s)
+		return;
+	s->n.out_packets++;
+	s->n.out_bytes += p->length;
+}
+
 #endif

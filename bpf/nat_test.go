@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"xdplvs/internal/packet"
+)
+
+// natReal makes a real server one by nat: its address is of the family, its
+// port another one than the service's unless it is 0.
+func (r *rig) natReal(name, service string, port uint16) netip.Addr {
+	row, s := r.real(name), r.service(service)
+	a := both(r.f, netip.AddrFrom4([4]byte{10, 0, 7, name[0]}), netip.AddrFrom16([16]byte{0xfd, 15: name[0]}))
+	row.Method = uint8(directorForwardMethodMETHOD_NAT)
+	row.Addr = a.As16()
+	row.Port = port>>8 | port<<8
+	if port == 0 {
+		port = map[string]uint16{"web": webPort, "dns": dnsPort, "sctp": sctpPort}[service]
+	}
+	r.setKey(Key{a, port, s.Protocol | 0x80}, 0)
+	r.setKey(Key{a, 0, r.f.icmp() | 0x80}, 0)
+	r.Settings.Nat = 1
+	return a
+}
+
+// reply is what the server sends to the client when it gets such a message.
+func reply(server netip.Addr, port uint16, name string, changes ...change) []change {
+	return append([]change{func(m *message) {
+		m.src, m.dst = server, m.src
+		m.eth.Src = headOf(name).Dst
+		switch l4 := m.transport.(type) {
+		case packet.TCP:
+			l4.SrcPort, l4.DstPort = port, l4.SrcPort
+			m.transport = l4
+		case packet.UDP:
+			l4.SrcPort, l4.DstPort = port, l4.SrcPort
+			m.transport = l4
+		case packet.SCTP:
+			l4.SrcPort, l4.DstPort = port, l4.SrcPort
+			m.transport = l4
+		}
+	}}, changes...)
+}
+
+// natted is the frame that leaves: between other ends, by other link-layer addresses, its TTL less by one.
+func natted(eth packet.Ethernet, edit func(*message)) change {
+	return func(m *message) {
+		m.eth = eth
+		m.ttl = new(uint8(63))
+		edit(m)
+	}
+}
+
+// headOf is the head of the frames to a real server.
+func headOf(name string) packet.Ethernet {
+	mac := realMAC(name)
+	return packet.Ethernet{Dst: packet.MAC(mac[:6]), Src: packet.MAC(mac[6:])}
+}
+
+func toServer(name string, server netip.Addr, port uint16) change {
+	return natted(headOf(name), func(m *message) {
+		m.dst = server
+		to(port)(m)
+	})
+}
+
+// fromService is the reply as the client sees it.
+func fromService(f family, port uint16) change {
+	return natted(packet.Ethernet{Dst: routerMAC, Src: directorMAC}, func(m *message) {
+		m.src = f.vip
+		switch l4 := m.transport.(type) {
+		case packet.TCP:
+			l4.SrcPort = port
+			m.transport = l4
+		case packet.UDP:
+			l4.SrcPort = port
+			m.transport = l4
+		case packet.SCTP:
+			l4.SrcPort = port
+			m.transport = l4
+		}
+	})
+}
+
+// transports are a first packet of each protocol, and its service.
+var transports = []struct {
+	name, service, real string
+	port, mapped        uint16
+	send                func(...change) send
+}{
+	{"TCP", "web", "a", webPort, 8080, func(c ...change) send { return tcp(syn, c...) }},
+	{"UDP", "dns", "d", dnsPort, 5353, udp},
+	{"SCTP", "sctp", "f", sctpPort, 2906, func(c ...change) send { return sctpTo(chunks("init"), c...) }},
+}
+
+// natShapes are packets that look different on the wire.
+var natShapes = []struct {
+	name    string
+	changes []change
+}{
+	{"plain", nil},
+	{"odd length", []change{longer(1301)}},
+	{"options and extension headers", []change{func(m *message) {
+		m.options = both(m.f, []byte{1, 1, 1, 0}, nil)
+		if m.f.v6() {
+			m.headers = []packet.Layer{packet.Extension{Protocol: 60, Body: []byte{1, 4, 0, 0, 0, 0}}}
+		}
+	}}},
+	{"a length of many ones", []change{longer(1023 - 12)}},
+}
+
+func longer(by int) change {
+	return func(m *message) { m.data = append(bytes.Clone(m.data), bytes.Repeat([]byte{0x5a, 7}, by)[:by]...) }
+}
+
+// TestNATBothWays compares every byte of a request and of its reply with those
+// of a packet built for it, checksums included.
+func TestNATBothWays(t *testing.T) {
+	for _, f := range families {
+		for _, tr := range transports {
+			for _, mapped := range []bool{false, true} {
+				for _, shape := range natShapes {
+					t.Run(fmt.Sprint(f.name, "/", tr.name, "/mapped ", mapped, "/", shape.name), func(t *testing.T) {
+						r := smallRig(t, f)
+						sctpWorld(r)
+						port := tr.port
+						if mapped {
+							port = tr.mapped
+						}
+						r.plan(tr.service, 0, tr.real)
+						server := r.natReal(tr.real, tr.service, map[bool]uint16{true: tr.mapped}[mapped])
+						for i, verdict := range []string{"tx_new", "tx_forward"} {
+							got := r.send(t, tr.send(shape.changes...)(f))
+							want := tr.send(append(shape.changes, toServer(tr.real, server, port))...)(f)
+							mustLeave(t, fmt.Sprint("request ", i), got, verdict, want)
+						}
+						back := append(shape.changes, reply(server, port, tr.real)...)
+						got := r.send(t, tr.send(back...)(f))
+						mustLeave(t, "reply", got, "tx_reply", tr.send(append(back, fromService(f, tr.port))...)(f))
+						r.check(t)
+					})
+				}
+			}
+		}
+	}
+}
+
+func mustLeave(t *testing.T, what string, got result, verdict string, want []byte) {
+	t.Helper()
+	if got.verdict != verdict {
+		t.Errorf("%s: verdict %s, want %s", what, got.verdict, verdict)
+	} else if !bytes.Equal(got.out, want) {
+		t.Errorf("%s:\n got %x\nwant %x", what, got.out, want)
+	}
+}
+
+// TestNATChecksums: a checksum that is wrong stays as wrong as it was, none stays none.
+func TestNATChecksums(t *testing.T) {
+	wrong := withTCP(func(l *packet.TCP) { l.Checksum = new(uint16(0x1234)) })
+	for _, f := range families {
+		r := smallRig(t, f)
+		r.plan("web", 0, "a")
+		server := r.natReal("a", "web", 8080)
+		sum := func(frame []byte) uint16 { return checksumOf(t, frame) }
+		off := sum(tcp(syn)(f)) - 0x1234
+		got := r.send(t, tcp(syn, wrong)(f))
+		right := tcp(syn, toServer("a", server, 8080))(f)
+		if have, want := sum(got.out), onesMinus(sum(right), off, sum(tcp(syn)(f)), 0x1234); have != want {
+			t.Errorf("%s: checksum %#x, want %#x: as wrong as before", f.name, have, want)
+		}
+		r.plan("dns", 0, "d")
+		server = r.natReal("d", "dns", 5353)
+		none := withUDP(func(u *packet.UDP) { u.Checksum = new(uint16(0)) })
+		got = r.send(t, udp(none)(f))
+		mustLeave(t, f.name+" without a checksum", got, "tx_new", udp(none, toServer("d", server, 5353))(f))
+		r.check(t)
+	}
+}
+
+// checksumOf is the TCP checksum of a frame without options.
+func checksumOf(t *testing.T, frame []byte) uint16 {
+	t.Helper()
+	p := need(look(frame))(t)
+	at := p.l4 + 16
+	return uint16(frame[at])<<8 | uint16(frame[at+1])
+}
+
+// onesMinus is what a wrong checksum becomes when the right one would become right: the same
+// one's complement difference is added.
+func onesMinus(right, _ uint16, before, wrong uint16) uint16 {
+	sum := uint32(^wrong) + uint32(before) + uint32(^right) // ~HC' = ~HC + (~right - ~before)
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}
+
+// TestNATStates replays every TCP transition of the kernel's, those of the server's packets included.
+func TestNATStates(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			r := smallRig(t, f)
+			r.plan("web", 0, "a")
+			server := r.natReal("a", "web", 8080)
+			n := 0
+			for _, tr := range readTransitions(t) {
+				if tr.Table == "INPUT_ONLY" {
+					continue // of dr and tun
+				}
+				n++
+				frame := tcp(flagsOf(tr.Event))
+				want := "tx_forward"
+				if tr.Table == "OUTPUT" {
+					frame = tcp(flagsOf(tr.Event), reply(server, 8080, "a")...)
+					want = "tx_reply"
+				}
+				if err := r.replayNAT(t, tr, frame(f), want); err != nil {
+					t.Errorf("%+v: %v", tr, err)
+				}
+			}
+			if n != 528 {
+				t.Errorf("%d transitions were replayed", n)
+			}
+			r.check(t)
+		})
+	}
+}
+
+func (r *rig) replayNAT(t *testing.T, tr transition, frame []byte, verdict string) error {
+	r.forget()
+	r.Settings.SecureTcp = uint32(min(tr.SecureTCP, 1))
+	r.send(t, tcp(syn)(r.f))
+	r.setWord(r.mustFind(t, clientPort), uint32(stateNumber(tr.From)))
+	if got := r.send(t, frame); got.verdict != verdict {
+		return fmt.Errorf("verdict %s", got.verdict)
+	}
+	e := r.mustFind(t, clientPort)
+	if got := stateNames[ConnState(&e.conn)]; got != tr.To {
+		return fmt.Errorf("went to %s", got)
+	}
+	counts := r.Counts[r.reals["a"]].Conns
+	if uint32(counts) != uint32(tr.Active) || counts>>32 != uint64(tr.Inactive) {
+		return fmt.Errorf("%d active, %d inactive", uint32(counts), counts>>32)
+	}
+	return nil
+}
+
+// natWeb is a rig with one web server by nat.
+func natWeb(t *testing.T, f family) (r *rig, server netip.Addr, answer func(flags uint8, changes ...change) result) {
+	r = smallRig(t, f)
+	r.plan("web", 0, "a")
+	server = r.natReal("a", "web", 8080)
+	return r, server, func(flags uint8, changes ...change) result {
+		t.Helper()
+		return r.send(t, tcp(flags, append(changes, reply(server, 8080, "a")...)...)(f))
+	}
+}
+
+func mustVerdict(t *testing.T, what string, got result, want string) {
+	t.Helper()
+	if got.verdict != want {
+		t.Errorf("%s: %s, want %s", what, got.verdict, want)
+	}
+}
+
+// TestNATWayBack: it lives as long as its connection, whatever becomes of that.
+func TestNATWayBack(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			r, server, answer := natWeb(t, f)
+			mustVerdict(t, "out of nowhere", answer(syn|ack), "pass_no_connection")
+			r.send(t, tcp(syn)(f))
+			mustVerdict(t, "SYN-ACK", answer(syn|ack), "tx_reply")
+			mustVerdict(t, "of another port", r.send(t, tcp(ack, reply(server, 8081, "a")...)(f)), "pass_no_service")
+			mustVerdict(t, "to another client", r.send(t, tcp(ack, append([]change{second}, reply(server, 8080, "a")...)...)(f)), "pass_no_connection")
+			mustVerdict(t, "at the end of its TTL", answer(ack, func(m *message) { m.ttl = new(uint8(1)) }), "drop_ttl")
+
+			r.waysBack(t, 1)
+			r.sweepOnce(t)
+			r.waysBack(t, 1)
+			r.expireAll()
+			mustVerdict(t, "of an expired one", answer(ack), "pass_no_connection")
+			r.sweepOnce(t)
+			r.sweepOnce(t) // the second pass sees that it leads nowhere
+			r.waysBack(t, 0)
+			r.check(t)
+
+			r.send(t, tcp(syn)(f))
+			mustVerdict(t, "of a new one", answer(syn|ack), "tx_reply")
+			r.real("a").Generation++
+			mustVerdict(t, "of one whose server was changed", answer(ack), "pass_no_connection")
+			r.check(t)
+		})
+	}
+}
+
+// waysBack fails unless there are so many, apart from the connections.
+func (r *rig) waysBack(t *testing.T, want int) {
+	t.Helper()
+	n := 0
+	for _, e := range r.entries() {
+		if isWayBack(e.conn.Word) {
+			n++
+		}
+	}
+	if n != want {
+		t.Errorf("%d ways back, want %d", n, want)
+	}
+}
+
+func (r *rig) sweepOnce(t *testing.T) {
+	t.Helper()
+	now := need(r.clock.Now())(t)
+	for _, s := range []*Sweep{NewSweep4(r.Tables), NewSweep6(r.Tables)} {
+		s.Next(now, 1<<20)
+	}
+}
+
+// TestNATAgain: a new connection between the same ends takes the way back over.
+func TestNATAgain(t *testing.T) {
+	for _, f := range families {
+		r, _, answer := natWeb(t, f)
+		r.service("web").Flags = ServiceReuse
+		for range 3 {
+			r.send(t, tcp(syn)(f))
+			mustVerdict(t, "SYN-ACK", answer(syn|ack), "tx_reply")
+			r.send(t, tcp(ack)(f))
+			r.setWord(r.mustFind(t, clientPort), uint32(stateNumber("CLOSE")))
+			r.waysBack(t, 1)
+		}
+		r.expireAll()
+		r.sweepOnce(t) // frees the connection, and perhaps its way back, by their places
+		r.send(t, tcp(syn)(f))
+		mustVerdict(t, "after a sweep", answer(syn|ack), "tx_reply")
+		r.check(t)
+	}
+}
+
+// TestNATFragments: both directions' later fragments follow their first.
+func TestNATFragments(t *testing.T) {
+	f := families[0]
+	r, server, _ := natWeb(t, f)
+	r.send(t, tcp(syn)(f))
+	first := func(m *message) { m.more, m.data = true, make([]byte, 1480) }
+	later := func(m *message) {
+		m.offset, m.transport = 1500, packet.Raw{Protocol: uint16(tcpProto), Data: []byte("the rest")}
+	}
+	mustVerdict(t, "first fragment of a request", r.send(t, tcp(ack, first)(f)), "tx_forward")
+	got := r.send(t, tcp(ack, later, noData)(f))
+	mustLeave(t, "later fragment of a request", got, "tx_forward", tcp(ack, later, noData, func(m *message) {
+		m.eth = headOf("a")
+		m.dst, m.ttl = server, new(uint8(63))
+	})(f))
+	swap := func(m *message) { m.src, m.dst = server, m.src }
+	mustVerdict(t, "first fragment of a reply", r.send(t, tcp(ack, append([]change{first}, reply(server, 8080, "a")...)...)(f)), "tx_reply")
+	got = r.send(t, tcp(ack, later, noData, swap)(f))
+	mustLeave(t, "later fragment of a reply", got, "tx_reply", tcp(ack, later, noData, swap, func(m *message) {
+		m.eth = packet.Ethernet{Dst: routerMAC, Src: directorMAC}
+		m.src, m.ttl = f.vip, new(uint8(63))
+	})(f))
+	r.check(t)
+}
+
+// TestNATFrames: replies go where the client's last packet came from, with the tag that its first had.
+func TestNATFrames(t *testing.T) {
+	for _, f := range families {
+		r, _, answer := natWeb(t, f)
+		tagged := func(m *message) { m.tags = []packet.VLAN{{TPID: 0x8100, TCI: 0x2064}} }
+		r.send(t, tcp(syn, tagged)(f))
+		got := answer(syn | ack)
+		if want := []byte{0x81, 0, 0x20, 0x64}; got.verdict != "tx_reply" || !bytes.Equal(got.out[12:16], want) {
+			t.Errorf("%s: %s, reply %x, want a tag", f.name, got.verdict, got.out)
+		}
+		other := packet.MAC{2, 0, 0, 0, 9, 9}
+		r.send(t, tcp(ack, tagged, func(m *message) { m.eth.Src = other })(f))
+		if got := answer(ack); !bytes.Equal(got.out[:6], other[:]) || !bytes.Equal(got.out[6:12], directorMAC[:]) {
+			t.Errorf("%s: reply %x, want it to %x", f.name, got.out, other)
+		}
+		r.check(t)
+	}
+}
+
+// TestNATNoRoom: a connection whose replies would not be known is not begun.
+func TestNATNoRoom(t *testing.T) {
+	for _, f := range families {
+		r, _, _ := natWeb(t, f)
+		r.flowPlan("web", "a")
+		r.send(t, tcp(syn)(f))
+		r.send(t, tcp(ack)(f))
+		refused := 0
+		for port := range uint16(400) {
+			got := r.send(t, tcp(syn, from(1000+port))(f))
+			if got.verdict == "drop_no_room" {
+				refused++
+				continue
+			}
+			r.send(t, tcp(ack, from(1000+port))(f)) // it is established, and not evicted any more
+			r.setWord(r.mustFind(t, 1000+port), uint32(stateNumber("ESTABLISHED")))
+		}
+		if refused == 0 {
+			t.Errorf("%s: none of 400 connections was refused", f.name)
+		}
+		if r.service("web").Untracked == 0 {
+			t.Errorf("%s: none is counted as without room", f.name)
+		}
+		r.check(t)
+	}
+}
