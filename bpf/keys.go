@@ -27,6 +27,7 @@ var ErrFull = errors.New("table is full")
 type KeyTable struct {
 	t    *Tables
 	refs map[uint64]int // how many keys stand behind a bit of the filter
+	nat  int            // real servers by nat that are marked
 }
 
 // NewKeyTable takes over what the tables hold already, and repairs the filter.
@@ -35,6 +36,15 @@ func NewKeyTable(t *Tables) *KeyTable {
 	for _, e := range k.All() {
 		k.refs[filterBit(e.Key.hash())]++
 	}
+	for i := range t.Reals {
+		if r := &t.Reals[i]; r.isNAT() {
+			k.nat++
+			for _, key := range t.replyKeys(r) {
+				k.refs[filterBit(key.hash())]++
+			}
+		}
+	}
+	k.tellNAT()
 	words := make([]uint64, len(t.Filter))
 	for bit := range k.refs {
 		words[bit/64] |= 1 << (bit % 64)
@@ -45,6 +55,60 @@ func NewKeyTable(t *Tables) *KeyTable {
 		}
 	}
 	return k
+}
+
+// isNAT reports whether it is the row of a real server by nat.
+func (r *Real) isNAT() bool {
+	return r.Method == uint8(directorForwardMethodMETHOD_NAT) && r.Addr != [16]byte{}
+}
+
+// natProtocol is NAT_PROTOCOL of nat.h.
+const natProtocol = 0x80
+
+// replyKeys are what packets that a real server sends may be known by: those of
+// its port, and, for fragments, all of its address.
+func (t *Tables) replyKeys(r *Real) [2]Key {
+	addr, icmp := netip.AddrFrom16(r.Addr).Unmap(), uint8(1)
+	if addr.Is6() {
+		icmp = 58
+	}
+	return [2]Key{
+		{addr, bits.ReverseBytes16(r.Port), t.Services[r.Service].Protocol | natProtocol},
+		{addr, 0, icmp | natProtocol},
+	}
+}
+
+// MarkReal lets packets look for the replies of a real server, if it is one by
+// nat. Its row must be written, with the service's protocol. They are in the
+// filter only, so there is always room.
+func (k *KeyTable) MarkReal(r *Real) { k.markReal(r, 1) }
+
+// UnmarkReal undoes MarkReal; the row must still be what it was.
+func (k *KeyTable) UnmarkReal(r *Real) { k.markReal(r, -1) }
+
+func (k *KeyTable) markReal(r *Real, by int) {
+	if !r.isNAT() {
+		return
+	}
+	k.nat += by
+	for _, key := range k.t.replyKeys(r) {
+		k.count(key, by)
+	}
+	k.tellNAT()
+}
+
+// tellNAT spares packets the question where no real server is by nat.
+func (k *KeyTable) tellNAT() {
+	atomic.StoreUint32(&k.t.Settings.Nat, uint32(min(k.nat, 1)))
+}
+
+// count notes one key more, or less, behind a bit of the filter.
+func (k *KeyTable) count(key Key, by int) {
+	bit := filterBit(key.hash())
+	if k.refs[bit] += by; k.refs[bit] == 0 {
+		delete(k.refs, bit)
+	}
+	k.storeFilterWord(bit / 64)
 }
 
 // KeyEntry is a key and the id of its service.
@@ -84,9 +148,7 @@ func (k *KeyTable) Set(key Key, service uint32) error {
 	}
 	slot.Addr, slot.Port, slot.Protocol = key.Addr.As16(), bits.ReverseBytes16(key.Port), key.Protocol
 	atomic.StoreUint32(&slot.Id, service+1)
-	bit := filterBit(key.hash())
-	k.refs[bit]++
-	k.storeFilterWord(bit / 64)
+	k.count(key, 1)
 	return nil
 }
 
@@ -97,11 +159,7 @@ func (k *KeyTable) Delete(key Key) {
 		return
 	}
 	atomic.StoreUint32(&slot.Id, 0)
-	bit := filterBit(key.hash())
-	if k.refs[bit]--; k.refs[bit] == 0 {
-		delete(k.refs, bit)
-	}
-	k.storeFilterWord(bit / 64)
+	k.count(key, -1)
 }
 
 // storeFilterWord writes 64 bits of the filter as refs says.

@@ -205,9 +205,8 @@ __inline int nat_reply(struct xdp_md *ctx, const struct packet *p, const struct 
 }
 
 /*
- * Real servers by nat are in the table of services, too, under the protocol
- * with this bit: what they send may be a reply. Their addresses are under
- * ICMP's, for fragments.
+ * Real servers by nat are in the filter, too, under the protocol with this bit:
+ * what they send may be a reply. Their addresses are under ICMP's, for fragments.
  */
 #define NAT_PROTOCOL 0x80
 

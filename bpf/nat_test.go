@@ -14,17 +14,16 @@ import (
 // natReal makes a real server one by nat: its address is of the family, its
 // port another one than the service's unless it is 0.
 func (r *rig) natReal(name, service string, port uint16) netip.Addr {
-	row, s := r.real(name), r.service(service)
+	row := r.real(name)
 	a := both(r.f, netip.AddrFrom4([4]byte{10, 0, 7, name[0]}), netip.AddrFrom16([16]byte{0xfd, 15: name[0]}))
 	row.Method = uint8(directorForwardMethodMETHOD_NAT)
 	row.Addr = a.As16()
-	row.Port = port>>8 | port<<8
 	if port == 0 {
 		port = map[string]uint16{"web": webPort, "dns": dnsPort, "sctp": sctpPort}[service]
 	}
-	r.setKey(Key{a, port, s.Protocol | 0x80}, 0)
-	r.setKey(Key{a, 0, r.f.icmp() | 0x80}, 0)
-	r.Settings.Nat = 1
+	row.Port = port>>8 | port<<8
+	row.Service = r.services[service]
+	r.keys.MarkReal(row)
 	return a
 }
 

@@ -89,7 +89,7 @@ type Sizes struct {
 }
 
 func (s Sizes) keyBuckets() uint32 {
-	// At most a quarter full, so that a key finds room in one of its two buckets.
+	// At most half full, the keys of addresses included, so that a key finds room in one of its two buckets.
 	n := uint32(1)
 	for n < s.Services {
 		n <<= 1

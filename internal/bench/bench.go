@@ -21,13 +21,18 @@ type Options struct {
 	Rounds  int           // repetitions of every figure
 	Slice   time.Duration // how long one measurement of one program takes
 	Packets uint32        // of a live run
+	Fills   int           // repetitions of filling tables
+	Windows int           // in which a director that runs is watched
+	Window  time.Duration // each; 2 s at least, the time of a sweep's pass
 	Log     func(format string, args ...any)
 }
 
 // Thorough is what make bench uses, Quick what make bench-quick uses.
 var (
-	Thorough = Options{Rounds: 21, Slice: 40 * time.Millisecond, Packets: 2_000_000}
-	Quick    = Options{Rounds: 7, Slice: 15 * time.Millisecond, Packets: 300_000}
+	Thorough = Options{Rounds: 21, Slice: 40 * time.Millisecond, Packets: 2_000_000,
+		Fills: 11, Windows: 7, Window: 4 * time.Second}
+	Quick = Options{Rounds: 7, Slice: 15 * time.Millisecond, Packets: 300_000,
+		Fills: 3, Windows: 3, Window: 2 * time.Second}
 )
 
 // scenario is one figure: what a target costs more than its baseline.
@@ -91,8 +96,12 @@ type plane struct {
 	targets map[bpf.Target]*bpf.Bench
 }
 
-func newPlane(places uint32, reals int) (*plane, error) {
-	data, err := bpf.Load(bpf.Sizes{Conns4: places, Conns6: places, Overflow: places / 64,
+// overflowShare is how many places stand behind one entry of the overflow map, as
+// in the daemon.
+const overflowShare = 64
+
+func newPlane(places4, places6 uint32, reals int) (*plane, error) {
+	data, err := bpf.Load(bpf.Sizes{Conns4: places4, Conns6: places6, Overflow: (places4 + places6) / overflowShare,
 		Services: 1 << 14, Reals: 1 << 16, Plans: 1 << 20})
 	if err != nil {
 		return nil, err
@@ -106,6 +115,9 @@ func newPlane(places uint32, reals int) (*plane, error) {
 	return p, p.serve(reals)
 }
 
+// longTimeout is that of every state: no connection ends while it is measured.
+const longTimeout = 15 * time.Minute
+
 // serve makes the services, with real servers that are reached by the
 // interface that test runs come in by.
 func (p *plane) serve(reals int) error {
@@ -115,7 +127,7 @@ func (p *plane) serve(reals int) error {
 		return err
 	}
 	for i := range t.Settings.Timeout {
-		t.Settings.Timeout[i] = clock.Jiffies(director.DefaultTimeouts.TCPEstablished)
+		t.Settings.Timeout[i] = clock.Jiffies(longTimeout)
 	}
 	keys := bpf.NewKeyTable(t)
 	for i, vip := range []netip.Addr{vip4, vip6} {
@@ -243,7 +255,7 @@ func Micro(opts Options) ([]Figure, error) {
 				p.close()
 			}
 			var err error
-			if p, err = newPlane(s.places, 4); err != nil {
+			if p, err = newPlane(s.places, s.places, 4); err != nil {
 				return figures, err
 			}
 			places = s.places

@@ -5,7 +5,6 @@ package bench
 import (
 	"fmt"
 	"io"
-	"net"
 	"runtime"
 	"time"
 
@@ -19,6 +18,7 @@ type Live struct {
 	Raw   float64 // millions per second, the raw bounce
 	DR    float64 // through the director, one flow
 	Ratio float64 // of the rounds, median
+	New   Gauge   // new connections per second, each of one frame
 }
 
 // RunLive measures the raw bounce and the director in turn.
@@ -47,7 +47,8 @@ func RunLive(opts Options) (Live, error) {
 		}
 		raw, dr, ratio = append(raw, a), append(dr, b), append(ratio, b/a)
 	}
-	return Live{median(raw), median(dr), median(ratio)}, nil
+	fresh, err := w.newRates(opts)
+	return Live{median(raw), median(dr), median(ratio), fresh}, err
 }
 
 // wire is a veth pair between a generator and a director.
@@ -70,7 +71,7 @@ func newWire(lab *netlab.Lab) (*wire, error) {
 	if w.generator, w.far, err = netlab.Link(gen, "eth0", nil, dir, "eth0", nil); err != nil {
 		return nil, err
 	}
-	if w.plane, err = newPlane(smallTable, 4); err != nil {
+	if w.plane, err = newPlane(smallTable, smallTable, 4); err != nil {
 		return nil, err
 	}
 	for i := range w.plane.data.Tables.Reals[:8] {
@@ -121,6 +122,12 @@ type closer func() error
 // Close implements io.Closer.
 func (c closer) Close() error { return c() }
 
+// send sends a frame to the director, over and over.
+func (w *wire) send(f []byte, flows bpf.Flows, n uint32) error {
+	copy(f, w.far.MAC)
+	return w.generator.Host.Do(func() error { return w.bench().Send(w.generator.Index, f, flows, n) })
+}
+
 // rate sends packets and returns how many millions came back per second.
 func (w *wire) rate(attach func() (io.Closer, error), packets uint32) (float64, error) {
 	var on io.Closer
@@ -129,13 +136,7 @@ func (w *wire) rate(attach func() (io.Closer, error), packets uint32) (float64, 
 		return 0, err
 	}
 	defer on.Close()
-	f := frame(vip4, tcpACK)
-	copy(f, net.HardwareAddr(w.far.MAC))
-	send := func(n uint32) error {
-		return w.generator.Host.Do(func() error {
-			return w.bench().Send(w.generator.Index, f, bpf.Flows{Count: 1}, n)
-		})
-	}
+	send := func(n uint32) error { return w.send(frame(vip4, tcpACK), bpf.Flows{Count: 1}, n) }
 	if err := send(10_000); err != nil { // warm
 		return 0, err
 	}
@@ -156,4 +157,56 @@ func (w *wire) rate(attach func() (io.Closer, error), packets uint32) (float64, 
 		return 0, fmt.Errorf("live: %d of %d frames did not come back", lost, packets)
 	}
 	return float64(after-before) / took.Seconds() / 1e6, nil
+}
+
+// freshConns are made in one round. They fill half of the table, and are many, so
+// that the grace periods that a live run waits for (some 10 ms) do not count.
+const freshConns = smallTable / 2
+
+// newRates measures new connections: a SYN of another flow each time, into a
+// table that was emptied.
+func (w *wire) newRates(opts Options) (Gauge, error) {
+	var rates []float64
+	for range opts.Rounds {
+		w.plane.empty()
+		rate, err := w.newRate(freshConns)
+		if err != nil {
+			return Gauge{}, err
+		}
+		rates = append(rates, rate)
+	}
+	return gauged(opts, Gauge{Key: "new_conns_per_s", Unit: "/s", What: "new connections, live, one core doing everything"}, rates), nil
+}
+
+// newRate is how many connections were stored per second: a frame that the veth
+// pair lost, or that found no place, is none.
+func (w *wire) newRate(conns uint32) (float64, error) {
+	var on io.Closer
+	err := w.far.Host.Do(func() (err error) { on, err = w.director(); return err })
+	if err != nil {
+		return 0, err
+	}
+	defer on.Close()
+	send := func(n uint32) error { return w.send(frame(vip4, tcpSYN), bpf.Flows{Count: 1 << 31, Counting: true}, n) }
+	if err := send(10_000); err != nil { // warm
+		return 0, err
+	}
+	before, err := w.plane.data.Verdicts()
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if err := send(conns); err != nil {
+		return 0, err
+	}
+	took := time.Since(start)
+	after, err := w.plane.data.Verdicts()
+	if err != nil {
+		return 0, err
+	}
+	stored := after["tx_new"] - before["tx_new"]
+	if stored < uint64(conns/2) {
+		return 0, fmt.Errorf("live: of %d new connections %d were stored", conns, stored)
+	}
+	return float64(stored) / took.Seconds(), nil
 }

@@ -15,6 +15,7 @@ import (
 // Report is everything that one run measured.
 type Report struct {
 	Figures []Figure
+	Gauges  []Gauge
 	Live    Live
 	Options Options
 	Machine string
@@ -33,7 +34,11 @@ func Run(opts Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Report{figures, live, opts, machine()}, nil
+	gauges, err := Gauges(opts)
+	if err != nil {
+		return nil, err
+	}
+	return &Report{figures, append(gauges, live.New), live, opts, machine()}, nil
 }
 
 // liveLimit is what live_ratio must reach.
@@ -52,6 +57,9 @@ func (r *Report) Values() map[string]any {
 	for _, f := range r.Figures {
 		v[f.Key] = f.Value
 		v[baselineKey(f.Key)] = f.Baseline
+	}
+	for _, g := range r.Gauges {
+		v[g.Key] = g.Value
 	}
 	return v
 }
@@ -87,13 +95,25 @@ func (r *Report) Print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\n%-36s %8.2f Mpps\n%-36s %8.2f Mpps\n", "live_raw_mpps", r.Live.Raw, "live_dr_mpps", r.Live.DR)
 	fmt.Fprintf(w, "%-36s %8.2f %9s %8.2f  %s\n", "live_ratio", r.Live.Ratio, "", liveLimit, verdict(r.Live.Ratio >= liveLimit, 1))
+	fmt.Fprintf(w, "\n%-36s %8s %9s %8s\n", "", "value", "", "bound")
+	for _, g := range r.Gauges {
+		fmt.Fprintf(w, "%-36s %8s %-9s %8s  %s%s\n", g.Key, number(g.Value), g.Unit, bound(g.Limit), verdict(g.Value <= g.Limit, g.Limit), g.What)
+	}
+}
+
+// number is a value in eight columns at most: as it is read best.
+func number(v float64) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 func bound(limit float64) string {
 	if limit == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.0f", limit)
+	return fmt.Sprintf("%g", limit)
 }
 
 func verdict(ok bool, limit float64) string {

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// Time in which a thread waits is none of its processor time.
+func TestProcessorTime(t *testing.T) {
+	idle, err := processorTime(func() error { time.Sleep(50 * time.Millisecond); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy, err := processorTime(func() error {
+		for start := time.Now(); time.Since(start) < 50*time.Millisecond; {
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if idle > 25*time.Millisecond || busy <= idle {
+		t.Errorf("50 ms of sleep used %v of a processor, 50 ms of work %v", idle, busy)
+	}
+}
+
+// A gauge is written under its key, and printed with its bound and whether it is kept.
+func TestReportGauges(t *testing.T) {
+	r := &Report{Gauges: []Gauge{
+		{Key: "kept", Unit: "bytes", Value: 88.69, Limit: 100, What: "memory"},
+		{Key: "over", Unit: "%", Value: 0.6, Limit: 0.5, What: "places"},
+		{Key: "free", Unit: "/s", Value: 1234567.8, What: "connections"},
+	}}
+	values := r.Values()
+	for _, g := range r.Gauges {
+		if values[g.Key] != g.Value {
+			t.Errorf("value of %s is %v, want %v", g.Key, values[g.Key], g.Value)
+		}
+	}
+	var out strings.Builder
+	r.Print(&out)
+	var words []string
+	for line := range strings.Lines(out.String()) {
+		words = append(words, strings.Join(strings.Fields(line), " "))
+	}
+	for _, want := range []string{"kept 88.7 bytes 100 ok memory", "over 0.6 % 0.5 OVER places", "free 1234568 /s - connections"} {
+		if !strings.Contains(strings.Join(words, "\n"), want) {
+			t.Errorf("no line %q is printed in\n%s", want, out.String())
+		}
+	}
+}
