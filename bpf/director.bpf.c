@@ -423,7 +423,8 @@ __inline __u64 icmp_error(struct xdp_md *ctx, struct packet *p, int v6)
 		return outcome(PASS_ICMP, NO_REAL);
 	k = conn_read(c);
 	r = bpf_map_lookup_elem(&reals, &k.real);
-	if (!r || r->generation != k.generation || !known_holds(&k, &at) || known_expired(&k, p->now))
+	if (!r || r->method == METHOD_NAT || r->generation != k.generation || !known_holds(&k, &at) ||
+	    known_expired(&k, p->now))
 		return outcome(PASS_ICMP, NO_REAL);
 	stats_input(k.real, p, 0);
 	return outcome(TX_ICMP, k.real);
