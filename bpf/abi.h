@@ -21,6 +21,7 @@ enum limit {
 	TX_PORTS = 64,		 /* interfaces one director transmits on */
 	FRAGMENTS = 1 << 14,	 /* fragmented packets whose first fragment is remembered */
 	NO_REAL = 0xffffffff,	 /* an empty plan slot */
+	PACKETS_COUNTED = 10,	 /* of a connection: more need not be told apart */
 };
 
 /*
@@ -125,7 +126,7 @@ struct conn {
 	__u32 real;	  /* id of the real server */
 	__u32 generation; /* of the real server, when the connection was made */
 	__u32 last_use;	  /* low 32 bits of jiffies */
-	__u32 packets;	  /* client to server */
+	__u32 packets;	  /* the client's, counted up to PACKETS_COUNTED */
 	__u32 home_lock;  /* odd: a key of this place is being stored */
 	__u32 home_moved; /* where other keys of this place are: ways of the set as bits; number in the second set << 8, in overflow << 16 */
 	__u64 link;	  /* of a way back: place of its connection, version of that tag << 32, VLAN << 48 */

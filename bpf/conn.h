@@ -371,7 +371,7 @@ __inline int conn_over(const struct known *k, const struct packet *p)
 	if (!r)
 		return 1;
 	if (r->generation != k->generation)
-		return r->stale == STALE_RESCHEDULE;
+		return r->stale == STALE_RESCHEDULE || (r->stale == STALE_RESET && packet_begins(p));
 	if (!packet_begins(p))
 		return 0;
 	id = r->service;
@@ -495,11 +495,17 @@ __inline void conn_move(struct known *k, const struct packet *p, __u32 clear)
 		conn_set_state(k, event, clear);
 }
 
+__inline void conn_count(struct conn *c)
+{
+	if (c->packets < PACKETS_COUNTED)
+		c->packets++;
+}
+
 /* A client's packet of a known connection. */
 __inline void conn_input(struct known *k, const struct packet *p)
 {
 	k->conn->last_use = p->now;
-	k->conn->packets++;
+	conn_count(k->conn);
 	if (p->protocol != IPPROTO_UDP)
 		conn_move(k, p, 0);
 }

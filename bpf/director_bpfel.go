@@ -171,15 +171,16 @@ type directorHashKey struct {
 type directorLimit uint32
 
 const (
-	directorLimitCONN_WAYS    directorLimit = 8
-	directorLimitSERVICE_WAYS directorLimit = 4
-	directorLimitPLAN_CHUNK   directorLimit = 16
-	directorLimitPICK_TRIES   directorLimit = 32
-	directorLimitFILTER_WORDS directorLimit = 16384
-	directorLimitTIMEOUTS     directorLimit = 64
-	directorLimitTX_PORTS     directorLimit = 64
-	directorLimitFRAGMENTS    directorLimit = 16384
-	directorLimitNO_REAL      directorLimit = 4294967295
+	directorLimitCONN_WAYS       directorLimit = 8
+	directorLimitSERVICE_WAYS    directorLimit = 4
+	directorLimitPLAN_CHUNK      directorLimit = 16
+	directorLimitPICK_TRIES      directorLimit = 32
+	directorLimitFILTER_WORDS    directorLimit = 16384
+	directorLimitTIMEOUTS        directorLimit = 64
+	directorLimitTX_PORTS        directorLimit = 64
+	directorLimitFRAGMENTS       directorLimit = 16384
+	directorLimitNO_REAL         directorLimit = 4294967295
+	directorLimitPACKETS_COUNTED directorLimit = 10
 )
 
 type directorLoadConfig struct {

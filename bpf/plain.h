@@ -120,6 +120,25 @@ __inline int plain_conn(struct plain *found, const struct packet *p, __u32 state
 	return found->real && READ_ONCE(c->tag) == tag && found->real->generation == generation;
 }
 
+/*
+ * Most packets write nothing into their connection: memory that is only read need
+ * not be written back, and stays in the caches of several CPUs. So the time of
+ * last use may be a sixteenth of the timeout too early, and about a second at most.
+ */
+#define PLAIN_STALE 256 /* jiffies */
+
+__inline void plain_used(struct conn *c, __u32 now, __u32 state)
+{
+	__u32 stale = settings.timeout[state] >> 4;
+
+	if (stale > PLAIN_STALE)
+		stale = PLAIN_STALE;
+	if (c->packets >= PACKETS_COUNTED && now - c->last_use <= stale)
+		return;
+	c->last_use = now;
+	conn_count(c);
+}
+
 __inline enum verdict plain(struct xdp_md *ctx, struct real **real, int v6)
 {
 	void *frame = (void *)(long)ctx->data;
@@ -140,8 +159,7 @@ __inline enum verdict plain(struct xdp_md *ctx, struct real **real, int v6)
 		return UNDECIDED;
 	if (!(found.real->flags & REAL_NEXT_HOP) || found.real->method != METHOD_DR || found.real->vlans)
 		return UNDECIDED;
-	found.conn->last_use = p.now;
-	found.conn->packets++;
+	plain_used(found.conn, p.now, state);
 	stats_input(found.id, &p, 0);
 	ttl_lower(frame + sizeof(struct ethhdr), v6);
 	forward_untagged(frame, found.real->mac);

@@ -15,5 +15,5 @@ var (
 	availableMethods = []director.Method{director.DirectRouting}
 
 	// availableProtocols are those that the data plane tracks, likewise.
-	availableProtocols = []director.Protocol{director.TCP, director.UDP}
+	availableProtocols = []director.Protocol{director.TCP, director.UDP, director.SCTP}
 )

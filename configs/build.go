@@ -70,11 +70,10 @@ func (b *builder) limits(s setting[limits]) {
 }
 
 func (b *builder) timeouts(t timeouts) {
-	d := director.DefaultTimeouts
-	b.config.Desired.Timeouts = director.Timeouts{
-		TCPEstablished: t.tcp.or(d.TCPEstablished),
-		TCPFinWait:     t.tcpfin.or(d.TCPFinWait),
-		UDP:            t.udp.or(d.UDP),
+	for _, name := range director.TimeoutNames() {
+		if written := (*director.Timeouts)(&t).Get(name); written != 0 {
+			_ = b.config.Desired.Timeouts.Set(name, written) // the error is for unknown names
+		}
 	}
 }
 

@@ -78,6 +78,12 @@ func (b *serviceBuilder) checkProtocol(p director.Protocol) {
 	if a := b.written.answer; a.ok && a.value == director.AnswerReset && p != director.TCP {
 		a.at.failf("only tcp has resets, the service is %s", p)
 	}
+	if sloppy := b.written.conns.sloppyTCP; sloppy.value && p != director.TCP {
+		sloppy.at.failf("sloppy_tcp is for tcp only, the service is %s", p)
+	}
+	if sloppy := b.written.conns.sloppySCTP; sloppy.value && p != director.SCTP {
+		sloppy.at.failf("sloppy_sctp is for sctp only, the service is %s", p)
+	}
 }
 
 func (b *serviceBuilder) build() director.Service {
@@ -89,8 +95,25 @@ func (b *serviceBuilder) build() director.Service {
 		Flags:     director.SchedulerFlags(s.flagNames()...),
 		OnePacket: s.onePacket.value,
 		Answer:    s.answer.or(director.AnswerUnreachable),
+		Conns:     s.conns.build(s.protocol.or(director.TCP)),
 		Reals:     b.allReals(s.reals.value),
 	}
+}
+
+// build fills in the defaults of the semantics.
+func (c *connPolicy) build(p director.Protocol) director.ConnPolicy {
+	policy := director.DefaultConnPolicy(p)
+	if c.semantics.or(directorSemantics) == ipvsSemantics {
+		policy = director.IPVSConnPolicy(c.expireNodest.value)
+	}
+	policy.OnRemove = c.onRemove.or(policy.OnRemove)
+	policy.OnDown = c.onDown.or(policy.OnDown)
+	if c.reuseMode.ok {
+		policy.Reuse = director.ReuseOfMode(c.reuseMode.value)
+	}
+	policy.ExpireNodest = c.expireNodest.value
+	policy.Sloppy = c.sloppyTCP.value || c.sloppySCTP.value
+	return policy
 }
 
 // flagNames are the scheduler flags that were read.
@@ -130,6 +153,11 @@ func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {
 		Key:    director.RealKey{Addr: w.address.value, Port: w.port.or(b.key.Port)},
 		Method: w.method.or(b.written.method.or(director.DirectRouting)),
 		Weight: w.weight.or(b.written.weight.or(DefaultWeight)),
+		Upper:  w.upper.value,
+		Lower:  w.lower.value,
+	}
+	if v.Lower > v.Upper && !w.upper.wrong() {
+		w.lower.at.failf("lower threshold %d is above the upper one, %d", v.Lower, v.Upper)
 	}
 	if w.name.ok {
 		if line, taken := b.realNames.taken(v.Name, w.name.at); taken {

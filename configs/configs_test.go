@@ -45,6 +45,11 @@ func named(name string, r director.RealServer) director.RealServer {
 	return r
 }
 
+func limited(r director.RealServer, upper, lower uint32) director.RealServer {
+	r.Upper, r.Lower = upper, lower
+	return r
+}
+
 // everything has each key of the format, in all its forms.
 const everything = `
 version: 1
@@ -57,7 +62,12 @@ interfaces:
 socket: /run/d/../x.sock
 state_dir: /sys/fs/bpf/x/
 limits: {connections4: 1024, connections6: 128k, services: 3, real_servers: 5K, plan_slots: 1M}
-timeouts: {tcp: 1h30m, tcpfin: 90, udp: "1.5s"}
+timeouts:
+  {tcp: 1h30m, tcpfin: 90, udp: "1.5s", tcp_none: 3, tcp_syn_sent: 4, tcp_syn_recv: 5, tcp_time_wait: 6, tcp_close: 7,
+   tcp_close_wait: 8, tcp_last_ack: 9, tcp_listen: 10, tcp_synack: 11, sctp_none: 12, sctp_init1: 13, sctp_init: 14,
+   sctp_cookie_sent: 15, sctp_cookie_replied: 16, sctp_cookie_wait: 17, sctp_cookie: 18, sctp_cookie_echoed: 19,
+   sctp_established: 20, sctp_shutdown_sent: 21, sctp_shutdown_received: 22, sctp_shutdown_ack_sent: 23,
+   sctp_rejected: 24, sctp_closed: 25}
 services:
   - name: web
     protocol: tcp
@@ -66,6 +76,13 @@ services:
     scheduler: sh
     scheduler_flags: [sh-port, sh-fallback]
     answer: pass
+    semantics: director
+    on_remove: reset
+    on_down: reschedule
+    conn_reuse_mode: 1
+    expire_nodest_conn: true
+    sloppy_tcp: true
+    sloppy_sctp: false
     method: dr
     weight: 7
     reals:
@@ -75,6 +92,8 @@ services:
         port: 80
         name: rs3
         weight: 0
+        upper: 100
+        lower: 60
         method: dr
   - protocol: udp
     virtual: "[2001:db8::10]:53"
@@ -95,15 +114,18 @@ func TestEverything(t *testing.T) {
 				{
 					Name: "web", Key: keyOf(director.TCP, "192.0.2.10:80"), Scheduler: "sh", Answer: director.AnswerPass,
 					Flags: director.SchedulerFlags("sh-port", "sh-fallback"),
-					Reals: []director.RealServer{realAt("10.0.0.1:80", 7), realAt("10.0.0.2:80", 7), named("rs3", realAt("10.0.0.3:80", 0))},
+					Conns: director.ConnPolicy{OnRemove: director.FateReset, OnDown: director.FateReschedule,
+						Reuse: director.ReuseClosed, ExpireNodest: true, Sloppy: true},
+					Reals: []director.RealServer{realAt("10.0.0.1:80", 7), realAt("10.0.0.2:80", 7), named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60))},
 				},
 				{
 					Key: keyOf(director.UDP, "[2001:db8::10]:53"), Scheduler: "wrr", OnePacket: true, Answer: director.AnswerDrop,
+					Conns: director.ConnPolicy{OnRemove: director.FateReschedule, OnDown: director.FateReschedule},
 					Reals: []director.RealServer{realAt("[fd00::1]:53", 1), realAt("[fd00::2]:53", 1)},
 				},
 				{Name: "443", Key: keyOf(director.TCP, "192.0.2.10:443"), Scheduler: "wrr"},
 			},
-			Timeouts: director.Timeouts{TCPEstablished: 90 * time.Minute, TCPFinWait: 90 * time.Second, UDP: 1500 * time.Millisecond},
+			Timeouts: everyTimeout(90*time.Minute, 90*time.Second, 1500*time.Millisecond),
 		},
 		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 3, RealServers: 5 << 10, PlanSlots: 1 << 20},
 		Socket:   "/run/x.sock",
@@ -111,6 +133,57 @@ func TestEverything(t *testing.T) {
 	}
 	if got := mustParse(t, everything); !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+// everyTimeout has the given ones first, then as many seconds as the timeout's number.
+func everyTimeout(first ...time.Duration) (t director.Timeouts) {
+	for i, name := range director.TimeoutNames() {
+		d := time.Duration(i) * time.Second
+		if i < len(first) {
+			d = first[i]
+		}
+		if err := t.Set(name, d); err != nil {
+			panic(err)
+		}
+	}
+	return t
+}
+
+// TestPolicies: the defaults that a service's connections have, by its protocol and semantics.
+func TestPolicies(t *testing.T) {
+	const reschedule, reset, drop = director.FateReschedule, director.FateReset, director.FateDrop
+	for keys, want := range map[string]director.ConnPolicy{
+		"protocol: tcp":                                               {},
+		"protocol: udp":                                               {OnRemove: reschedule, OnDown: reschedule},
+		"protocol: udp, on_down: keep":                                {OnRemove: reschedule},
+		"protocol: udp, on_remove: reset":                             {OnRemove: reset, OnDown: reschedule},
+		"semantics: director, conn_reuse_mode: 0":                     {Reuse: director.ReuseNever},
+		"conn_reuse_mode: 1":                                          {Reuse: director.ReuseClosed},
+		"conn_reuse_mode: 2":                                          {Reuse: director.ReuseClosing},
+		"conn_reuse_mode: 3":                                          {},
+		"expire_nodest_conn: true":                                    {ExpireNodest: true},
+		"semantics: ipvs":                                             {OnRemove: drop, Reuse: director.ReuseClosed},
+		"semantics: ipvs, protocol: udp":                              {OnRemove: drop, Reuse: director.ReuseClosed},
+		"semantics: ipvs, expire_nodest_conn: true":                   {OnRemove: reschedule, Reuse: director.ReuseClosed, ExpireNodest: true},
+		"semantics: ipvs, on_remove: keep, on_down: reset":            {OnDown: reset, Reuse: director.ReuseClosed},
+		"semantics: ipvs, conn_reuse_mode: 3, sloppy_tcp: true":       {OnRemove: drop, Sloppy: true},
+		"semantics: ipvs, expire_nodest_conn: true, on_remove: reset": {OnRemove: reset, Reuse: director.ReuseClosed, ExpireNodest: true},
+	} {
+		config := mustParse(t, "interfaces: [eth0]\nservices: [{virtual: 192.0.2.1:80, "+keys+"}]")
+		if got := config.Desired.Services[0].Conns; got != want {
+			t.Errorf("%s: %+v, want %+v", keys, got, want)
+		}
+	}
+}
+
+// TestSloppySCTP: the key waits for the protocol.
+func TestSloppySCTP(t *testing.T) {
+	pinAvailable(t)
+	availableProtocols = append(availableProtocols, director.SCTP)
+	config := mustParse(t, "interfaces: [eth0]\nservices: [{virtual: 192.0.2.1:80, protocol: sctp, sloppy_sctp: true}]")
+	if !config.Desired.Services[0].Conns.Sloppy {
+		t.Error("it is not sloppy")
 	}
 }
 

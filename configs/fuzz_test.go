@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"xdplvs/director"
 )
 
 // FuzzParse holds that Parse never panics; that what it accepts is valid to
@@ -33,6 +35,7 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	f.Add([]byte(everything))
+	f.Add([]byte("\r\r\r\""))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		config, err := Parse("fuzz.yaml", text)
 		if err != nil {
@@ -48,7 +51,12 @@ func checkErrors(t *testing.T, text []byte, config *Config, err error) {
 	if config != nil || !errors.As(err, &errs) || len(*errs) == 0 {
 		t.Fatalf("got %v and %#v", config, err)
 	}
-	lines := 1 + len(strings.FieldsFunc(string(text), isBreak)) + strings.Count(string(text), "\n") // at most
+	lines := 1 // at most: two breaks may be one
+	for _, r := range string(text) {
+		if isBreak(r) {
+			lines++
+		}
+	}
 	for _, e := range *errs {
 		if e.Line < 1 || e.Column < 1 || e.Message == "" || strings.ContainsAny(e.Error(), "\n\r") || e.File != "fuzz.yaml" || e.Line > lines+1 {
 			t.Errorf("error %#v in a file of at most %d lines", e, lines)
@@ -94,16 +102,31 @@ func written(c *Config) string {
 	l, d := c.Limits, c.Desired.Timeouts
 	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d}",
 		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots)
-	line("timeouts: {tcp: %s, tcpfin: %s, udp: %s}\nservices:", d.TCPEstablished, d.TCPFinWait, d.UDP)
+	line("timeouts:")
+	for _, name := range director.TimeoutNames() {
+		line("  %s: %s", name, director.FormatTimeout(d.Get(name)))
+	}
+	line("services:")
 	for _, s := range c.Desired.Services {
-		line("  - {%s protocol: %s, address: %q, port: %d, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, reals: [",
-			writtenName(s.Name), s.Key.Protocol, s.Key.Addr, s.Key.Port, s.Scheduler, s.Flags, s.OnePacket, s.Answer)
+		line("  - {%s protocol: %s, address: %q, port: %d, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s, reals: [",
+			writtenName(s.Name), s.Key.Protocol, s.Key.Addr, s.Key.Port, s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPolicy(s.Key.Protocol, s.Conns))
 		for _, r := range s.Reals {
-			line("      {%s address: %q, port: %d, method: %s, weight: %d},", writtenName(r.Name), r.Key.Addr, r.Key.Port, r.Method, r.Weight)
+			line("      {%s address: %q, port: %d, method: %s, weight: %d, upper: %d, lower: %d},",
+				writtenName(r.Name), r.Key.Addr, r.Key.Port, r.Method, r.Weight, r.Upper, r.Lower)
 		}
 		line("    ]}")
 	}
 	return b.String()
+}
+
+func writtenPolicy(protocol director.Protocol, p director.ConnPolicy) string {
+	remove := "on_remove: " + p.OnRemove.String()
+	if p.OnRemove == director.FateDrop {
+		remove = "semantics: ipvs"
+	}
+	mode := map[director.Reuse]int{director.ReuseNever: 0, director.ReuseClosed: 1, director.ReuseClosing: 3}[p.Reuse]
+	return fmt.Sprintf("%s, on_down: %s, conn_reuse_mode: %d, expire_nodest_conn: %t, sloppy_%s: %t",
+		remove, p.OnDown, mode, p.ExpireNodest, strings.Replace(protocol.String(), "udp", "tcp", 1), p.Sloppy)
 }
 
 func writtenName(name string) string {

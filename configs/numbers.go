@@ -93,12 +93,6 @@ func powerOfTwo(low, high uint32) kind[uint32] {
 	})
 }
 
-// The bounds of timeouts: the data plane counts milliseconds in 31 bits.
-const (
-	shortestTimeout = time.Second
-	longestTimeout  = math.MaxInt32 * time.Millisecond
-)
-
 // duration is as Go writes it, or plain seconds.
 func duration(low, high time.Duration) kind[time.Duration] {
 	what := fmt.Sprintf("a duration such as 15m or 1h30m, or seconds, from %s to %s", low, high)

@@ -5,7 +5,8 @@ package configs
 import (
 	"math"
 	"net/netip"
-	"time"
+	"slices"
+	"strings"
 
 	"xdplvs/director"
 )
@@ -101,24 +102,35 @@ var limitsObject = object[limits]{
 	},
 }
 
-// timeouts are director.Timeouts as written.
-type timeouts struct {
-	tcp, tcpfin, udp setting[time.Duration]
+// timeouts are those of director.Timeouts that are written; 0 where none is.
+type timeouts director.Timeouts
+
+var timeoutsObject = object[timeouts]{what: "a mapping of durations", fields: timeoutFields()}
+
+// timeoutFields are keys with the names that package director has.
+func timeoutFields() (fields []field[timeouts]) {
+	k := duration(director.MinTimeout, director.MaxTimeout)
+	for _, name := range director.TimeoutNames() {
+		fields = append(fields, field[timeouts]{
+			key: name, doc: timeoutDoc(name), schema: k.schema,
+			decode: func(c cursor, into *timeouts) {
+				if v, ok := k.decode(c); ok {
+					_ = (*director.Timeouts)(into).Set(name, v) // the error is for unknown names
+				}
+			},
+		})
+	}
+	return fields
 }
 
-var timeoutsObject = object[timeouts]{
-	what: "a mapping of durations",
-	fields: []field[timeouts]{
-		key("tcp", timeout(), func(t *timeouts) *setting[time.Duration] { return &t.tcp },
-			"Established TCP connections; 15m if absent."),
-		key("tcpfin", timeout(), func(t *timeouts) *setting[time.Duration] { return &t.tcpfin },
-			"TCP connections after the first FIN; 2m if absent."),
-		key("udp", timeout(), func(t *timeouts) *setting[time.Duration] { return &t.udp },
-			"UDP flows; 5m if absent."),
-	},
+func timeoutDoc(name string) string {
+	what := map[string]string{"tcp": "Established TCP connections", "tcpfin": "TCP connections after the first FIN", "udp": "UDP flows"}[name]
+	if what == "" {
+		protocol, state, _ := strings.Cut(name, "_")
+		what = strings.ToUpper(protocol) + " connections in the state " + strings.ToUpper(state)
+	}
+	return what + "; " + director.FormatTimeout(director.DefaultTimeouts.Get(name)) + " if absent."
 }
-
-func timeout() kind[time.Duration] { return duration(shortestTimeout, longestTimeout) }
 
 // service is a virtual service as written.
 type service struct {
@@ -131,6 +143,7 @@ type service struct {
 	flags     setting[list[string]]
 	onePacket setting[bool]
 	answer    setting[director.Answer]
+	conns     connPolicy
 	method    setting[director.Method]
 	weight    setting[uint32]
 	reals     setting[list[realServer]]
@@ -157,6 +170,20 @@ var serviceObject = object[service]{
 			"Schedule each datagram anew (UDP only)."),
 		key("answer", enumeration[director.Answer]("answer"), func(s *service) *setting[director.Answer] { return &s.answer },
 			"What a packet gets that finds no usable real server; unreachable if absent."),
+		key("semantics", choice("semantics", func() []string { return []string{directorSemantics, ipvsSemantics} }), func(s *service) *setting[string] { return &s.conns.semantics },
+			"Whose defaults the following keys have: director or ipvs; director if absent. With ipvs, packets of a removed real server's connections are dropped, and go on if it is added again."),
+		key("on_remove", fate(), func(s *service) *setting[director.Fate] { return &s.conns.onRemove },
+			"What becomes of the connections of a removed real server: keep, reschedule or reset; reschedule for udp, keep for others if absent."),
+		key("on_down", fate(), func(s *service) *setting[director.Fate] { return &s.conns.onDown },
+			"The same for a real server that cannot be reached any more; reschedule for udp, keep for others if absent."),
+		key("conn_reuse_mode", number(0, 3), func(s *service) *setting[uint32] { return &s.conns.reuseMode },
+			"IPVS's: 0 never schedules a SYN on a known connection anew, 1 does in TIME_WAIT and CLOSE, 2 and 3 in FIN_WAIT too; 3 if absent, 1 with semantics ipvs."),
+		key("expire_nodest_conn", boolean(), func(s *service) *setting[bool] { return &s.conns.expireNodest },
+			"IPVS's: a SYN on a connection of a quiesced real server is scheduled anew; with semantics ipvs, on_remove is reschedule then."),
+		key("sloppy_tcp", boolean(), func(s *service) *setting[bool] { return &s.conns.sloppyTCP },
+			"IPVS's: any segment but a reset begins a connection, not only a SYN (TCP only)."),
+		key("sloppy_sctp", boolean(), func(s *service) *setting[bool] { return &s.conns.sloppySCTP },
+			"IPVS's: any packet but an ABORT begins a connection, not only an INIT (SCTP only)."),
 		key("method", method(), func(s *service) *setting[director.Method] { return &s.method },
 			"Forwarding method of real servers that have none of their own; dr if absent."),
 		key("weight", weight(), func(s *service) *setting[uint32] { return &s.weight },
@@ -164,6 +191,33 @@ var serviceObject = object[service]{
 		key("reals", listOf("real servers", realKind), func(s *service) *setting[list[realServer]] { return &s.reals },
 			"Real servers."),
 	},
+}
+
+// connPolicy is director.ConnPolicy as written.
+type connPolicy struct {
+	semantics                           setting[string]
+	onRemove, onDown                    setting[director.Fate]
+	reuseMode                           setting[uint32]
+	expireNodest, sloppyTCP, sloppySCTP setting[bool]
+}
+
+// The values of semantics.
+const (
+	directorSemantics = "director"
+	ipvsSemantics     = "ipvs"
+)
+
+// fate is what on_remove and on_down can be. Dropping, which only IPVS's semantics
+// have, is none of them.
+func fate() kind[director.Fate] {
+	fates := []director.Fate{director.FateKeep, director.FateReschedule, director.FateReset}
+	known := make([]string, len(fates))
+	for i, f := range fates {
+		known[i] = f.String()
+	}
+	return mapped(choice("policy", func() []string { return known }), func(_ cursor, text string) (director.Fate, bool) {
+		return fates[slices.Index(known, text)], true
+	})
 }
 
 func scheduler() kind[string] {
@@ -182,6 +236,8 @@ func method() kind[director.Method] {
 	return available(enumeration[director.Method]("forwarding method"), func() []director.Method { return availableMethods })
 }
 
+func threshold() kind[uint32] { return number(0, director.MaxThreshold) }
+
 func weight() kind[uint32] { return number(0, director.MaxWeight) }
 
 // realServer is a real server as written; the short form has an address, or an
@@ -191,6 +247,8 @@ type realServer struct {
 	address setting[netip.Addr]
 	port    setting[uint16]
 	weight  setting[uint32]
+	upper   setting[uint32]
+	lower   setting[uint32]
 	method  setting[director.Method]
 }
 
@@ -205,6 +263,10 @@ var realObject = object[realServer]{
 			"Port; the service's if absent."),
 		key("weight", weight(), func(r *realServer) *setting[uint32] { return &r.weight },
 			"Share of new connections, relative to the others'; 0 quiesces: known connections go on."),
+		key("upper", threshold(), func(r *realServer) *setting[uint32] { return &r.upper },
+			"Upper threshold: with so many connections it gets no new ones; 0, none, if absent."),
+		key("lower", threshold(), func(r *realServer) *setting[uint32] { return &r.lower },
+			"Lower threshold: below so many it gets new ones again; three quarters of upper, rounded up, if absent or 0."),
 		key("method", method(), func(r *realServer) *setting[director.Method] { return &r.method },
 			"Forwarding method."),
 	},

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
-	"time"
 
 	"xdplvs/bpf"
 )
@@ -16,10 +15,92 @@ import (
 // at its first error. Like IPVS's, the list is no snapshot: what begins or ends
 // meanwhile may be missed. The *Conn is reused for the next one.
 func (d *Director) Connections(ctx context.Context, yield func(*Conn) error) error {
-	l, err := d.newLister(ctx, yield)
+	l, err := d.newLister(ctx)
 	if err != nil {
 		return err
 	}
+	return l.each(ctx, yield)
+}
+
+// DeleteConnections ends the connections that match and returns how many those
+// were: the next packet of one is that of an unknown connection. It stops at the
+// first error. Match must not keep the *Conn. A connection that changes hands
+// or ends by itself in the same moment is not counted.
+func (d *Director) DeleteConnections(ctx context.Context, match func(*Conn) bool) (deleted uint64, err error) {
+	l, err := d.newLister(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var outside []bpf.ConnKey // not while the map is listed: it would be listed again
+	err = l.each(ctx, func(c *Conn) error {
+		switch {
+		case !match(c):
+		case l.key != nil:
+			outside = append(outside, *l.key)
+		case l.free():
+			deleted++
+		}
+		return nil
+	})
+	for i := range outside {
+		if err == nil {
+			err = d.plane.FreeOverflow(&outside[i])
+		}
+		if err == nil {
+			deleted++
+		}
+	}
+	return deleted, err
+}
+
+// lister turns slots into connections. It has what it needs of the owner's
+// state, and reads the tables of connections beside the packets.
+type lister struct {
+	tables  *bpf.Tables
+	plane   Plane
+	clock   Clock
+	yield   func(*Conn) error
+	now     uint32
+	reals   map[uint32]listed // by id
+	timeout Timeouts
+	conn    Conn
+
+	// Where the connection that is yielded lies.
+	index int          // of its slot
+	seen  bpf.Conn     // what was read there
+	key   *bpf.ConnKey // not nil: it lies outside the tables
+}
+
+// listed is what a listing tells of a real server.
+type listed struct {
+	generation uint32
+	key        RealKey
+	service    string
+}
+
+func (d *Director) newLister(ctx context.Context) (*lister, error) {
+	now, err := d.clock.Now()
+	if err != nil {
+		return nil, err
+	}
+	var l *lister
+	err = d.do(ctx, func() { l = d.lister(now) })
+	return l, err
+}
+
+// lister is called by the owner.
+func (d *Director) lister(now uint32) *lister {
+	l := &lister{tables: d.tables, plane: d.plane, clock: d.clock, now: now,
+		timeout: d.timeouts, reals: make(map[uint32]listed, d.realIDs.n)}
+	for service, r := range d.everyReal() {
+		l.reals[r.id] = listed{r.holding(), r.want.Key, service}
+	}
+	return l
+}
+
+// each calls yield for every connection until it fails or ctx ends.
+func (l *lister) each(ctx context.Context, yield func(*Conn) error) error {
+	l.yield = yield
 	for i := range l.tables.Conns4 {
 		if i%4096 == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -39,46 +120,6 @@ func (d *Director) Connections(ctx context.Context, yield func(*Conn) error) err
 	return l.overflow()
 }
 
-// lister turns slots into connections. It has what it needs of the owner's
-// state, and reads the tables of connections beside the packets.
-type lister struct {
-	tables  *bpf.Tables
-	plane   Plane
-	clock   Clock
-	yield   func(*Conn) error
-	now     uint32
-	reals   map[uint32]listed // by id
-	timeout map[uint8]time.Duration
-	conn    Conn
-}
-
-// listed is what a listing tells of a real server.
-type listed struct {
-	generation uint32
-	key        RealKey
-	service    string
-}
-
-func (d *Director) newLister(ctx context.Context, yield func(*Conn) error) (*lister, error) {
-	now, err := d.clock.Now()
-	if err != nil {
-		return nil, err
-	}
-	var l *lister
-	err = d.do(ctx, func() { l = d.lister(yield, now) })
-	return l, err
-}
-
-// lister is called by the owner.
-func (d *Director) lister(yield func(*Conn) error, now uint32) *lister {
-	l := &lister{tables: d.tables, plane: d.plane, clock: d.clock, yield: yield, now: now,
-		timeout: d.timeouts.byState(), reals: make(map[uint32]listed, d.realIDs.n)}
-	for service, r := range d.everyReal() {
-		l.reals[r.id] = listed{r.row.Generation, r.want.Key, service}
-	}
-	return l
-}
-
 func (l *lister) slot4(i int) error {
 	c, ok := bpf.ReadConn4(&l.tables.Conns4[i])
 	if !ok {
@@ -87,6 +128,7 @@ func (l *lister) slot4(i int) error {
 	var src, dst [4]byte
 	binary.NativeEndian.PutUint32(src[:], c.Saddr)
 	binary.NativeEndian.PutUint32(dst[:], c.Daddr)
+	l.index = i
 	return l.emit(&c.C, netip.AddrFrom4(src), netip.AddrFrom4(dst))
 }
 
@@ -95,11 +137,13 @@ func (l *lister) slot6(i int) error {
 	if !ok {
 		return nil
 	}
+	l.index = i
 	return l.emit(&c.C, netip.AddrFrom16(c.Saddr), netip.AddrFrom16(c.Daddr))
 }
 
 func (l *lister) overflow() (err error) {
 	e := l.plane.Overflow(func(key *bpf.ConnKey, c *bpf.Conn) bool {
+		l.key = key
 		err = l.emit(c, netip.AddrFrom16(key.Saddr).Unmap(), netip.AddrFrom16(key.Daddr).Unmap())
 		return err == nil
 	})
@@ -112,7 +156,7 @@ func (l *lister) overflow() (err error) {
 // emit gives out a connection whose time is not over, and whose real server is
 // the one that it was made for.
 func (l *lister) emit(c *bpf.Conn, src, dst netip.Addr) error {
-	state := bpf.ConnState(c)
+	state := bpf.ConnState(c) % uint8(stateNumbers)
 	expires := l.timeout[state] - l.clock.Duration(int32(l.now-c.LastUse))
 	r, ok := l.reals[c.Real]
 	if expires < 0 || !ok || r.generation != c.Generation {
@@ -130,8 +174,48 @@ func (l *lister) emit(c *bpf.Conn, src, dst netip.Addr) error {
 		Real:     netip.AddrPortFrom(r.key.Addr, port),
 		State:    stateNames[state],
 		Expires:  expires,
-		Packets:  c.Packets,
 		Service:  r.service,
 	}
+	l.seen = *c
 	return l.yield(&l.conn)
+}
+
+// freeTries is how often a connection is taken out that changes its state meanwhile.
+const freeTries = 8
+
+// free takes out the connection that is yielded, which lies in a table; false if
+// it has ended meanwhile.
+func (l *lister) free() bool {
+	for range freeTries {
+		if l.freeSeen() {
+			return true
+		}
+		if !l.readAgain() {
+			return false
+		}
+	}
+	return false
+}
+
+func (l *lister) freeSeen() bool {
+	if l.conn.Client.Addr().Is4() {
+		return l.tables.Free4(l.index, &l.seen)
+	}
+	return l.tables.Free6(l.index, &l.seen)
+}
+
+// readAgain reports whether the slot holds the same connection still.
+func (l *lister) readAgain() bool {
+	var ok bool
+	tag := l.seen.Tag
+	if l.conn.Client.Addr().Is4() {
+		var c bpf.Conn4
+		c, ok = bpf.ReadConn4(&l.tables.Conns4[l.index])
+		l.seen = c.C
+	} else {
+		var c bpf.Conn6
+		c, ok = bpf.ReadConn6(&l.tables.Conns6[l.index])
+		l.seen = c.C
+	}
+	return ok && l.seen.Tag == tag
 }

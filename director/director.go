@@ -65,6 +65,7 @@ type Director struct {
 	vips       map[bpf.Key]bool    // stored keys of virtual addresses
 	interfaces []attached
 	timeouts   Timeouts
+	stranded   map[uint32]int // real servers with connections of former generations; the sweeps that these still stay
 	generation uint64
 	round      uint64   // comparisons
 	total      Counters // of services that were removed
@@ -101,6 +102,7 @@ func New(opts Options) *Director {
 		portsSet:   map[int]bool{},
 		vips:       map[bpf.Key]bool{},
 		timeouts:   DefaultTimeouts,
+		stranded:   map[uint32]int{},
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -195,6 +197,25 @@ func (d *Director) SetNextHops(hops map[netip.Addr]NextHop) { d.hops.set(hops) }
 
 // Targets gives the addresses whose next hops are wanted, whenever they change.
 func (d *Director) Targets() <-chan []netip.Addr { return d.targets }
+
+// Timeouts returns those in force.
+func (d *Director) Timeouts(ctx context.Context) (t Timeouts, err error) {
+	err = d.do(ctx, func() { t = d.timeouts })
+	return t, err
+}
+
+// SetTimeouts changes those that are not 0 in the change, until the next Set, and
+// returns all that are in force then. Connections that exist follow at once.
+func (d *Director) SetTimeouts(ctx context.Context, change Timeouts) (t Timeouts, err error) {
+	if err := change.validate(); err != nil {
+		return t, err
+	}
+	err = d.do(ctx, func() {
+		d.applyTimeouts(change.or(func(s state) time.Duration { return d.timeouts[s.number] }))
+		t = d.timeouts
+	})
+	return t, err
+}
 
 // Snapshot returns the state as it is; ErrStopped when the director has stopped.
 func (d *Director) Snapshot(ctx context.Context) (*Snapshot, error) {
@@ -312,7 +333,7 @@ func (d *Director) editService(want *Service) {
 // schedulesLike reports whether a plan for what is wanted would be the plan that there is.
 func (s *service) schedulesLike(want *Service) bool {
 	same := func(a, b RealServer) bool {
-		return a.Key == b.Key && a.Method == b.Method && a.Weight == b.Weight
+		return a.Key == b.Key && a.Method == b.Method && a.Weight == b.Weight && a.Upper == b.Upper && a.Lower == b.Lower
 	}
 	return s.want.Scheduler == want.Scheduler && s.want.Flags == want.Flags && s.want.OnePacket == want.OnePacket &&
 		slices.EqualFunc(s.want.Reals, want.Reals, same)
@@ -322,6 +343,9 @@ func (s *service) schedulesLike(want *Service) bool {
 func (d *Director) setWant(s *service, want *Service) {
 	d.reserved -= s.needs.total()
 	s.setWant(want)
+	for _, r := range s.reals {
+		r.onDown = want.Conns.OnDown
+	}
 	d.reserved += s.needs.total()
 }
 
@@ -341,10 +365,15 @@ func (s *service) find(key RealKey) *real {
 	return nil
 }
 
-// retire takes a real server out of use. Its connections go on; its row is free
-// when none is left. What it counts is the service's from here on.
+// retire takes a real server out of use. What becomes of its connections the
+// service says; its row is free when none is left. What it counts is the
+// service's from here on. One that is marked as removed was left to its fate
+// before, by a former process.
 func (d *Director) retire(s *service, r *real) {
 	r.setFlag(bpf.RealUsable, false)
+	if atomic.LoadUint32(&r.row.Flags)&bpf.RealRemoved == 0 {
+		d.abandon(r, s.want.Conns.OnRemove)
+	}
 	r.setFlag(bpf.RealRemoved, true)
 	d.passOn(r)
 	r.former, r.idle = s.want.Name, false
@@ -352,12 +381,14 @@ func (d *Director) retire(s *service, r *real) {
 }
 
 // comeBack takes back a real server that was removed and still has connections;
-// nil if there is none. As with IPVS they count for it again.
+// nil if there is none. As with IPVS they count for it again, and those go on
+// that were kept, or waited for it.
 func (d *Director) comeBack(service uint32, want RealServer) *real {
 	for i, r := range d.leaving {
 		if r.row.Service == service && r.want.Key == want.Key && r.want.Method == want.Method {
 			d.leaving = slices.Delete(d.leaving, i, i+1)
 			d.unretire(r)
+			r.comeHome()
 			r.lastWeight = 0
 			r.setWant(want)
 			return r
@@ -400,6 +431,7 @@ func (d *Director) reap() {
 		}
 		d.passOn(r)
 		r.setFlag(bpf.RealNextHop, false)
+		d.keys.UnmarkReal(r.row)
 		r.row.Addr = [16]byte{}
 		d.realIDs.give(r.id)
 		d.watch(r.want.Key.Addr, -1)
@@ -456,8 +488,8 @@ func (d *Director) forget(s *service) {
 
 func (d *Director) applyTimeouts(t Timeouts) {
 	d.timeouts = t.withDefaults()
-	for state, timeout := range d.timeouts.byState() {
-		atomic.StoreUint32(&d.tables.Settings.Timeout[state], d.clock.Jiffies(timeout))
+	for _, s := range states {
+		atomic.StoreUint32(&d.tables.Settings.Timeout[s.number], d.clock.Jiffies(d.timeouts[s.number]))
 	}
 }
 

@@ -77,6 +77,7 @@ func (e *editor) insert(i int, w RealServer) {
 	if r == nil {
 		r = e.d.newReal(e.s.id, w)
 	}
+	r.onDown = e.s.want.Conns.OnDown
 	e.d.hopTo(r)
 	e.s.reals = slices.Insert(e.s.reals, i, r)
 	e.servers = slices.Insert(e.servers, i, r.forScheduler())
@@ -85,7 +86,7 @@ func (e *editor) insert(i int, w RealServer) {
 
 func (e *editor) change(i int, w RealServer) {
 	r := e.s.reals[i]
-	if r.want.Weight == w.Weight {
+	if old := r.want; old.Weight == w.Weight && old.Upper == w.Upper && old.Lower == w.Lower {
 		r.want = w // its name may be another
 		return
 	}

@@ -54,6 +54,7 @@ func (p *fakePlane) SetTxPort(port uint16, index int) error            { p.ports
 func (p *fakePlane) Verdicts() (map[string]uint64, error)              { return map[string]uint64{}, nil }
 func (p *fakePlane) Overflow(func(*bpf.ConnKey, *bpf.Conn) bool) error { return nil }
 func (p *fakePlane) SweepOverflow() error                              { return nil }
+func (p *fakePlane) FreeOverflow(*bpf.ConnKey) error                   { return nil }
 
 // fakeClock counts milliseconds, and stands still unless it is moved.
 type fakeClock struct{ now uint32 }

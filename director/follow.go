@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Plans that depend on the connections are made anew when those have moved, and
-// plans that end before the choices repeat when half of them is used.
+// Plans that depend on the connections are made anew when those have moved, any
+// plan when a real server came to a threshold, and plans that end before the
+// choices repeat when half of them is used.
 // Each tick looks at a bounded number of real servers, so that a large farm
 // costs no more than a small one; its plans are only followed less closely.
 const (
@@ -41,7 +42,7 @@ func (d *Director) follow() {
 func (d *Director) followedServices() []*service {
 	var list []*service
 	for _, s := range d.services {
-		if s.cut || s.aware() {
+		if s.cut || s.limited || s.aware() {
 			list = append(list, s)
 		}
 	}
@@ -51,14 +52,12 @@ func (d *Director) followedServices() []*service {
 // moved reports whether the plan in force was made for other counts.
 func (s *service) moved() bool {
 	handed := atomic.LoadUint64(s.cursor())
-	if !s.aware() {
-		return 2*handed >= uint64(s.row.Plan[s.inForce()].Length)
-	}
-	if handed != 0 {
+	if s.cut && 2*handed >= uint64(s.row.Plan[s.inForce()].Length) || s.aware() && handed != 0 {
 		return true
 	}
 	for i, r := range s.reals {
-		if now := r.forScheduler(); i >= len(s.planned) || now != s.planned[i] {
+		now := r.forScheduler()
+		if i >= len(s.planned) || now.Overloaded != s.planned[i].Overloaded || s.aware() && now != s.planned[i] {
 			return true
 		}
 	}

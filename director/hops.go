@@ -76,7 +76,11 @@ func (d *Director) hopTo(r *real) {
 	if r.hop.Resolved != hop.Resolved && !hop.Pending {
 		d.logReach(r, hop)
 	}
+	lost := !hop.Resolved && !hop.Pending && (r.hop.Resolved || r.hop.Pending)
 	r.setHop(hop, port)
+	if lost { // or it was found lost by a process that came no further
+		d.abandon(r, r.onDown)
+	}
 }
 
 // hopOf is what is known of a real server's next hop.

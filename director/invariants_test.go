@@ -117,6 +117,14 @@ func nextHopFlag(x *real) uint32 {
 // checkService: the list is the wanted one, and every row says what is wanted and known.
 func (w *world) checkService(r *report, s *service) {
 	name := s.want.Key.String()
+	flags := s.want.Conns.Reuse.flags()
+	for flag, on := range map[uint32]bool{bpf.ServiceExpireNodest: s.want.Conns.ExpireNodest, bpf.ServiceSloppy: s.want.Conns.Sloppy} {
+		if on {
+			flags |= flag
+		}
+	}
+	const policy = bpf.ServiceReuse | bpf.ServiceReuseFin | bpf.ServiceExpireNodest | bpf.ServiceSloppy
+	r.is(s.row.Flags&policy == flags, "service %s: flags %d, those of its policy are %d", name, s.row.Flags, flags)
 	r.is(len(s.reals) == len(s.want.Reals), "service %s: %d real servers, want %d", name, len(s.reals), len(s.want.Reals))
 	r.is(s.row.Protocol == uint8(s.want.Key.Protocol) && s.row.Answer == uint8(s.want.Answer), "service %s: row says otherwise", name)
 	for i, x := range s.reals {
@@ -130,12 +138,37 @@ func (w *world) checkService(r *report, s *service) {
 			flags |= bpf.RealUsable
 		}
 		r.is(x.row.Flags&^bpf.RealOverloaded == flags, "%s: flags %d, want %d", key, x.row.Flags, flags)
+		w.checkPolicy(r, key, x)
 		r.is(x.row.Service == s.id, "%s: row is of service %d, not %d", key, x.row.Service, s.id)
 		r.is(x.row.Weight == uint16(x.want.Weight) && x.row.Method == uint8(x.want.Method), "%s: weight %d method %d", key, x.row.Weight, x.row.Method)
 		r.is(x.row.Addr == x.want.Key.Addr.As16() && x.row.Port == bits.ReverseBytes16(x.want.Key.Port), "%s: address %v port %d", key, x.row.Addr, x.row.Port)
 		r.is(x.row == &w.tables.Reals[x.id] && x.counts == &w.tables.Counts[x.id], "%s: row of another", key)
 		w.checkHop(r, key, x)
 	}
+}
+
+// checkPolicy: the row has the effective thresholds, the mark that they demand, and
+// a generation that new connections can have.
+func (w *world) checkPolicy(r *report, key string, x *real) {
+	upper, lower := x.want.Upper, x.want.Lower
+	if lower == 0 {
+		lower = upper - upper/4
+	}
+	r.is(x.row.Upper == upper && x.row.Lower == lower, "%s: thresholds %d %d, want %d %d", key, x.row.Upper, x.row.Lower, upper, lower)
+	marked := x.row.Flags&bpf.RealOverloaded != 0
+	r.is(!marked || upper > 0 && x.total() >= uint64(lower), "%s: overloaded with %d connections, thresholds %d %d", key, x.total(), upper, lower)
+	r.is(marked || upper == 0 || x.total() < uint64(upper), "%s: not overloaded with %d connections, threshold %d", key, x.total(), upper)
+	r.is(x.row.Generation&away == 0, "%s: its connections wait for it, generation %x", key, x.row.Generation)
+	r.is(w.d.services[serviceOfReal(w.d, x)].want.Conns.OnDown == x.onDown, "%s: its policy is %s when it is lost", key, x.onDown)
+}
+
+func serviceOfReal(d *Director, x *real) ServiceKey {
+	for key, s := range d.services {
+		if s.id == x.row.Service {
+			return key
+		}
+	}
+	return ServiceKey{}
 }
 
 func (w *world) checkHop(r *report, key string, x *real) {
@@ -155,11 +188,17 @@ func (w *world) checkHop(r *report, key string, x *real) {
 func (w *world) checkPlan(r *report, s *service, p *bpf.Plan, at region) {
 	name := fmt.Sprintf("service %s: %s's plan kind %d", s.want.Key, s.want.Scheduler, p.Kind)
 	usable, own := map[uint32]bool{}, map[uint32]bool{bpf.NoReal: true}
-	for _, x := range s.reals {
+	made := s.planned // thresholds are followed some milliseconds later
+	if p.Kind == bpf.PlanFlow {
+		made = s.reachable()
+	}
+	for i, x := range s.reals {
 		own[x.id] = true
-		if x.forScheduler().Usable() {
+		if made[i].Usable() {
 			usable[x.id] = true
 		}
+		now := x.forScheduler()
+		r.is(made[i].Weight == now.Weight && (made[i].Overloaded || x.hop.Resolved), "%s was made for another weight or next hop of %s", name, x.want.Key)
 	}
 	sequence := p.Kind == bpf.PlanSequence || p.Kind == bpf.PlanFlow
 	if p.Length == 0 {
@@ -248,27 +287,19 @@ func (w *world) checkSums(r *report) {
 	}
 }
 
-// checkConns: every connection's real server has its row still, of its generation,
-// and counts it.
+// checkConns: every connection's real server has its row still, of its generation
+// unless a sweep is to free it, and counts it.
 func (w *world) checkConns(r *report) {
 	counts := make([]uint64, len(w.tables.Reals))
-	look := func(c *bpf.Conn) {
-		if c.Tag&3 != 2 {
-			return
-		}
+	for c := range w.everyConn() {
 		row := &w.tables.Reals[c.Real]
-		r.is(row.Generation == c.Generation && row.Addr != [16]byte{}, "a connection is of generation %d of real server %d, which is %d", c.Generation, c.Real, row.Generation)
+		_, stranded := w.d.stranded[c.Real]
+		r.is((row.Generation&^away == c.Generation || stranded) && row.Addr != [16]byte{}, "a connection is of generation %d of real server %d, which is %d", c.Generation, c.Real, row.Generation)
 		if isActive(bpf.ConnState(c)) {
 			counts[c.Real] += activeOne
 		} else {
 			counts[c.Real] += inactive1
 		}
-	}
-	for i := range w.tables.Conns4 {
-		look(&w.tables.Conns4[i].C)
-	}
-	for i := range w.tables.Conns6 {
-		look(&w.tables.Conns6[i].C)
 	}
 	for id, n := range counts {
 		r.is(w.tables.Counts[id].Conns == n, "real server %d counts %x, its connections are %x", id, w.tables.Counts[id].Conns, n)

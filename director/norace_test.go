@@ -10,6 +10,7 @@ package director
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -133,8 +134,9 @@ func TestListedConnectionsAreWhole(t *testing.T) {
 		err := d.Connections(t.Context(), func(c *Conn) error {
 			seen++
 			from, to := c.Client.Addr().As4(), c.Virtual.Addr().As4()
-			if from != to || c.Packets != binary.NativeEndian.Uint32(from[:]) {
-				t.Errorf("a torn connection: %v to %v, packets %x", c.Client, c.Virtual, c.Packets)
+			port := bits.ReverseBytes16(uint16(binary.NativeEndian.Uint32(from[:])))
+			if from != to || c.Client.Port() != port || c.Virtual.Port() != port {
+				t.Errorf("a torn connection: %v to %v", c.Client, c.Virtual)
 			}
 			return nil
 		})
@@ -156,7 +158,7 @@ func rewrite(c *bpf.Conn4, n, now uint32) {
 	if tag&3 == 1 || !atomic.CompareAndSwapUint64(&c.C.Tag, tag, tag&^3|1) {
 		return
 	}
-	c.Saddr, c.Daddr, c.C.Packets = n, n, n
+	c.Saddr, c.Daddr, c.C.Ports = n, n, n&0xffff|n<<16
 	c.C.Word, c.C.Generation, c.C.LastUse = stateEstablished, 1, now
 	atomic.StoreUint64(&c.C.Tag, (tag+1<<16)&(0xffff<<16)|6<<8|2)
 }

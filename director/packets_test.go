@@ -3,9 +3,15 @@
 package director
 
 import (
+	"cmp"
 	"encoding/binary"
+	"fmt"
+	"iter"
+	"maps"
 	"math/bits"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync/atomic"
 
 	"xdplvs/bpf"
@@ -157,7 +163,62 @@ func (w *world) store(key ServiceKey, client netip.AddrPort, id uint32) {
 	c.Real, c.Generation, c.Packets = id, w.tables.Reals[id].Generation, 1
 	c.LastUse = w.clock.now.Load()
 	c.Tag = c.Tag&^0xff00 | uint64(key.Protocol)<<8 | 2
-	atomic.AddUint64(&w.tables.Counts[id].Conns, one)
+	w.enter(id, one)
+}
+
+// enter is count_enter.
+func (w *world) enter(id uint32, one uint64) {
+	r := &w.tables.Reals[id]
+	n := atomic.AddUint64(&w.tables.Counts[id].Conns, one)
+	if upper := atomic.LoadUint32(&r.Upper); upper > 0 && uint32(n)+uint32(n>>32) == upper {
+		atomic.OrUint32(&r.Flags, bpf.RealOverloaded)
+	}
+}
+
+// verdict is what the next packet of a connection gets, one that may begin a new one.
+func (w *world) verdict(c *bpf.Conn) string {
+	row := &w.tables.Reals[c.Real]
+	switch {
+	case row.Generation == c.Generation && row.Flags&bpf.RealNextHop == 0:
+		return "no next hop"
+	case row.Generation == c.Generation:
+		return "goes on"
+	case row.Stale == bpf.StaleReschedule:
+		return "rescheduled"
+	case row.Stale == bpf.StaleReset && bpf.ConnProtocol(c) == uint8(TCP):
+		return "reset"
+	default:
+		return "dropped"
+	}
+}
+
+// everyConn gives the connections in the tables.
+func (w *world) everyConn() iter.Seq[*bpf.Conn] {
+	return func(yield func(*bpf.Conn) bool) {
+		for i := range w.tables.Conns4 {
+			if c := &w.tables.Conns4[i].C; c.Tag&3 == 2 && !yield(c) {
+				return
+			}
+		}
+		for i := range w.tables.Conns6 {
+			if c := &w.tables.Conns6[i].C; c.Tag&3 == 2 && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// verdicts are those of all connections, by the last byte of their real server's address.
+func (w *world) verdicts() string {
+	n := map[string]int{}
+	for c := range w.everyConn() {
+		n[fmt.Sprintf("%d %s", w.tables.Reals[c.Real].Addr[15], w.verdict(c))]++
+	}
+	var lines []string
+	for _, what := range slices.Sorted(maps.Keys(n)) {
+		lines = append(lines, fmt.Sprintf("%s: %d\n", what, n[what]))
+	}
+	return cmp.Or(strings.Join(lines, ""), "none\n")
 }
 
 // freeSlot is a slot that is its own home, with the addresses written.

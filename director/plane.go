@@ -44,6 +44,9 @@ type Plane interface {
 	Overflow(yield func(*bpf.ConnKey, *bpf.Conn) bool) error
 	// SweepOverflow frees the expired ones among them.
 	SweepOverflow() error
+	// FreeOverflow frees one of them; that it is gone already is no error. It is
+	// called from any goroutine, too.
+	FreeOverflow(*bpf.ConnKey) error
 }
 
 // Clock is the time in the unit that connections are stamped with.

@@ -99,7 +99,7 @@ func (d *Director) publish(s *service) error {
 	if err := d.publishPlan(s); err != nil {
 		return err
 	}
-	d.publishFlow(s, s.planned)
+	d.publishFlow(s, s.reachable())
 	return nil
 }
 
@@ -138,8 +138,11 @@ func (s *service) nextLength() int {
 	return min(length, max(awareLimit, first))
 }
 
-// aware reports whether the plan depends on the connections.
-func (s *service) aware() bool { return scheduler.CountAware(s.want.Scheduler) }
+// aware reports whether the plan depends on the connections. That of fo does by
+// thresholds: it says how many go to the best before the next one's turn.
+func (s *service) aware() bool {
+	return scheduler.CountAware(s.want.Scheduler) || s.want.Scheduler == "fo" && s.limited
+}
 
 func (d *Director) writePlan(s *service, which uint32, plan scheduler.Plan) {
 	slots := plan.Slots

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"xdplvs/bpf"
 )
@@ -25,7 +26,7 @@ var mixed = []string{"rr", "wrr", "rr", "wrr", "wrr", "lc", "wlc", "sed", "nq", 
 // randomDesired is a state out of few services and real servers, so that two
 // have a lot in common.
 func randomDesired(random *rand.Rand) Desired {
-	want := Desired{Timeouts: Timeouts{UDP: randomOf(random, DefaultTimeouts.UDP, 3*jiffy)}}
+	want := Desired{Timeouts: randomTimeouts(random)}
 	for _, name := range []string{"eth0", "eth1", "eth2"} {
 		if random.IntN(2) == 0 {
 			want.Interfaces = append(want.Interfaces, Interface{name, randomOf(random, AttachAuto, AttachNative, AttachGeneric)})
@@ -42,6 +43,12 @@ func randomDesired(random *rand.Rand) Desired {
 	return want
 }
 
+// randomTimeouts has one that is not IPVS's, and none that ends a connection before expire does.
+func randomTimeouts(random *rand.Rand) (t Timeouts) {
+	must(t.Set(randomOf(random, TimeoutNames()...), time.Duration(1+random.IntN(900))*time.Second))
+	return t
+}
+
 func randomOf[T any](random *rand.Rand, of ...T) T { return of[random.IntN(len(of))] }
 
 func randomService(random *rand.Rand, i int) Service {
@@ -52,6 +59,8 @@ func randomService(random *rand.Rand, i int) Service {
 	if i%3 == 2 {
 		s.Key.Addr = addr(fmt.Sprint("2001:db8::", i+1))
 	}
+	s.Conns = ConnPolicy{OnRemove: randomOf(random, FateKeep, FateReschedule, FateReset, FateDrop), OnDown: randomOf(random, FateKeep, FateReschedule, FateReset),
+		Reuse: randomOf(random, ReuseClosing, ReuseClosed, ReuseNever), ExpireNodest: random.IntN(2) == 0, Sloppy: s.Key.Protocol == TCP && random.IntN(2) == 0}
 	s.Answer = randomOf(random, AnswerUnreachable, AnswerDrop, AnswerPass)
 	for n := range 8 {
 		if random.IntN(2) == 0 {
@@ -59,6 +68,11 @@ func randomService(random *rand.Rand, i int) Service {
 				Name: randomOf(random, "", "a", "b"), Key: RealKey{randomAddr(s.Key.Addr.Is4(), n), s.Key.Port},
 				Method: DirectRouting, Weight: uint32(random.IntN(4) * (1 + random.IntN(10)*random.IntN(2))),
 			})
+			if random.IntN(3) == 0 {
+				r := &s.Reals[len(s.Reals)-1]
+				r.Upper = uint32(1 + random.IntN(9))
+				r.Lower = uint32(random.IntN(int(r.Upper) + 1))
+			}
 		}
 	}
 	random.Shuffle(len(s.Reals), func(i, j int) { s.Reals[i], s.Reals[j] = s.Reals[j], s.Reals[i] })
@@ -109,13 +123,13 @@ func (w *world) form() string {
 func (w *world) formOf(s *bpf.Service) string {
 	plan := s.Plan[s.Current&1]
 	lines := []string{fmt.Sprint(" flags ", s.Flags, " answer ", s.Answer, " protocol ", s.Protocol),
-		"plan " + w.formOfPlan(plan),
+		"plan " + w.formOfPlan(s, plan),
 		"flow " + w.formOfSlots(w.tables.Plans[s.Flow.Base:][:s.Flow.Length])}
 	var reals []string
 	for id := range w.tables.Reals {
 		if row := &w.tables.Reals[id]; row.Addr != [16]byte{} && row.Service == s.Id {
 			hop := w.d.realAt(uint32(id)).writtenHop()
-			reals = append(reals, fmt.Sprint("real ", row.Addr, row.Port, " weight ", row.Weight, " flags ", row.Flags, " method ", row.Method,
+			reals = append(reals, fmt.Sprint("real ", row.Addr, row.Port, " weight ", row.Weight, " flags ", row.Flags, " method ", row.Method, " thresholds ", row.Upper, row.Lower,
 				" hop ", hop, w.plane.ports[row.TxPort]*int32(row.Flags&bpf.RealNextHop)))
 		}
 	}
@@ -123,14 +137,36 @@ func (w *world) formOf(s *bpf.Service) string {
 	return strings.Join(append(lines, reals...), "\n  ")
 }
 
-// formOfPlan is a hash plan as it is, and a sequence without its beginning. What
-// follows the connections differs with every history.
-func (w *world) formOfPlan(p bpf.Plan) string {
+// formOfPlan is a hash plan as it is, and a sequence without its beginning. A plan
+// that follows the connections begins with those that there are, and grows with
+// its history: it is its first choices.
+func (w *world) formOfPlan(s *bpf.Service, p bpf.Plan) string {
 	slots := w.tables.Plans[p.Base:][:p.Length]
-	if p.Kind != bpf.PlanSequence {
+	switch {
+	case p.Kind != bpf.PlanSequence:
 		return fmt.Sprint(p.Kind, " ", w.formOfSlots(slots))
+	case w.serviceAt(s.Id).aware() && len(slots) > 0:
+		var first []uint32
+		for i := range awareFirst {
+			for i >= len(slots) {
+				i -= len(slots) - int(p.Loop)
+			}
+			first = append(first, slots[i])
+		}
+		return w.formOfSlots(first)
+	default:
+		return w.formOfLoop(slots[p.Loop:])
 	}
-	return w.formOfLoop(slots[p.Loop:])
+}
+
+func (w *world) serviceAt(id uint32) *service {
+	for _, s := range w.d.services {
+		if s.id == id {
+			return s
+		}
+	}
+	w.t.Fatalf("no service has row %d", id)
+	return nil
 }
 
 func (w *world) formOfSlots(ids []uint32) string {
@@ -172,7 +208,7 @@ func history(t *testing.T, random *rand.Rand, steps int) {
 	var last Desired
 	begun := false // the process has accepted a state
 	for range steps {
-		switch random.IntN(8) {
+		switch random.IntN(9) {
 		case 0, 1, 2:
 			want := randomDesired(random)
 			if err := w.d.apply(want); err != nil {
@@ -191,6 +227,8 @@ func history(t *testing.T, random *rand.Rand, steps int) {
 			w.expire()
 		case 6:
 			w.d.reap()
+		case 8:
+			w.sweepOnce(newSweeper(w.d))
 		case 7:
 			if random.IntN(4) == 0 {
 				w.restart()

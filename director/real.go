@@ -28,6 +28,7 @@ type real struct {
 	lastWeight uint32
 	former     string // name of the service that it was removed from
 	idle       bool   // removed, and had no connections when reap saw it last
+	onDown     Fate   // of its connections when its next hop is lost
 }
 
 // everyReal gives all that have rows, with their services' names: those in use,
@@ -72,7 +73,7 @@ func (d *Director) newReal(service uint32, want RealServer) *real {
 	id, _ := d.realIDs.take() // compare has seen that there are enough
 	r := d.realAt(id)
 	*r.row = bpf.Real{
-		Generation: r.row.Generation + 1,
+		Generation: nextGeneration(r.row.Generation),
 		Service:    service,
 		Addr:       addr16(want.Key.Addr),
 		Port:       bits.ReverseBytes16(want.Key.Port),
@@ -82,6 +83,7 @@ func (d *Director) newReal(service uint32, want RealServer) *real {
 	r.counts.Templates, r.counts.Refused = 0, 0
 	r.setWant(want)
 	d.watch(want.Key.Addr, 1)
+	d.keys.MarkReal(r.row)
 	return r
 }
 
@@ -91,8 +93,41 @@ func (r *real) setWant(want RealServer) {
 		r.lastWeight = want.Weight
 	}
 	r.row.Weight = uint16(want.Weight)
+	r.setThresholds(want.Upper, want.Lower)
 	r.setFlag(bpf.RealUsable, want.Weight > 0)
 }
+
+// setThresholds writes the thresholds and judges by them at once, as IPVS does:
+// between the two, what is said already holds. Packets judge too, each when the
+// count is exactly at a threshold; so the count is looked at again afterwards.
+func (r *real) setThresholds(upper, lower uint32) {
+	if lower == 0 {
+		lower = upper - upper/4
+	}
+	atomic.StoreUint32(&r.row.Lower, lower)
+	atomic.StoreUint32(&r.row.Upper, upper)
+	if upper == 0 {
+		r.setFlag(bpf.RealOverloaded, false)
+		return
+	}
+	if r.total() >= uint64(upper) {
+		r.setFlag(bpf.RealOverloaded, true)
+	}
+	if r.total() < uint64(lower) {
+		r.setFlag(bpf.RealOverloaded, false)
+		if r.total() >= uint64(upper) {
+			r.setFlag(bpf.RealOverloaded, true)
+		}
+	}
+}
+
+// total is how many connections count for the thresholds.
+func (r *real) total() uint64 {
+	active, inactive := r.conns()
+	return uint64(active) + uint64(inactive)
+}
+
+func (r *real) overloaded() bool { return atomic.LoadUint32(&r.row.Flags)&bpf.RealOverloaded != 0 }
 
 // setFlag changes one flag; packets change others at the same time.
 func (r *real) setFlag(flag uint32, on bool) {
@@ -177,7 +212,8 @@ func (r *real) forScheduler() scheduler.Server {
 		LastWeight: r.lastWeight,
 		Active:     active,
 		Inactive:   inactive,
-		Overloaded: !r.hop.Resolved || atomic.LoadUint32(&r.row.Flags)&bpf.RealOverloaded != 0,
+		Upper:      r.want.Upper,
+		Overloaded: !r.hop.Resolved || r.overloaded(),
 	}
 }
 
@@ -188,6 +224,9 @@ func (r *real) state() RealState {
 		Key:         r.want.Key,
 		Method:      r.want.Method,
 		Weight:      r.want.Weight,
+		Upper:       r.want.Upper,
+		Lower:       r.want.Lower,
+		Overloaded:  r.overloaded(),
 		Active:      active,
 		Inactive:    inactive,
 		Reachable:   r.hop.Resolved,

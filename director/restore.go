@@ -50,10 +50,12 @@ func (d *Director) restoreReal(id uint32) {
 	reals := d.heritage.reals[r.row.Service]
 	if reals == nil {
 		atomic.StoreUint32(&r.row.Flags, 0)
+		d.keys.UnmarkReal(r.row)
 		r.row.Addr = [16]byte{}
 		return
 	}
 	d.realIDs.claim(id)
+	d.strand(r) // a former process may have left some
 	r.want = RealServer{Key: r.key(), Method: Method(r.row.Method), Weight: uint32(r.row.Weight)}
 	r.hop = r.writtenHop()
 	if r.hop.Resolved {
@@ -112,11 +114,13 @@ func (d *Director) adoptReal(service uint32, want RealServer) *real {
 	delete(d.heritage.reals[service], want.Key)
 	r.rate.last = r.counters()
 	d.unretire(r)
+	r.comeHome()
 	r.setWant(want)
 	return r
 }
 
 // dropServices lets the services of the former process end that are not wanted.
+// What their policy was nobody knows any more, so it is that of their protocol.
 func (d *Director) dropServices(c *change) {
 	added := make(map[ServiceKey]bool, len(c.added))
 	for _, w := range c.added {
@@ -126,7 +130,7 @@ func (d *Director) dropServices(c *change) {
 		if added[key] {
 			continue
 		}
-		s := &service{id: id, row: &d.tables.Services[id], want: Service{Key: key}}
+		s := &service{id: id, row: &d.tables.Services[id], want: Service{Key: key, Conns: DefaultConnPolicy(key.Protocol)}}
 		s.takeRegions()
 		atomic.OrUint32(&s.row.Flags, bpf.ServiceRemoved)
 		for _, r := range d.heritage.reals[id] {
@@ -140,9 +144,8 @@ func (d *Director) dropServices(c *change) {
 
 // dropReals lets the real servers leave that nobody claimed.
 func (d *Director) dropReals() {
-	for id, reals := range d.heritage.reals {
-		s := &service{id: id, row: &d.tables.Services[id]}
-		for _, r := range reals {
+	for _, s := range d.services {
+		for _, r := range d.heritage.reals[s.id] {
 			d.retire(s, r)
 		}
 	}

@@ -171,7 +171,8 @@ func BenchmarkConnections(b *testing.B) {
 		c := &w.tables.Conns4[i]
 		c.C.Tag, c.C.Word, c.C.Generation, c.C.LastUse = 6<<8|2, stateEstablished, 1, w.clock.now.Load()
 	}
-	l := w.d.lister(func(*Conn) error { return nil }, w.clock.now.Load())
+	l := w.d.lister(w.clock.now.Load())
+	l.yield = func(*Conn) error { return nil }
 	for b.Loop() {
 		for i := range w.tables.Conns4 {
 			if err := l.slot4(i); err != nil {

@@ -156,6 +156,14 @@ func (s *script) run(command string, input []string) string {
 		return s.connectMany(args[1], number(s, args[2]))
 	case "expire":
 		s.expire()
+	case "sweep":
+		s.sweepTwice()
+	case "verdicts":
+		return s.verdicts()
+	case "follow":
+		s.follow()
+	case "wait":
+		s.clock.advance(seconds(args[1]))
 	case "tick":
 		s.tick()
 	case "restart":
@@ -360,7 +368,13 @@ func (s *script) dumpReal(out *strings.Builder, r *real) {
 	row := r.row
 	fmt.Fprintf(out, "real %d: %s", r.id, r.key())
 	fmt.Fprintf(out, " service %d", row.Service)
-	fmt.Fprintf(out, " generation %d %s weight %d", row.Generation, Method(row.Method), row.Weight)
+	fmt.Fprintf(out, " generation %d %s weight %d", row.Generation&^away, Method(row.Method), row.Weight)
+	if row.Generation&away != 0 {
+		fmt.Fprint(out, " away")
+	}
+	if row.Upper > 0 {
+		fmt.Fprintf(out, " thresholds %d %d", row.Upper, row.Lower)
+	}
 	for _, f := range []struct {
 		flag uint32
 		name string
@@ -390,6 +404,9 @@ func (s *script) list() string {
 		fmt.Fprintf(&out, "%s %s conns %d no_real %d\n", v.Key, v.Scheduler, v.Counters.Conns, v.NoReal)
 		for _, r := range v.Reals {
 			fmt.Fprintf(&out, "  -> %s %s %d %d %d", r.Key, r.Method.IPVSName(), r.Weight, r.Active, r.Inactive)
+			if r.Overloaded {
+				fmt.Fprint(&out, " overloaded")
+			}
 			if !r.Reachable {
 				fmt.Fprintf(&out, " unreachable: %s", r.Unreachable)
 			}
@@ -404,8 +421,8 @@ func (s *script) list() string {
 //
 //	interface NAME [MODE]
 //	timeouts TCP TCPFIN UDP
-//	service NAME PROTOCOL ADDRESS:PORT SCHEDULER [ops] [ANSWER]
-//	real ADDRESS [WEIGHT] [KEY VALUE ...]     keys: port, method, name
+//	service NAME PROTOCOL ADDRESS:PORT SCHEDULER [ops] [on_remove=FATE] [on_down=FATE] [ANSWER]
+//	real ADDRESS [WEIGHT] [KEY VALUE ...]     keys: port, method, name, upper, lower
 func parseDesired(lines []string) (want Desired, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -422,7 +439,7 @@ func parseDesired(lines []string) (want Desired, err error) {
 			}
 			want.Interfaces = append(want.Interfaces, i)
 		case "timeouts":
-			want.Timeouts = Timeouts{seconds(w[1]), seconds(w[2]), seconds(w[3])}
+			want.Timeouts = timeouts("tcp", seconds(w[1]), "tcpfin", seconds(w[2]), "udp", seconds(w[3]))
 		case "service":
 			want.Services = append(want.Services, parseService(w[1:]))
 		case "real":
@@ -433,6 +450,14 @@ func parseDesired(lines []string) (want Desired, err error) {
 		}
 	}
 	return want, nil
+}
+
+// timeouts are those of names and durations in turn.
+func timeouts(pairs ...any) (t Timeouts) {
+	for i := 0; i < len(pairs); i += 2 {
+		must(t.Set(pairs[i].(string), pairs[i+1].(time.Duration)))
+	}
+	return t
 }
 
 func must(err error) {
@@ -452,9 +477,14 @@ func parseService(w []string) Service {
 	s := Service{Name: w[0], Key: ServiceKey{Addr: at.Addr(), Port: at.Port()}, Scheduler: w[3]}
 	must(s.Key.Protocol.UnmarshalText([]byte(w[1])))
 	for _, option := range w[4:] {
-		if option == "ops" {
+		switch key, value, _ := strings.Cut(option, "="); key {
+		case "ops":
 			s.OnePacket = true
-		} else {
+		case "on_remove":
+			must(s.Conns.OnRemove.UnmarshalText([]byte(value)))
+		case "on_down":
+			must(s.Conns.OnDown.UnmarshalText([]byte(value)))
+		default:
 			must(s.Answer.UnmarshalText([]byte(option)))
 		}
 	}
@@ -479,6 +509,14 @@ func parseReal(s *Service, w []string) RealServer {
 			must(r.Method.UnmarshalText([]byte(w[1])))
 		case "name":
 			r.Name = w[1]
+		case "upper", "lower":
+			n, err := strconv.ParseUint(w[1], 10, 32)
+			must(err)
+			if w[0] == "upper" {
+				r.Upper = uint32(n)
+			} else {
+				r.Lower = uint32(n)
+			}
 		default:
 			panic("unknown key " + w[0])
 		}

@@ -24,6 +24,7 @@ type service struct {
 	settled bool   // and it is the plan in force
 	noReal  uint64 // packets without a real server when the plan was made
 	cut     bool   // the plan ends before the choices repeat, and will be renewed
+	limited bool   // the plan must follow thresholds
 	needs   needs
 	regions [2]region // of the two plans
 	flow    region
@@ -53,9 +54,17 @@ func (s *service) setWant(want *Service) {
 	s.want = *want
 	s.want.Reals = slices.Clone(want.Reals) // the caller's may change
 	s.needs = needsOf(want)
+	_, hashes := planKinds[want.Scheduler] // those look at thresholds when a packet chooses
+	s.limited = !hashes && slices.ContainsFunc(s.want.Reals, func(r RealServer) bool { return r.Upper > 0 })
 	s.row.Answer = uint8(want.Answer)
 	s.row.Protocol = uint8(want.Key.Protocol)
-	flags := bpf.ServiceReuse | bpf.ServiceReuseFin
+	flags := want.Conns.Reuse.flags()
+	if want.Conns.ExpireNodest {
+		flags |= bpf.ServiceExpireNodest
+	}
+	if want.Conns.Sloppy {
+		flags |= bpf.ServiceSloppy
+	}
 	if want.OnePacket {
 		flags |= bpf.ServiceOnePacket
 	}
@@ -84,10 +93,27 @@ func (s *service) counting() scheduler.Counting {
 	}
 }
 
+// servers are the real servers as the scheduler sees them. What takes turns goes
+// on in turn when a packet finds one at its threshold: there, a threshold ahead
+// would only make an endless plan a short one.
 func (s *service) servers() []scheduler.Server {
+	_, turns := s.sched.(scheduler.Cyclic)
 	list := make([]scheduler.Server, len(s.reals))
 	for i, r := range s.reals {
 		list[i] = r.forScheduler()
+		if turns {
+			list[i].Upper = 0
+		}
+	}
+	return list
+}
+
+// reachable is servers, but for thresholds: those are looked at when a packet
+// chooses, and a hash plan should not move by them.
+func (s *service) reachable() []scheduler.Server {
+	list := s.servers()
+	for i, r := range s.reals {
+		list[i].Overloaded = !r.hop.Resolved
 	}
 	return list
 }
@@ -156,7 +182,7 @@ func newScheduler(want Service) (scheduler.Scheduler, error) {
 // equal reports whether nothing would change.
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Key == o.Key && s.Scheduler == o.Scheduler && s.Flags == o.Flags &&
-		s.OnePacket == o.OnePacket && s.Answer == o.Answer && slices.Equal(s.Reals, o.Reals)
+		s.OnePacket == o.OnePacket && s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Reals, o.Reals)
 }
 
 // SchedulerFlagNames are the flags that schedulers have, as ipvsadm names them.

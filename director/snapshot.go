@@ -31,6 +31,9 @@ type RealState struct {
 	Key         RealKey  `json:"real"`
 	Method      Method   `json:"method"`
 	Weight      uint32   `json:"weight"`
+	Upper       uint32   `json:"upper,omitempty"`      // threshold, as it was configured
+	Lower       uint32   `json:"lower,omitempty"`      // 0: three quarters of the upper one
+	Overloaded  bool     `json:"overloaded,omitempty"` // reached the upper one, and is not below the lower one yet
 	Active      uint32   `json:"active"`
 	Inactive    uint32   `json:"inactive"`
 	Reachable   bool     `json:"reachable"`             // its next hop is known
@@ -81,6 +84,5 @@ type Conn struct {
 	Real     netip.AddrPort `json:"real"`
 	State    string         `json:"state"`   // IPVS's names
 	Expires  time.Duration  `json:"expires"` // nanoseconds until it ends if nothing more comes
-	Packets  uint32         `json:"packets"` // client to server
 	Service  string         `json:"service,omitempty"`
 }

@@ -11,10 +11,20 @@ import (
 // A sweep passes over the tables in slices, so that it never holds up the
 // owner: an expired connection is gone, and no longer counted, at most
 // sweepPeriod later. (A packet that meets an expired one does not wait for it.)
+// Of large tables a pass takes longer, since a tick looks at no more than
+// sweepPlaces: that many cost some 200 microseconds.
 const (
 	sweepPeriod = 2 * time.Second
 	sweepTick   = 20 * time.Millisecond
+	sweepPlaces = 24_000
 )
+
+// sweepShares are how many places of the two tables a tick looks at, so that a
+// pass ends with both at once.
+func sweepShares(places4, places6 int) (share4, share6 int) {
+	ticks := max(int(sweepPeriod/sweepTick), (places4+places6+sweepPlaces-1)/sweepPlaces)
+	return (places4 + ticks - 1) / ticks, (places6 + ticks - 1) / ticks
+}
 
 type sweeper struct {
 	d       *Director
@@ -23,26 +33,28 @@ type sweeper struct {
 	recount *bpf.Recount
 	passed4 bool
 	passed6 bool
+	stale   staleSweep
 }
 
 func newSweeper(d *Director) *sweeper {
-	s := &sweeper{d: d, table4: bpf.NewSweep4(d.tables), table6: bpf.NewSweep6(d.tables)}
+	s := &sweeper{d: d, table4: bpf.NewSweep4(d.tables), table6: bpf.NewSweep6(d.tables), stale: staleSweep{d: d}}
 	s.recount = bpf.NewRecount(d.tables, s.table4, s.table6)
 	return s
 }
 
 // slice does one tick's share.
 func (s *sweeper) slice() error {
-	const shares = int(sweepPeriod / sweepTick)
 	now, err := s.d.clock.Now()
 	if err != nil {
 		return err
 	}
+	share4, share6 := sweepShares(len(s.d.tables.Conns4), len(s.d.tables.Conns6))
+	s.stale.slice(share4, share6)
 	if !s.passed4 {
-		_, s.passed4 = s.table4.Next(now, (len(s.d.tables.Conns4)+shares-1)/shares)
+		_, s.passed4 = s.table4.Next(now, share4)
 	}
 	if !s.passed6 {
-		_, s.passed6 = s.table6.Next(now, (len(s.d.tables.Conns6)+shares-1)/shares)
+		_, s.passed6 = s.table6.Next(now, share6)
 	}
 	if !s.passed4 || !s.passed6 {
 		return nil
@@ -53,11 +65,16 @@ func (s *sweeper) slice() error {
 
 // passed ends a pass over both tables.
 func (s *sweeper) passed() error {
+	err := s.stale.end()
+	s.stale.begin()
+	if err != nil {
+		return err
+	}
 	if err := s.d.plane.SweepOverflow(); err != nil {
 		return err
 	}
 	outside := map[uint32]uint64{}
-	err := s.d.plane.Overflow(func(_ *bpf.ConnKey, c *bpf.Conn) bool {
+	err = s.d.plane.Overflow(func(_ *bpf.ConnKey, c *bpf.Conn) bool {
 		outside[c.Real] += bpf.CountOf(c)
 		return true
 	})

@@ -21,15 +21,24 @@ func (w *world) sweepOnce(s *sweeper) {
 	}
 }
 
+// sweepTwice lets stranded connections go: a pass begins, and ends.
+func (w *world) sweepTwice() {
+	w.t.Helper()
+	s := newSweeper(w.d)
+	w.sweepOnce(s)
+	w.sweepOnce(s)
+}
+
 // TestSweepExpires: in every state a connection lives for its timeout, and no
 // longer than a sweep after it. Its real server's counts go with it.
 func TestSweepExpires(t *testing.T) {
-	timeouts := Timeouts{TCPEstablished: 600 * time.Second, TCPFinWait: 70 * time.Second, UDP: 40 * time.Second}
-	for state, timeout := range timeouts.withDefaults().byState() {
-		t.Run(stateNames[state], func(t *testing.T) {
+	set := timeouts("tcp", 600*time.Second, "tcpfin", 70*time.Second, "udp", 40*time.Second, "tcp_close", 3*time.Second)
+	for _, s := range states {
+		t.Run(s.setting, func(t *testing.T) {
+			state, timeout := s.number, set.withDefaults()[s.number]
 			w := newWorld(t, small)
 			want := one("rr", real4(1, 1))
-			want.Timeouts = timeouts
+			want.Timeouts = set
 			w.mustWant(want)
 			w.resolve(real4(1, 1).Key.Addr)
 			id := w.connect(key4(1), client(1))
@@ -51,7 +60,9 @@ func TestSweepExpires(t *testing.T) {
 }
 
 // isActive are the states that IPVS counts as active.
-func isActive(state uint8) bool { return state == 1 || state == 2 || state == 3 || state == 10 }
+func isActive(state uint8) bool {
+	return state == 1 || state == 2 || state == 3 || state == 10 || state == 40
+}
 
 // TestSweepSlices: each tick looks at a hundredth; an odd size is no reason to
 // leave out the end.
@@ -113,17 +124,19 @@ func TestSweepErrors(t *testing.T) {
 // TestTimeouts: as they are set, in jiffies; 0 is IPVS's.
 func TestTimeouts(t *testing.T) {
 	w := newWorld(t, small)
-	want := Desired{Timeouts: Timeouts{TCPEstablished: time.Hour, UDP: 3 * time.Millisecond}}
+	want := Desired{Timeouts: timeouts("tcp", time.Hour, "udp", 3*time.Millisecond, "sctp_init1", 5*time.Second)}
 	w.mustWant(want)
 	got := w.tables.Settings.Timeout
 	expect(t, "established", got[1], 3600*250)
 	expect(t, "FIN_WAIT", got[4], 120*250)
 	expect(t, "UDP, rounded up", got[bpf.StateUDP], 1)
 	expect(t, "SYN_RECV", got[3], 60*250)
-	for _, bad := range []Timeouts{{TCPEstablished: -1}, {TCPFinWait: MaxTimeout + 1}, {UDP: -time.Hour}} {
+	expect(t, "SCTP's INIT1", got[33], 5*250)
+	expect(t, "SCTP's CLOSED", got[45], 61*250)
+	for _, bad := range []Timeouts{timeouts("tcp", time.Duration(-1)), timeouts("tcpfin", MaxTimeout+1), timeouts("sctp_closed", -time.Hour)} {
 		expectError(t, w.d.apply(Desired{Timeouts: bad}), nil, "is not between 0 and 596h31m23.647s")
 	}
 	expect(t, "after refusals", w.tables.Settings.Timeout, got)
-	w.mustWant(Desired{Timeouts: Timeouts{TCPEstablished: MaxTimeout}})
+	w.mustWant(Desired{Timeouts: timeouts("tcp", MaxTimeout)})
 	expect(t, "the longest", w.tables.Settings.Timeout[1], uint32(MaxTimeout/(4*time.Millisecond))+1)
 }

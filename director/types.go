@@ -3,13 +3,10 @@
 package director
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"strings"
-	"time"
 
 	"xdplvs/scheduler"
 )
@@ -183,6 +180,7 @@ type Service struct {
 	Flags     scheduler.Flags // of the scheduler: sh-port, mh-fallback, ...
 	OnePacket bool            // every datagram is scheduled anew (UDP)
 	Answer    Answer
+	Conns     ConnPolicy
 	Reals     []RealServer // in the order in which they were added; IPVS lists the last first
 }
 
@@ -192,10 +190,15 @@ type RealServer struct {
 	Key    RealKey
 	Method Method
 	Weight uint32 // 0: quiesced, known connections go on; at most MaxWeight
+	Upper  uint32 // threshold: connections from which on it gets no new ones; 0: none; at most MaxThreshold
+	Lower  uint32 // below so many it gets new ones again; 0: three quarters of Upper, as in IPVS
 }
 
 // MaxWeight is the largest weight that can be configured, as in IPVS's tools.
 const MaxWeight = 65535
+
+// MaxThreshold is the highest threshold, as in IPVS.
+const MaxThreshold = 1<<31 - 1
 
 // Interface is a network interface that the data plane is attached to.
 type Interface struct {
@@ -228,46 +231,6 @@ type Desired struct {
 	Timeouts   Timeouts
 }
 
-// Timeouts are how long a connection in some state lives after its last packet;
-// 0 is IPVS's default.
-type Timeouts struct {
-	TCPEstablished time.Duration `json:"tcp"`
-	TCPFinWait     time.Duration `json:"tcpfin"`
-	UDP            time.Duration `json:"udp"`
-}
-
-// DefaultTimeouts are IPVS's.
-var DefaultTimeouts = Timeouts{
-	TCPEstablished: 900 * time.Second,
-	TCPFinWait:     120 * time.Second,
-	UDP:            300 * time.Second,
-}
-
-// MaxTimeout is the longest timeout: the data plane counts jiffies, at most 1000
-// a second, in 31 bits.
-const MaxTimeout = math.MaxInt32 * time.Millisecond
-
-func (t Timeouts) withDefaults() Timeouts {
-	return Timeouts{
-		TCPEstablished: cmp.Or(t.TCPEstablished, DefaultTimeouts.TCPEstablished),
-		TCPFinWait:     cmp.Or(t.TCPFinWait, DefaultTimeouts.TCPFinWait),
-		UDP:            cmp.Or(t.UDP, DefaultTimeouts.UDP),
-	}
-}
-
-func (t Timeouts) validate() error {
-	var errs []error
-	for _, x := range []struct {
-		name  string
-		value time.Duration
-	}{{"tcp", t.TCPEstablished}, {"tcpfin", t.TCPFinWait}, {"udp", t.UDP}} {
-		if x.value < 0 || x.value > MaxTimeout {
-			errs = append(errs, fmt.Errorf("timeout %s: %v is not between 0 and %v", x.name, x.value, MaxTimeout))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // Validate tells what cannot be, for callers that do not come from a
 // configuration file. It returns all errors joined.
 func (s *Service) Validate() error {
@@ -286,6 +249,12 @@ func (s *Service) Validate() error {
 	}
 	if s.OnePacket && s.Key.Protocol != UDP {
 		fail("one-packet scheduling is for udp only")
+	}
+	if s.Conns.OnDown == FateDrop {
+		fail("on_down: connections are dropped of removed real servers only")
+	}
+	if s.Conns.Sloppy && s.Key.Protocol == UDP {
+		fail("sloppy is for tcp and sctp only")
 	}
 	seen := make(map[RealKey]bool, len(s.Reals))
 	for _, r := range s.Reals {
@@ -326,6 +295,12 @@ func (r *RealServer) validate(s *Service) (errs []error) {
 	}
 	if r.Weight > MaxWeight {
 		errs = append(errs, fmt.Errorf("weight %d is above %d", r.Weight, MaxWeight))
+	}
+	if r.Upper > MaxThreshold {
+		errs = append(errs, fmt.Errorf("upper threshold %d is above %d", r.Upper, MaxThreshold))
+	}
+	if r.Lower > r.Upper {
+		errs = append(errs, fmt.Errorf("lower threshold %d is above the upper one, %d", r.Lower, r.Upper))
 	}
 	if r.Method == DirectRouting && r.Key.Port != s.Key.Port {
 		errs = append(errs, fmt.Errorf("direct routing cannot change the port (%d to %d)", s.Key.Port, r.Key.Port))

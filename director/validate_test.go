@@ -28,6 +28,11 @@ func TestValidate(t *testing.T) {
 		"multicast":             {func(s *Service) { s.Key.Addr = addr("ff02::1") }, "multicast address"},
 		"port 0":                {func(s *Service) { s.Key.Port = 0 }, "port 0"},
 		"one packet, not UDP":   {func(s *Service) { s.Key.Protocol, s.OnePacket = TCP, true }, "one-packet scheduling is for udp only"},
+		"dropped when down":     {func(s *Service) { s.Conns.OnDown = FateDrop }, "on_down: connections are dropped of removed real servers only"},
+		"sloppy, UDP":           {func(s *Service) { s.Conns.Sloppy = true }, "sloppy is for tcp and sctp only"},
+		"lower threshold":       {func(s *Service) { s.Reals[0].Upper, s.Reals[0].Lower = 3, 4 }, "lower threshold 4 is above the upper one, 3"},
+		"no upper threshold":    {func(s *Service) { s.Reals[0].Lower = 1 }, "lower threshold 1 is above the upper one, 0"},
+		"upper threshold":       {func(s *Service) { s.Reals[0].Upper = MaxThreshold + 1 }, "upper threshold 2147483648 is above 2147483647"},
 		"real server twice":     {func(s *Service) { s.Reals = append(s.Reals, s.Reals[0]) }, "real server 10.0.0.1:80 twice"},
 		"real server's address": {func(s *Service) { s.Reals[0].Key.Addr = netip.Addr{} }, "no valid address"},
 		"real server mapped":    {func(s *Service) { s.Reals[0].Key.Addr = addr("::ffff:10.0.0.1") }, "IPv4-mapped address"},
@@ -53,6 +58,7 @@ func TestNames(t *testing.T) {
 	roundTrip(t, "protocol", TCP, UDP, SCTP)
 	roundTrip(t, "method", NAT, Local, Tunnel, DirectRouting, FullNAT)
 	roundTrip(t, "answer", AnswerUnreachable, AnswerReset, AnswerDrop, AnswerPass)
+	roundTrip(t, "fate", FateKeep, FateReschedule, FateReset, FateDrop)
 	roundTrip(t, "attach mode", AttachAuto, AttachNative, AttachGeneric)
 	var m Method
 	expectError(t, m.UnmarshalText([]byte("route")), nil, `unknown forwarding method "route" (known: dr, nat, tun, local, fullnat)`)

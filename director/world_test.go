@@ -271,6 +271,11 @@ func (p *worldPlane) SweepOverflow() error {
 	return p.fails("sweep")
 }
 
+func (p *worldPlane) FreeOverflow(key *bpf.ConnKey) error {
+	p.overflow = slices.DeleteFunc(p.overflow, func(o overflowed) bool { return o.key == *key })
+	return p.fails("free overflow")
+}
+
 // attached is what packets meet, as text.
 func (p *worldPlane) attached() string {
 	p.mu.Lock()

@@ -61,34 +61,64 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Snapshot is the daemon's newest state.
 func (c *Client) Snapshot(ctx context.Context) (*director.Snapshot, error) {
 	s := &director.Snapshot{}
-	return s, c.call(ctx, http.MethodGet, pathSnapshot, nil, s)
+	return s, c.call(ctx, http.MethodGet, pathSnapshot, nil, nil, s)
 }
 
 // Version is the daemon's version.
 func (c *Client) Version(ctx context.Context) (string, error) {
 	var body versionBody
-	err := c.call(ctx, http.MethodGet, pathVersion, nil, &body)
+	err := c.call(ctx, http.MethodGet, pathVersion, nil, nil, &body)
 	return body.Version, err
 }
 
 // Reload makes the daemon read its configuration again. An *Error's text has
 // one line for each mistake.
 func (c *Client) Reload(ctx context.Context) error {
-	return c.call(ctx, http.MethodPost, pathReload, nil, &struct{}{})
+	return c.call(ctx, http.MethodPost, pathReload, nil, nil, &struct{}{})
+}
+
+// Timeouts are those in force.
+func (c *Client) Timeouts(ctx context.Context) (t director.Timeouts, err error) {
+	err = c.call(ctx, http.MethodGet, pathTimeouts, nil, nil, &t)
+	return t, err
+}
+
+// SetTimeouts changes those that are not 0 until the configuration is read again,
+// and returns all that are in force then.
+func (c *Client) SetTimeouts(ctx context.Context, change director.Timeouts) (t director.Timeouts, err error) {
+	err = c.call(ctx, http.MethodPatch, pathTimeouts, nil, change, &t)
+	return t, err
 }
 
 // CountConnections counts those that the filter lets through; the empty one lets all.
 func (c *Client) CountConnections(ctx context.Context, filter string) (uint64, error) {
 	var body countBody
-	err := c.call(ctx, http.MethodGet, pathCount, filterQuery(filter), &body)
+	err := c.call(ctx, http.MethodGet, pathCount, filterQuery(filter), nil, &body)
 	return body.Count, err
+}
+
+// DeleteConnections ends those that the filter lets through, which must not be
+// empty, and returns how many.
+func (c *Client) DeleteConnections(ctx context.Context, filter string) (uint64, error) {
+	return c.deleteConnections(ctx, filterQuery(filter))
+}
+
+// DeleteAllConnections ends every connection, and returns how many those were.
+func (c *Client) DeleteAllConnections(ctx context.Context) (uint64, error) {
+	return c.deleteConnections(ctx, url.Values{"all": {"true"}})
+}
+
+func (c *Client) deleteConnections(ctx context.Context, query url.Values) (uint64, error) {
+	var body deletedBody
+	err := c.call(ctx, http.MethodDelete, pathConnections, query, nil, &body)
+	return body.Deleted, err
 }
 
 // Connections calls yield for each connection that the filter lets through,
 // in the table's order, and stops at its first error. The connection is void
 // when yield returns. An error means that some are missing.
 func (c *Client) Connections(ctx context.Context, filter string, yield func(*director.Conn) error) error {
-	resp, err := c.do(ctx, http.MethodGet, pathConnections, filterQuery(filter))
+	resp, err := c.do(ctx, http.MethodGet, pathConnections, filterQuery(filter), nil)
 	if err != nil {
 		return err
 	}
@@ -127,9 +157,9 @@ func filterQuery(filter string) url.Values {
 	return url.Values{"filter": {filter}}
 }
 
-// call asks and decodes the answer into body.
-func (c *Client) call(ctx context.Context, method, path string, query url.Values, body any) error {
-	resp, err := c.do(ctx, method, path, query)
+// call asks, with what is sent as JSON unless it is nil, and decodes the answer into body.
+func (c *Client) call(ctx context.Context, method, path string, query url.Values, send, body any) error {
+	resp, err := c.do(ctx, method, path, query, send)
 	if err != nil {
 		return err
 	}
@@ -141,9 +171,17 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 }
 
 // do asks. An answer other than 200 is an error.
-func (c *Client) do(ctx context.Context, method, path string, query url.Values) (*http.Response, error) {
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, send any) (*http.Response, error) {
 	where := url.URL{Scheme: "http", Host: "director", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, where.String(), nil)
+	var content io.Reader
+	if send != nil {
+		text, err := json.Marshal(send)
+		if err != nil {
+			return nil, fmt.Errorf("ask %s: %w", path, err)
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, where.String(), content)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", path, err)
 	}

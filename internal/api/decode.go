@@ -93,8 +93,6 @@ func (d *decoder) short(line []byte, c *director.Conn) bool {
 	c.State = value(&s, &d.words, parseWord)
 	s.literal(`,"expires":`)
 	c.Expires = s.duration()
-	s.literal(`,"packets":`)
-	c.Packets = uint32(s.number(math.MaxUint32))
 	c.Service = ""
 	if s.next(`,"service":`) {
 		c.Service = value(&s, &d.words, parseWord)

@@ -3,12 +3,16 @@
 // Package api is the daemon's interface on a unix socket: HTTP/1.1 with JSON,
 // its server and its client.
 //
-//	GET  /v1/snapshot                    director.Snapshot
-//	GET  /v1/connections?filter=TEXT     application/x-ndjson, one director.Conn a line
-//	GET  /v1/connections/count?filter=…  {"count": 12}
-//	GET  /v1/version                     {"version": "v0.1.0"}
-//	POST /v1/reload                      {} when the configuration is in force
+//	GET    /v1/snapshot                    director.Snapshot
+//	GET    /v1/connections?filter=TEXT     application/x-ndjson, one director.Conn a line
+//	DELETE /v1/connections?filter=TEXT     {"deleted": 12}; with all=true in the filter's place: all
+//	GET    /v1/connections/count?filter=…  {"count": 12}
+//	GET    /v1/timeouts                    {"tcp": "15m", "tcpfin": "2m", …}, all that are in force
+//	PATCH  /v1/timeouts                    the same, changed by a body as {"tcp": "10m", "udp": 30}
+//	GET    /v1/version                     {"version": "v0.1.0"}
+//	POST   /v1/reload                      {} when the configuration is in force
 //
+// Timeouts that were changed are in force until the configuration is read again.
 // A filter is written in ss's words, see package connfilter. An error is
 // {"error": "text"} with a status that fits; in a stream that has begun it is
 // the last line. Who may ask is decided by the peer's credentials
@@ -36,6 +40,13 @@ type Backend interface {
 	// Yield blocks as long as a slow reader does, so no lock may be held
 	// around it; it does not keep the connection.
 	Connections(ctx context.Context, yield func(*director.Conn) error) error
+	// DeleteConnections ends the connections that match, and returns how many. It
+	// stops at the first error, and when ctx ends. Match does not keep the connection.
+	DeleteConnections(ctx context.Context, match func(*director.Conn) bool) (uint64, error)
+	// Timeouts are those in force.
+	Timeouts(ctx context.Context) (director.Timeouts, error)
+	// SetTimeouts changes those that are not 0, and returns all in force then.
+	SetTimeouts(ctx context.Context, change director.Timeouts) (director.Timeouts, error)
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
@@ -48,6 +59,7 @@ const (
 	pathSnapshot    = "/v1/snapshot"
 	pathConnections = "/v1/connections"
 	pathCount       = "/v1/connections/count"
+	pathTimeouts    = "/v1/timeouts"
 	pathVersion     = "/v1/version"
 	pathReload      = "/v1/reload"
 )
@@ -59,6 +71,9 @@ type (
 	}
 	countBody struct {
 		Count uint64 `json:"count"`
+	}
+	deletedBody struct {
+		Deleted uint64 `json:"deleted"`
 	}
 	versionBody struct {
 		Version string `json:"version"`

@@ -25,8 +25,6 @@ func AppendConn(dst []byte, c *director.Conn) []byte {
 	dst = appendString(dst, c.State)
 	dst = append(dst, `,"expires":`...)
 	dst = strconv.AppendInt(dst, int64(c.Expires), 10)
-	dst = append(dst, `,"packets":`...)
-	dst = strconv.AppendUint(dst, uint64(c.Packets), 10)
 	if c.Service != "" {
 		dst = append(dst, `,"service":`...)
 		dst = appendString(dst, c.Service)

@@ -3,6 +3,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -25,6 +26,9 @@ type fakeBackend struct {
 	conns    int   // how many connections there are
 	connErr  error // after them
 	reload   func(context.Context) error
+
+	timeouts    director.Timeouts
+	timeoutsErr error
 }
 
 func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
@@ -42,6 +46,27 @@ func (b *fakeBackend) Connections(ctx context.Context, yield func(*director.Conn
 		}
 	}
 	return b.connErr
+}
+
+func (b *fakeBackend) DeleteConnections(ctx context.Context, match func(*director.Conn) bool) (n uint64, err error) {
+	err = b.Connections(ctx, func(c *director.Conn) error {
+		if match(c) {
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
+func (b *fakeBackend) Timeouts(context.Context) (director.Timeouts, error) {
+	return b.timeouts, b.timeoutsErr
+}
+
+func (b *fakeBackend) SetTimeouts(_ context.Context, change director.Timeouts) (director.Timeouts, error) {
+	for i, timeout := range change {
+		b.timeouts[i] = cmp.Or(timeout, b.timeouts[i])
+	}
+	return b.timeouts, b.timeoutsErr
 }
 
 var (
@@ -68,7 +93,6 @@ func fakeConn(i int) director.Conn {
 		Real:     netip.AddrPortFrom(real, 8443),
 		State:    states[i%len(states)],
 		Expires:  time.Duration(i) * time.Millisecond,
-		Packets:  uint32(i),
 		Service:  "web",
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -21,15 +22,19 @@ type route struct {
 	path   string
 	need   role
 	params []string // known query parameters
+	body   bool     // there may be one, of maxBody at most
 	serve  func(*Server, http.ResponseWriter, *http.Request) error
 }
 
 var routes = []route{
-	{http.MethodGet, pathSnapshot, reader, nil, (*Server).snapshot},
-	{http.MethodGet, pathConnections, reader, []string{"filter"}, (*Server).connections},
-	{http.MethodGet, pathCount, reader, []string{"filter"}, (*Server).count},
-	{http.MethodGet, pathVersion, reader, nil, (*Server).version},
-	{http.MethodPost, pathReload, admin, nil, (*Server).reload},
+	{http.MethodGet, pathSnapshot, reader, nil, false, (*Server).snapshot},
+	{http.MethodGet, pathConnections, reader, []string{"filter"}, false, (*Server).connections},
+	{http.MethodDelete, pathConnections, admin, []string{"filter", "all"}, false, (*Server).deleteConnections},
+	{http.MethodGet, pathCount, reader, []string{"filter"}, false, (*Server).count},
+	{http.MethodGet, pathTimeouts, reader, nil, false, (*Server).timeouts},
+	{http.MethodPatch, pathTimeouts, admin, nil, true, (*Server).setTimeouts},
+	{http.MethodGet, pathVersion, reader, nil, false, (*Server).version},
+	{http.MethodPost, pathReload, admin, nil, false, (*Server).reload},
 }
 
 // Error is an error that the daemon answered with.
@@ -102,23 +107,28 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, found *route, p *
 }
 
 func findRoute(w http.ResponseWriter, r *http.Request) (*route, error) {
-	var known []string
+	var known, methods []string
 	for i := range routes {
 		switch {
 		case routes[i].path != r.URL.Path:
 			known = append(known, routes[i].path)
 		case routes[i].method != r.Method:
-			w.Header().Set("Allow", routes[i].method)
-			return nil, failure(http.StatusMethodNotAllowed, "%s wants %s, not %s", r.URL.Path, routes[i].method, r.Method)
+			methods = append(methods, routes[i].method)
 		default:
 			return &routes[i], nil
 		}
 	}
-	return nil, failure(http.StatusNotFound, "unknown path %q (known: %s)", r.URL.Path, strings.Join(known, ", "))
+	if methods != nil {
+		w.Header().Set("Allow", strings.Join(methods, ", "))
+		return nil, failure(http.StatusMethodNotAllowed, "%s wants %s, not %s", r.URL.Path, strings.Join(methods, " or "), r.Method)
+	}
+	return nil, failure(http.StatusNotFound, "unknown path %q (known: %s)", r.URL.Path, strings.Join(slices.Compact(known), ", "))
 }
 
 func checkRequest(w http.ResponseWriter, r *http.Request, found *route) error {
-	if r.ContentLength != 0 {
+	if found.body {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	} else if r.ContentLength != 0 {
 		w.Header().Set("Connection", "close") // or the server would wait for the body
 		return failure(http.StatusRequestEntityTooLarge, "%s takes no body", found.path)
 	}
@@ -136,6 +146,26 @@ func (s *Server) snapshot(w http.ResponseWriter, _ *http.Request) error {
 		return failure(http.StatusServiceUnavailable, "the daemon is still starting")
 	}
 	return writeJSON(w, snapshot)
+}
+
+func (s *Server) timeouts(w http.ResponseWriter, r *http.Request) error {
+	t, err := s.backend.Timeouts(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, t)
+}
+
+func (s *Server) setTimeouts(w http.ResponseWriter, r *http.Request) error {
+	var change director.Timeouts
+	if err := readJSON(r, &change); err != nil {
+		return err
+	}
+	t, err := s.backend.SetTimeouts(r.Context(), change)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, t)
 }
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {
@@ -161,6 +191,30 @@ func (s *Server) count(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) connections(w http.ResponseWriter, r *http.Request) error {
 	stream := s.newStream(w)
 	return stream.finish(s.eachMatch(r, stream.add))
+}
+
+// deleteConnections does not take a forgotten filter for all.
+func (s *Server) deleteConnections(w http.ResponseWriter, r *http.Request) error {
+	text, all := r.URL.Query().Get("filter"), r.URL.Query().Get("all")
+	filter, err := connfilter.Parse(text)
+	switch {
+	case err != nil:
+		return failure(http.StatusBadRequest, "%s", err)
+	case all != "" && all != "true":
+		return failure(http.StatusBadRequest, "parameter all is true or absent, not %q", all)
+	case strings.TrimSpace(text) == "" && all == "":
+		return failure(http.StatusBadRequest, "no filter says which connections to delete; all=true deletes all")
+	case strings.TrimSpace(text) != "" && all != "":
+		return failure(http.StatusBadRequest, "a filter and all=true contradict each other")
+	}
+	n, err := s.backend.DeleteConnections(r.Context(), filter.Match)
+	if r.Context().Err() != nil { // or it is the one who asked that went away
+		return failure(http.StatusServiceUnavailable, "the daemon stops (%d connections are deleted)", n)
+	}
+	if err != nil {
+		return fmt.Errorf("%w (%d connections are deleted)", err, n)
+	}
+	return writeJSON(w, deletedBody{n})
 }
 
 // eachMatch calls yield for the connections that the request's filter lets through.
@@ -193,6 +247,22 @@ func (s *Server) writeError(w http.ResponseWriter, err error) {
 	if err := json.NewEncoder(w).Encode(errorBody{err.Error()}); err != nil {
 		s.log.Debug("api answer", "error", err)
 	}
+}
+
+// readJSON decodes the request's body, which is one value.
+func readJSON(r *http.Request, body any) error {
+	text, err := io.ReadAll(r.Body)
+	var tooLong *http.MaxBytesError
+	if errors.As(err, &tooLong) {
+		return failure(http.StatusRequestEntityTooLarge, "body is longer than %d bytes", tooLong.Limit)
+	}
+	if err == nil {
+		err = json.Unmarshal(text, body)
+	}
+	if err != nil {
+		return failure(http.StatusBadRequest, "read body: %s", err)
+	}
+	return nil
 }
 
 func writeJSON(w http.ResponseWriter, body any) error {

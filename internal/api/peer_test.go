@@ -82,7 +82,12 @@ func TestAccess(t *testing.T) {
 			dial := dialAs(path, test.uid, test.gid, test.groups)
 			wantAnswer(t, dial, http.MethodGet, pathSnapshot, test.read, "")
 			wantAnswer(t, dial, http.MethodGet, pathConnections, test.read, "")
+			wantAnswer(t, dial, http.MethodGet, pathTimeouts, test.read, "")
 			wantAnswer(t, dial, http.MethodPost, pathReload, test.change, test.text)
+			wantAnswer(t, dial, http.MethodDelete, pathConnections+"?all=true", test.change, test.text)
+			if test.change == 403 {
+				wantAnswer(t, dial, http.MethodPatch, pathTimeouts, 403, test.text)
+			}
 			if done := reloads - before; (done == 1) != (test.change == 200) {
 				t.Errorf("%d reloads", done)
 			}

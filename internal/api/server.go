@@ -31,11 +31,12 @@ func (o ServerOptions) withDefaults() ServerOptions {
 	return o
 }
 
-// The limits on what a client sends. No request has a body.
+// The limits on what a client sends, in bytes where they are sizes.
 const (
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = time.Minute
 	maxHeaderBytes    = 16 << 10
+	maxBody           = 16 << 10
 )
 
 // Server answers requests. Its methods may be called from several goroutines at once.

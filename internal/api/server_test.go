@@ -112,6 +112,48 @@ func TestFilteredConnections(t *testing.T) {
 	wantError(t, err, `filter: column 1: unknown word "stat"`)
 }
 
+func TestDeleteConnections(t *testing.T) {
+	b := &fakeBackend{conns: 1000}
+	path, stop := start(t, b, ServerOptions{})
+	client := newClient(t, path)
+	if n, err := client.DeleteConnections(t.Context(), "src 2001:db8::/32"); n != 250 || err != nil {
+		t.Errorf("deleted %d, %v", n, err)
+	}
+	if n, err := client.DeleteAllConnections(t.Context()); n != 1000 || err != nil {
+		t.Errorf("deleted %d, %v", n, err)
+	}
+	_, err := client.DeleteConnections(t.Context(), "")
+	wantStatus(t, err, http.StatusBadRequest)
+	stop()
+	b.connErr = errors.New("free overflow connection: broken")
+	path, _ = start(t, b, ServerOptions{})
+	_, err = newClient(t, path).DeleteConnections(t.Context(), "state udp")
+	wantStatus(t, err, http.StatusInternalServerError)
+	wantError(t, err, "free overflow connection: broken (250 connections are deleted)")
+}
+
+func TestTimeouts(t *testing.T) {
+	path, _ := start(t, &fakeBackend{timeouts: director.DefaultTimeouts}, ServerOptions{})
+	client := newClient(t, path)
+	got, err := client.Timeouts(t.Context())
+	if got != director.DefaultTimeouts || err != nil {
+		t.Errorf("%v, %v", got, err)
+	}
+	var change director.Timeouts
+	for name, d := range map[string]time.Duration{"udp": 1500 * time.Millisecond, "sctp_closed": time.Hour} {
+		if err := change.Set(name, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err = client.SetTimeouts(t.Context(), change)
+	if err != nil || got.Get("udp") != 1500*time.Millisecond || got.Get("sctp_closed") != time.Hour || got.Get("tcp") != 15*time.Minute {
+		t.Errorf("%v, %v", got, err)
+	}
+	change.Set("tcp", time.Millisecond)
+	_, err = client.SetTimeouts(t.Context(), change)
+	wantStatus(t, err, http.StatusBadRequest)
+}
+
 // TestConnectionsError: an error before the first byte is the answer, a later
 // one the last line; neither looks like a complete list.
 func TestConnectionsError(t *testing.T) {
@@ -258,7 +300,7 @@ func holdConn(t *testing.T, path string) net.Conn {
 
 // TestRaw: what a client of another make sees.
 func TestRaw(t *testing.T) {
-	b := &fakeBackend{conns: 2, snapshot: bigSnapshot(1, 1), reload: func(context.Context) error { return nil }}
+	b := &fakeBackend{conns: 2, snapshot: bigSnapshot(1, 1), timeouts: director.DefaultTimeouts, reload: func(context.Context) error { return nil }}
 	path, _ := start(t, b, ServerOptions{})
 	long := strings.Repeat("x", 64<<10)
 	for name, test := range map[string]struct {
@@ -269,10 +311,23 @@ func TestRaw(t *testing.T) {
 		"version":           {"GET", "/v1/version", "", 200, `{"version":"v1.2.3"}`},
 		"count":             {"GET", "/v1/connections/count", "", 200, `{"count":2}`},
 		"reload":            {"POST", "/v1/reload", "", 200, `{}`},
-		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/version, /v1/reload)"}`},
+		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/timeouts, /v1/version, /v1/reload)"}`},
 		"root":              {"GET", "/", "", 404, `{"error":"unknown path \"/\" (known: `},
 		"wrong method":      {"GET", "/v1/reload", "", 405, `{"error":"/v1/reload wants POST, not GET"}`},
-		"delete":            {"DELETE", "/v1/connections", "", 405, `{"error":"/v1/connections wants GET, not DELETE"}`},
+		"two methods":       {"PUT", "/v1/connections", "", 405, `{"error":"/v1/connections wants GET or DELETE, not PUT"}`},
+		"delete":            {"DELETE", "/v1/connections?filter=state+udp", "", 200, `{"deleted":0}`},
+		"delete all":        {"DELETE", "/v1/connections?all=true", "", 200, `{"deleted":2}`},
+		"delete what":       {"DELETE", "/v1/connections", "", 400, `{"error":"no filter says which connections to delete; all=true deletes all"}`},
+		"delete blank":      {"DELETE", "/v1/connections?filter=++", "", 400, `{"error":"no filter says which connections to delete; all=true deletes all"}`},
+		"delete half":       {"DELETE", "/v1/connections?filter=state", "", 400, `{"error":"filter: column 1: \"state\" needs`},
+		"delete both":       {"DELETE", "/v1/connections?filter=state+udp&all=true", "", 400, `{"error":"a filter and all=true contradict each other"}`},
+		"delete all, no":    {"DELETE", "/v1/connections?all=false", "", 400, `{"error":"parameter all is true or absent, not \"false\""}`},
+		"timeouts":          {"GET", "/v1/timeouts", "", 200, `{"tcp":"15m","tcpfin":"2m","udp":"5m","tcp_none":"2s",`},
+		"timeouts, no name": {"PATCH", "/v1/timeouts", `{"tpc": 1}`, 400, `{"error":"read body: timeout tpc: unknown timeout \"tpc\" (known: tcp, tcpfin, udp, tcp_none,`},
+		"timeouts, zero":    {"PATCH", "/v1/timeouts", `{"udp": 0}`, 400, `{"error":"read body: timeout udp: expected a duration such as 15m or 1h30m, or seconds, from 1s to 596h31m23.647s, found \"0\""}`},
+		"timeouts, text":    {"PATCH", "/v1/timeouts", `tcp=5`, 400, `{"error":"read body: invalid character`},
+		"timeouts, nothing": {"PATCH", "/v1/timeouts", ``, 400, `{"error":"read body: unexpected end of JSON input"}`},
+		"timeouts, long":    {"PATCH", "/v1/timeouts", `"` + long + `"`, 413, `{"error":"body is longer than 16384 bytes"}`},
 		"unknown parameter": {"GET", "/v1/snapshot?filter=x", "", 400, `{"error":"unknown parameter \"filter\""}`},
 		"bad filter":        {"GET", "/v1/connections?filter=sport", "", 400, `{"error":"filter: column 1: \"sport\" needs`},
 		"body":              {"POST", "/v1/reload", "{}", 413, `{"error":"/v1/reload takes no body"}`},

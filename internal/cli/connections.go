@@ -42,7 +42,7 @@ func (a *app) connectionsCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.listConnections(cmd.Context(), format, args)
 	}
-	cmd.AddCommand(a.countCommand())
+	cmd.AddCommand(a.countCommand(), a.deleteCommand())
 	return cmd
 }
 
@@ -58,6 +58,51 @@ func (a *app) countCommand() *cobra.Command {
 		return a.countConnections(cmd.Context(), format, args)
 	}
 	return cmd
+}
+
+func (a *app) deleteCommand() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "delete FILTER | --all",
+		Short: "Delete connections",
+		Long: "Delete connections from the director's table, and print how many those were. The next\n" +
+			"packet of one is that of an unknown connection: a datagram is scheduled as new, a TCP\n" +
+			"segment other than a SYN goes to the director's own stack, which resets it.\n\n" + filterHelp,
+		Args: cobra.ArbitraryArgs,
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "delete every connection")
+	format := addFormat(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.deleteConnections(cmd.Context(), format, args, all)
+	}
+	return cmd
+}
+
+func (a *app) deleteConnections(ctx context.Context, format *format, args []string, all bool) error {
+	filter, err := filterText(args)
+	if err != nil {
+		return err
+	}
+	empty := strings.TrimSpace(filter) == ""
+	if empty != all {
+		return usagef("want a FILTER that says which connections to delete, or --all")
+	}
+	client := a.client()
+	defer client.Close()
+	var n uint64
+	if all {
+		n, err = client.DeleteAllConnections(ctx)
+	} else {
+		n, err = client.DeleteConnections(ctx, filter)
+	}
+	if err != nil {
+		return err
+	}
+	if format.json() {
+		return writeJSON(a.out, map[string]uint64{"deleted": n})
+	}
+	_, err = fmt.Fprintln(a.out, n)
+	return err
 }
 
 // filterText joins the arguments and checks them before anybody is asked.
@@ -161,10 +206,8 @@ func appendConn(dst []byte, c *director.Conn) []byte {
 
 // appendConnExtra appends what ipvsadm has no column for.
 func appendConnExtra(dst []byte, c *director.Conn) []byte {
-	dst = append(dst, "  packets="...)
-	dst = strconv.AppendUint(dst, uint64(c.Packets), 10)
 	if c.Service != "" {
-		dst = append(append(dst, " service="...), c.Service...)
+		dst = append(append(dst, "  service="...), c.Service...)
 	}
 	return dst
 }

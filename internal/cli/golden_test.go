@@ -19,6 +19,8 @@ func farm() *director.Snapshot {
 		real("10.0.0.3:80", dr, 0, 12, 3), real("10.0.0.9:80", dr, 1, 0, 0), real("10.0.0.1:80", dr, 10, 1234, 567))
 	web.Name, web.NoReal, web.Untracked = "web", 17, 2
 	web.Reals[0].Name, web.Reals[2].Name = "rs3", "rs1"
+	web.Reals[0].Upper, web.Reals[0].Lower, web.Reals[0].Overloaded = 15, 10, true
+	web.Reals[2].Upper = 4294967295
 	web.Reals[1].Reachable, web.Reals[1].Unreachable = false, "no answer to ARP for 10.0.0.9 on eth1"
 	web.Counters = director.Counters{Conns: 123456789, InPkts: 12345678901, OutPkts: 0, InBytes: 12345678901234, OutBytes: math.MaxUint64}
 	web.Rates = director.Rates{CPS: 1200, InPPS: 240000, InBPS: 123456789}
@@ -41,14 +43,14 @@ func farm() *director.Snapshot {
 func farmConns() []director.Conn {
 	conns := recordedConns()
 	for i := range conns {
-		conns[i].Packets, conns[i].Service = uint32(i*i), "web"
+		conns[i].Service = "web"
 	}
 	conns[0].Service, conns[3].Expires = "", -time.Second
 	return conns
 }
 
 func TestGolden(t *testing.T) {
-	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns()})
+	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts})
 	for name, args := range map[string][]string{
 		"list":                {"list"},
 		"list-nosort":         {"list", "--nosort"},
@@ -57,6 +59,8 @@ func TestGolden(t *testing.T) {
 		"list-one":            {"list", "web"},
 		"list-by-address":     {"list", "192.0.2.1:53", "[2001:db8::1]:80"},
 		"list-unknown":        {"list", "web", "wbe"},
+		"list-thresholds":     {"list", "--thresholds"},
+		"thresholds-wide":     {"list", "--thresholds", "-o", "wide", "web"},
 		"stats":               {"stats"},
 		"stats-exact":         {"stats", "--exact"},
 		"stats-wide":          {"stats", "-o", "wide"},
@@ -74,6 +78,13 @@ func TestGolden(t *testing.T) {
 		"count":               {"connections", "count"},
 		"count-json":          {"connections", "count", "protocol", "tcp", "-o", "json"},
 		"count-mistake":       {"connections", "count", "sport", "=", "https"},
+		"delete":              {"connections", "delete", "protocol", "udp"},
+		"delete-all":          {"connections", "delete", "--all"},
+		"delete-json":         {"conns", "delete", "-o", "json", "state", "established"},
+		"delete-none":         {"connections", "delete", "service", "none"},
+		"delete-mistake":      {"connections", "delete", "sport", "=", "https"},
+		"timeouts":            {"timeouts"},
+		"timeouts-json":       {"timeouts", "-o", "json"},
 		"reload":              {"reload"},
 		"version":             {"version"},
 		"version-flag":        {"--version"},
@@ -108,6 +119,21 @@ func TestGoldenUsage(t *testing.T) {
 		"usage-run-argument":       {"run", "lvs.yaml"},
 		"usage-log-level":          {"run", "-c", "f", "--log-level", "loud"},
 		"usage-verdicts":           {"stats", "--verdicts", "web"},
+		"help-delete":              {"connections", "delete", "-h"},
+		"help-timeouts":            {"timeouts", "-h"},
+		"help-timeouts-set":        {"timeouts", "set", "-h"},
+		"usage-delete":             {"connections", "delete"},
+		"usage-delete-both":        {"connections", "delete", "--all", "protocol", "udp"},
+		"usage-timeouts":           {"timeouts", "tcp"},
+		"usage-set":                {"timeouts", "set"},
+		"usage-set-two":            {"timeouts", "set", "900", "120"},
+		"usage-set-unknown":        {"timeouts", "set", "tcp_sync=1"},
+		"usage-set-mixed":          {"timeouts", "set", "tcp=15m", "300"},
+		"usage-set-twice":          {"timeouts", "set", "tcp=15m", "tcp=16m"},
+		"usage-set-zero":           {"timeouts", "set", "udp=0"},
+		"usage-set-long":           {"timeouts", "set", "1s", "600h", "0"},
+		"no-daemon-timeouts":       {"timeouts"},
+		"no-daemon-delete":         {"connections", "delete", "--all"},
 		"usage-help":               {"help", "nonsense"},
 		"usage-completion":         {"completion", "fsh"},
 		"no-daemon":                {"list"},
@@ -137,6 +163,9 @@ func TestGoldenTrouble(t *testing.T) {
 		"trouble-reload-many":  {&fakeBackend{reload: errors.Join(errors.New("lvs.yaml:3:5: a"), errors.New("lvs.yaml:4:5: b"))}, []string{"reload"}},
 		"trouble-table":        {&fakeBackend{connErr: errors.New("read table: broken")}, []string{"connections"}},
 		"trouble-table-midway": {&fakeBackend{conns: farmConns()[:1], million: 3, connErr: errors.New("read table: broken")}, []string{"connections"}},
+		"trouble-timeouts":     {&fakeBackend{timeoutsErr: errors.New("director has stopped")}, []string{"timeouts"}},
+		"trouble-set":          {&fakeBackend{timeoutsErr: errors.New("director has stopped")}, []string{"timeouts", "set", "udp=3"}},
+		"trouble-delete":       {&fakeBackend{conns: farmConns(), connErr: errors.New("read table: broken")}, []string{"connections", "delete", "protocol", "udp"}},
 		"trouble-protocol":     {&fakeBackend{conns: append(farmConns()[:1], director.Conn{Protocol: 47})}, []string{"connections"}},
 		"empty-list-json":      {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"list", "-o", "json"}},
 		"empty-stats-json":     {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"stats", "-o", "json"}},
@@ -145,6 +174,14 @@ func TestGoldenTrouble(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { newWorld(t, test.backend).golden(t, name, test.args...) })
 	}
+}
+
+// TestGoldenSet: what is changed is in force, and what is not stays.
+func TestGoldenSet(t *testing.T) {
+	w := newWorld(t, &fakeBackend{timeouts: director.DefaultTimeouts})
+	w.golden(t, "set", "timeouts", "set", "tcp=10m", "tcpfin=60", "sctp_init=1h30m")
+	w.golden(t, "set-keeps", "timeouts", "set", "0", "0", "30")
+	w.golden(t, "timeouts-set", "timeouts")
 }
 
 // TestGoldenColour: bold and red on a terminal, and only there.

@@ -56,13 +56,42 @@ func (l *listing) printState(s *director.Snapshot) {
 	l.printBold(fmt.Sprintf("  -> %-*s Forward Weight ActiveConn InActConn", l.width, "RemoteAddress:Port"))
 	for i := range s.Services {
 		service := &s.Services[i]
-		fmt.Fprintf(l.w, "%s %s%s%s\n", serviceLabel(service), service.Scheduler, serviceFlags(service), l.serviceExtra(service))
+		l.printService(service)
 		for j := range service.Reals {
 			real := &service.Reals[j]
 			fmt.Fprintf(l.w, "  -> %-*s %-7s %-6d %-10d %-10d%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
 				real.Method.IPVSName(), real.Weight, real.Active, real.Inactive, l.realExtra(real), l.unreachable(real))
 		}
 	}
+}
+
+func (l *listing) printService(s *director.ServiceState) {
+	fmt.Fprintf(l.w, "%s %s%s%s\n", serviceLabel(s), s.Scheduler, serviceFlags(s), l.serviceExtra(s))
+}
+
+// printThresholds is the layout of ipvsadm -Ln --thresholds. As there, one that
+// is not set is 0.
+func (l *listing) printThresholds(s *director.Snapshot) {
+	l.printTitle(s)
+	l.printBold(fmt.Sprintf("%-*s %-10s %-10s %-10s %-10s", l.width+5, "Prot LocalAddress:Port", "Uthreshold", "Lthreshold", "ActiveConn", "InActConn"))
+	l.printBold("  -> RemoteAddress:Port")
+	for i := range s.Services {
+		service := &s.Services[i]
+		l.printService(service)
+		for j := range service.Reals {
+			real := &service.Reals[j]
+			fmt.Fprintf(l.w, "  -> %-*s %-10d %-10d %-10d %-10d%s%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
+				real.Upper, real.Lower, real.Active, real.Inactive, l.overloaded(real), l.realExtra(real), l.unreachable(real))
+		}
+	}
+}
+
+// overloaded is the marker of a real server that gets no new connections.
+func (l *listing) overloaded(r *director.RealState) string {
+	if !r.Overloaded {
+		return ""
+	}
+	return "  " + l.style.red("overloaded")
 }
 
 func (l *listing) printTitle(s *director.Snapshot) {

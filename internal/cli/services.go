@@ -51,7 +51,15 @@ func (c *serviceCommand) addExact() {
 
 func (a *app) listCommand() *cobra.Command {
 	c := a.serviceCommand("list", "List services and real servers")
-	c.text = (*listing).printState
+	var thresholds bool
+	c.cmd.Flags().BoolVar(&thresholds, "thresholds", false, "show real servers' upper and lower thresholds")
+	c.text = func(l *listing, s *director.Snapshot) {
+		if thresholds {
+			l.printThresholds(s)
+		} else {
+			l.printState(s)
+		}
+	}
 	c.json = func(s *director.Snapshot) any { return withoutNulls(s) }
 	return c.cmd
 }

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -44,6 +45,9 @@ type fakeBackend struct {
 	million  int   // this many of conns, over and over
 	connErr  error // after them
 	reload   error
+
+	timeouts    director.Timeouts
+	timeoutsErr error
 }
 
 func (b *fakeBackend) Version() string              { return "v0.9.9" }
@@ -69,6 +73,27 @@ func (b *fakeBackend) Connections(ctx context.Context, yield func(*director.Conn
 		}
 	}
 	return b.connErr
+}
+
+func (b *fakeBackend) DeleteConnections(ctx context.Context, match func(*director.Conn) bool) (n uint64, err error) {
+	err = b.Connections(ctx, func(c *director.Conn) error {
+		if match(c) {
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
+func (b *fakeBackend) Timeouts(context.Context) (director.Timeouts, error) {
+	return b.timeouts, b.timeoutsErr
+}
+
+func (b *fakeBackend) SetTimeouts(_ context.Context, change director.Timeouts) (director.Timeouts, error) {
+	for i, timeout := range change {
+		b.timeouts[i] = cmp.Or(timeout, b.timeouts[i])
+	}
+	return b.timeouts, b.timeoutsErr
 }
 
 // world is a daemon, or none, and what a command sees of it.

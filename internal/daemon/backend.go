@@ -29,6 +29,24 @@ func (b backend) Connections(ctx context.Context, yield func(*director.Conn) err
 	return b.d.director.Connections(ctx, yield)
 }
 
+// DeleteConnections implements api.Backend.
+func (b backend) DeleteConnections(ctx context.Context, match func(*director.Conn) bool) (uint64, error) {
+	return b.d.director.DeleteConnections(ctx, match)
+}
+
+// Timeouts implements api.Backend.
+func (b backend) Timeouts(ctx context.Context) (director.Timeouts, error) {
+	return b.d.director.Timeouts(ctx)
+}
+
+// SetTimeouts implements api.Backend. A reload that is under way comes before or
+// after it, not in between.
+func (b backend) SetTimeouts(ctx context.Context, change director.Timeouts) (director.Timeouts, error) {
+	b.d.reloading.Lock()
+	defer b.d.reloading.Unlock()
+	return b.d.director.SetTimeouts(ctx, change)
+}
+
 // Reload implements api.Backend.
 func (b backend) Reload(ctx context.Context) error { return b.d.reload(ctx) }
 

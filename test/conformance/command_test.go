@@ -103,7 +103,7 @@ func realServer(options []string) (r director.RealServer, err error) {
 		switch options[i] {
 		case "-g", "-m", "-i":
 			continue
-		case "-r", "-w":
+		case "-r", "-w", "-x", "-y":
 			value, err = argument(options, i)
 		default:
 			err = fmt.Errorf("unknown option %q", options[i])
@@ -115,9 +115,9 @@ func realServer(options []string) (r director.RealServer, err error) {
 			addr, err = netip.ParseAddrPort(value)
 			r.Key = director.RealKey{Addr: addr.Addr(), Port: addr.Port()}
 		default:
-			var weight uint64
-			weight, err = strconv.ParseUint(value, 10, 32)
-			r.Weight = uint32(weight)
+			var number uint64
+			number, err = strconv.ParseUint(value, 10, 32)
+			*map[string]*uint32{"-w": &r.Weight, "-x": &r.Upper, "-y": &r.Lower}[options[i]] = uint32(number)
 		}
 		i++
 	}
@@ -152,7 +152,7 @@ func TestCommand(t *testing.T) {
 	}
 	for _, line := range []string{
 		"ipvsadm -a -t 10.99.0.1:80 -r 10.2.0.2:80", "ipvsadm -d -t 10.99.0.1:80 -r 10.2.0.4:80",
-		"ipvsadm -e -t 10.99.0.1:80 -r 10.2.0.2:80 -x 4", "ipvsadm -e -t 10.99.0.2:80 -r 10.2.0.2:80",
+		"ipvsadm -e -t 10.99.0.1:80 -r 10.2.0.2:80 -z 4", "ipvsadm -e -t 10.99.0.2:80 -r 10.2.0.2:80",
 		"ipvsadm -E -t 10.99.0.1:80 -s", "ipvsadm -Z -t 10.99.0.1:80", "ipvsadm --set 1 2 3",
 	} {
 		if _, err := command(service, line); err == nil {

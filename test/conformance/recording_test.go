@@ -23,7 +23,9 @@ type (
 		VIP         netip.AddrPort
 		Fwmark      int
 		Sched       string
+		Fwd         string // ipvsadm's -g or -m
 		SvcArgs     string `json:"svc_args"`
+		Sysctl      map[string]string
 		Dests       []dest
 		Steps       []step
 	}
@@ -37,6 +39,24 @@ type (
 		Clients, Targets []netip.AddrPort
 		Choices          []int
 		Table            []row
+		Err              string // what ipvsadm said
+		MS               int
+		Keep             []netip.AddrPort
+		Pkt              string
+		Out              []left
+		State            *conn
+		Conns            []conn
+		Note             string
+		Vals             json.RawMessage
+	}
+	// left is a frame that left the director.
+	left struct{ Side, Via, Dest, Desc string }
+	// conn is a line of /proc/net/ip_vs_conn.
+	conn struct {
+		Proto                 string
+		Client, Virtual, Dest netip.AddrPort
+		State                 string
+		Expires               int // seconds
 	}
 	row struct {
 		Addr                  netip.AddrPort
@@ -44,7 +64,11 @@ type (
 	}
 )
 
-const recordings = "../../scheduler/testdata/ipvs-6.1"
+// The recordings of schedulers are scheduler's, too; those of connections are ours.
+const (
+	recordings     = "../../scheduler/testdata/ipvs-6.1"
+	connRecordings = "testdata/ipvs-6.1"
+)
 
 // refused is the choice of a client that was sent an ICMP port unreachable.
 const refused = -1
@@ -58,9 +82,14 @@ func (s step) String() string { return strings.TrimSpace(s.Op + " " + s.Pattern 
 
 func allScenarios(t *testing.T) (all []scenario) {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(recordings, "*.json.gz"))
+	return scenariosIn(t, recordings, "*")
+}
+
+func scenariosIn(t *testing.T, dir, files string) (all []scenario) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, files+".json.gz"))
 	if err != nil || len(paths) == 0 {
-		t.Fatalf("no recordings in %s: %v", recordings, err)
+		t.Fatalf("no recordings in %s: %v", dir, err)
 	}
 	for _, path := range paths {
 		for _, s := range readRecording(t, path).Scenarios {
