@@ -384,6 +384,7 @@ type directorWork struct {
 	Packet struct {
 		_          structs.HostLayout
 		Addr       [4]uint64
+		Service    uint64
 		Ports      uint32
 		Now        uint32
 		Length     uint32
@@ -414,6 +415,7 @@ type directorWork struct {
 	Reply struct {
 		_          structs.HostLayout
 		Addr       [4]uint64
+		Service    uint64
 		Ports      uint32
 		Now        uint32
 		Length     uint32

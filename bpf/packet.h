@@ -60,6 +60,7 @@ enum fragment {
  */
 struct packet {
 	__u64 addr[4];
+	__u64 service;	  /* service_hash of what it is addressed to */
 	__u32 ports;	  /* source, destination, as in the header */
 	__u32 now;	  /* low 32 bits of jiffies */
 	__u32 length;	  /* bytes of IP */

@@ -58,8 +58,6 @@ __inline int plain_ipv6(struct packet *p, struct cursor *cur)
 	if (p->length > cur->end - (void *)ip)
 		return 0;
 	address_load(p->addr, &ip->saddr);
-	if (address_is_mapped(&p->addr[0]) || address_is_mapped(&p->addr[2]))
-		return 0;
 	p->protocol = ip->nexthdr;
 	p->l4 = sizeof(*ip);
 	cur->pos = ip + 1;
@@ -78,6 +76,14 @@ __inline __u32 plain_transport(struct packet *p, struct cursor *cur)
 	if (p->protocol != IPPROTO_UDP || parse_udp(p, cur, p->length - p->l4) != UNDECIDED)
 		return TIMEOUTS;
 	return UDP_NORMAL;
+}
+
+/* To no service: nobody's here, unless it is a reply, or from an address that there cannot be. */
+__inline int plain_foreign(const struct packet *p, int v6)
+{
+	if (v6 && (address_is_mapped(&p->addr[0]) || address_is_mapped(&p->addr[2])))
+		return 0;
+	return !nat_maybe(p, v6);
 }
 
 /* What the packet needs to leave. */
@@ -153,7 +159,7 @@ __inline enum verdict plain(struct xdp_md *ctx, struct real **real, int v6)
 	if (state == TIMEOUTS)
 		return UNDECIDED;
 	if (!service_maybe(&p, v6))
-		return nat_maybe(&p, v6) ? UNDECIDED : PASS_NO_SERVICE;
+		return plain_foreign(&p, v6) ? PASS_NO_SERVICE : UNDECIDED;
 	p.now = bpf_jiffies64();
 	if (!plain_conn(&found, &p, state, v6))
 		return UNDECIDED;

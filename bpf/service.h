@@ -70,11 +70,12 @@ __inline int vip_maybe(const struct packet *p, int v6)
 }
 
 /* May the packet be a service's? False is certain, true is not. */
-__inline int service_maybe(const struct packet *p, int v6)
+__inline int service_maybe(struct packet *p, int v6)
 {
 	struct service_query q = service_query(p, v6);
 
-	if (likely(filter_has(service_hash(&q))))
+	p->service = service_hash(&q);
+	if (likely(filter_has(p->service)))
 		return 1;
 	if (settings.ftp && q.protocol == IPPROTO_TCP) {
 		q.port = bpf_htons(21);
@@ -115,9 +116,8 @@ __inline __u32 second_bucket(__u64 hash)
 }
 
 /* Each key has two buckets; Go stores it in the emptier one. */
-__inline struct service *service_get(const struct service_query *q)
+__inline struct service *service_get(const struct service_query *q, __u64 hash)
 {
-	__u64 hash = service_hash(q);
 	struct service *s;
 
 	s = service_in_bucket(q, hash & config.service_mask);
@@ -130,7 +130,7 @@ __inline int vip_is(const struct packet *p, int v6)
 {
 	struct service_query q = vip_query(p, v6);
 
-	return service_get(&q) != NULL;
+	return service_get(&q, service_hash(&q)) != NULL;
 }
 
 /* IPVS's order: exact; the FTP service for its data ports; port 0. */
@@ -143,20 +143,20 @@ static __noinline struct service *service_find_other(const struct packet *p, int
 	if (settings.ftp && q.protocol == IPPROTO_TCP &&
 	    (port == 20 || port >= config.unprivileged_port)) {
 		q.port = bpf_htons(21);
-		s = service_get(&q);
+		s = service_get(&q, service_hash(&q));
 		if (s)
 			return s;
 	}
 	if (!settings.port0)
 		return NULL;
 	q.port = 0;
-	return service_get(&q);
+	return service_get(&q, service_hash(&q));
 }
 
 __inline struct service *service_find(const struct packet *p, int v6)
 {
 	struct service_query q = service_query(p, v6);
-	struct service *s = service_get(&q);
+	struct service *s = service_get(&q, p->service);
 
 	if (likely(s) || (!settings.port0 && !settings.ftp))
 		return s;

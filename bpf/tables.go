@@ -53,6 +53,8 @@ const (
 
 	// NoReal marks an empty plan slot.
 	NoReal = uint32(directorLimitNO_REAL)
+	// PacketsCounted is up to how many packets of a connection are counted.
+	PacketsCounted = int(directorLimitPACKETS_COUNTED)
 	// TxPorts is how many interfaces a director can transmit on.
 	TxPorts = int(directorLimitTX_PORTS)
 	// PlanAlign is what the base of a plan is a multiple of, in slots.

@@ -7,6 +7,7 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -163,10 +164,11 @@ func (p *plane) close() {
 	p.data.Close()
 }
 
-// learn makes the flows known, as clients that have finished the handshake.
+// learn makes the flows known, as clients that are in the midst of a connection.
 func (p *plane) learn(s scenario) error {
 	flows := bpf.Flows{Count: s.flows.Count, Counting: true}
-	for _, flags := range []byte{tcpSYN, tcpACK} {
+	flags := append([]byte{tcpSYN}, bytes.Repeat([]byte{tcpACK}, bpf.PacketsCounted)...)
+	for _, flags := range flags {
 		if _, _, err := p.targets[bpf.TargetDirector].Run(frame(s.dst, flags), flows, int(s.flows.Count)); err != nil {
 			return err
 		}
