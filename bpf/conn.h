@@ -871,8 +871,10 @@ __inline int conn_store(const struct packet *p, struct place *at, struct conn *h
 		tag = READ_ONCE(c->tag);
 		home_remember(c, tag, home, at, v6);
 	}
-	at->slot = slot_number(c, tag, at, v6);
-	at->version = tag >> 16 & 0xffff;
+	if (unlikely(n->in_sets)) {
+		at->slot = slot_number(c, tag, at, v6);
+		at->version = tag >> 16 & 0xffff;
+	}
 	conn_fill(c, p, n, tag >> 16);
 	conn_fill_key(c, p, v6);
 	tag_publish(c, at->want | (tag & (TAG_VERSION_MASK | TAG_SECOND)));

@@ -139,7 +139,7 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 	n.word = first_word(p, r);
 	n.in_sets = r->method == METHOD_NAT;
 	n.link = 0;
-	n.peer = p->mac + ETH_ALEN / 2;
+	n.peer = packet_source(p);
 	if (unlikely(!home || !conn_store(p, at, home, &n, v6))) {
 		__sync_fetch_and_add(&s->untracked, 1);
 		id = flow_or(s, at, id);

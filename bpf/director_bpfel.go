@@ -398,7 +398,7 @@ type directorWork struct {
 		_          [3]byte
 		FragmentId uint32
 		Ingress    uint32
-		Mac        [6]uint16
+		Mac        [3]uint32
 		Vlan       uint16
 		_          [6]byte
 	}
@@ -429,7 +429,7 @@ type directorWork struct {
 		_          [3]byte
 		FragmentId uint32
 		Ingress    uint32
-		Mac        [6]uint16
+		Mac        [3]uint32
 		Vlan       uint16
 		_          [6]byte
 	}

@@ -72,25 +72,21 @@ static __noinline enum verdict forward_tagged(struct xdp_md *ctx, const struct p
 	return UNDECIDED;
 }
 
-__inline void forward_untagged(__u32 *to, const void *mac)
+__inline enum verdict forward_untagged(struct xdp_md *ctx, const void *mac)
 {
-	const __u32 *from = mac;
+	void *data = (void *)(long)ctx->data;
 
-	to[0] = from[0];
-	to[1] = from[1];
-	to[2] = from[2];
+	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
+		return DROP_ERROR;
+	head_copy(data, mac);
+	return UNDECIDED;
 }
 
 __inline enum verdict forward_head(struct xdp_md *ctx, const struct packet *p, const struct frame_head *h, int v6)
 {
-	void *data = (void *)(long)ctx->data;
-
 	if (unlikely(p->vlans | h->vlans))
 		return forward_tagged(ctx, p, h, v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
-	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
-		return DROP_ERROR;
-	forward_untagged(data, h->mac);
-	return UNDECIDED;
+	return forward_untagged(ctx, h->mac);
 }
 
 /* Writes the head of the frame; UNDECIDED: it may leave. */
@@ -103,6 +99,8 @@ __inline enum verdict forward_frame(struct xdp_md *ctx, const struct packet *p, 
 		.vlans = r->vlans,
 	};
 
+	if (likely(!(p->vlans | r->vlans)))
+		return forward_untagged(ctx, r->mac);
 	return forward_head(ctx, p, &h, v6);
 }
 

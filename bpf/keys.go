@@ -217,8 +217,8 @@ func (k Key) hash() uint64 {
 	addr := k.Addr.As16()
 	hi, lo := binary.LittleEndian.Uint64(addr[:8]), binary.LittleEndian.Uint64(addr[8:])
 	ends := uint64(bits.ReverseBytes16(k.Port)) | uint64(k.Protocol)<<16
-	h := lo ^ hi*0x9e3779b97f4a7c15
-	h = ((h ^ h>>32) + ends*0x94d049bb133111eb) * 0xbf58476d1ce4e5b9
+	h := (hi ^ lo<<32) * 0x9e3779b97f4a7c15
+	h = (h + (lo>>32 | ends<<32)) * 0xbf58476d1ce4e5b9
 	return h ^ h>>32
 }
 

@@ -306,7 +306,7 @@ __inline __u64 nat_link(const struct place *at)
 __inline int nat_remember(struct packet *p, const struct place *at, __u32 id, int v6)
 {
 	struct real *r = bpf_map_lookup_elem(&reals, &id);
-	struct conn_new n = { .real = id, .word = REPLY_NEW, .in_sets = 1, .peer = p->mac };
+	struct conn_new n = { .real = id, .word = REPLY_NEW, .in_sets = 1, .peer = (const __u16 *)p->mac };
 	struct work *w = work_get();
 
 	if (!r || !w || !at->slot)
@@ -333,7 +333,7 @@ __inline void nat_came_from(const struct packet *p, const struct place *at, int 
 	struct conn *c = nat_linked(nat_link(at), v6);
 
 	if (c && at->slot)
-		__builtin_memcpy(c->peer, p->mac + ETH_ALEN / 2, ETH_ALEN);
+		__builtin_memcpy(c->peer, packet_source(p), ETH_ALEN);
 }
 
 #endif

@@ -73,9 +73,25 @@ struct packet {
 	__u8 fragment;	  /* enum fragment */
 	__u32 fragment_id;
 	__u32 ingress;	  /* interface */
-	__u16 mac[6];	  /* link-layer destination, source */
+	__u32 mac[3];	  /* link-layer destination, source: 12 bytes as in the frame */
 	__be16 vlan;	  /* TCI of the outer tag */
 };
+
+/* The link-layer addresses of a frame, a word at a time wherever they begin. */
+__inline void head_copy(__u32 *to, const void *mac)
+{
+	const __u32 *from = mac;
+
+	to[0] = from[0];
+	to[1] = from[1];
+	to[2] = from[2];
+}
+
+/* The link-layer source, in three parts. */
+__inline const __u16 *packet_source(const struct packet *p)
+{
+	return (const __u16 *)p->mac + ETH_ALEN / 2;
+}
 
 /* Is it addressed to more than one host at the link level? */
 __inline int packet_multicast(const struct packet *p)

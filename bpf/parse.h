@@ -28,7 +28,7 @@ __inline __be16 parse_ethernet(struct packet *p, struct cursor *cur)
 	if ((void *)(eth + 1) > cur->end)
 		return 0;
 	proto = eth->h_proto;
-	__builtin_memcpy(p->mac, eth->h_dest, sizeof(p->mac));
+	head_copy(p->mac, eth);
 	cur->pos = eth + 1;
 	for (i = 0; i < VLAN_MAX; i++) {
 		if (likely(proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD)))

@@ -64,18 +64,11 @@ __inline int plain_ipv6(struct packet *p, struct cursor *cur)
 	return 1;
 }
 
-/* The state that the packet's connection is in, and stays in; TIMEOUTS: not plain. */
-__inline __u32 plain_transport(struct packet *p, struct cursor *cur)
+/* 1: a segment that no table leaves ESTABLISHED on. */
+__inline int plain_tcp(struct packet *p, struct cursor *cur)
 {
-	if (likely(p->protocol == IPPROTO_TCP)) {
-		if (parse_tcp(p, cur, p->length - p->l4) != UNDECIDED ||
-		    (p->tcp & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK)
-			return TIMEOUTS;
-		return TCP_ESTABLISHED;
-	}
-	if (p->protocol != IPPROTO_UDP || parse_udp(p, cur, p->length - p->l4) != UNDECIDED)
-		return TIMEOUTS;
-	return UDP_NORMAL;
+	return parse_tcp(p, cur, p->length - p->l4) == UNDECIDED &&
+	       (p->tcp & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK;
 }
 
 /* To no service: nobody's here, unless it is a reply, or from an address that there cannot be. */
@@ -145,32 +138,39 @@ __inline void plain_used(struct conn *c, __u32 now, __u32 state)
 	conn_count(c);
 }
 
+/* A packet whose connection is in the state and stays in it, if there is one. state is a constant. */
+__inline enum verdict plain_flow(void *frame, struct packet *p, struct real **real, __u32 state, int v6)
+{
+	struct plain found;
+
+	if (!service_maybe(p, v6))
+		return plain_foreign(p, v6) ? PASS_NO_SERVICE : UNDECIDED;
+	p->now = bpf_jiffies64();
+	if (!plain_conn(&found, p, state, v6))
+		return UNDECIDED;
+	if (!(found.real->flags & REAL_NEXT_HOP) || found.real->method != METHOD_DR || found.real->vlans)
+		return UNDECIDED;
+	plain_used(found.conn, p->now, state);
+	stats_input(found.id, p, 0);
+	ttl_lower(frame + sizeof(struct ethhdr), v6);
+	head_copy(frame, found.real->mac);
+	*real = found.real;
+	return TX_FORWARD;
+}
+
 __inline enum verdict plain(struct xdp_md *ctx, struct real **real, int v6)
 {
 	void *frame = (void *)(long)ctx->data;
 	struct cursor cur = { .pos = frame, .end = (void *)(long)ctx->data_end };
-	struct plain found;
 	struct packet p;
-	__u32 state;
 
 	if (!(v6 ? plain_ipv6(&p, &cur) : plain_ipv4(&p, &cur)))
 		return UNDECIDED;
-	state = plain_transport(&p, &cur);
-	if (state == TIMEOUTS)
+	if (likely(p.protocol == IPPROTO_TCP))
+		return plain_tcp(&p, &cur) ? plain_flow(frame, &p, real, TCP_ESTABLISHED, v6) : UNDECIDED;
+	if (p.protocol != IPPROTO_UDP || parse_udp(&p, &cur, p.length - p.l4) != UNDECIDED)
 		return UNDECIDED;
-	if (!service_maybe(&p, v6))
-		return plain_foreign(&p, v6) ? PASS_NO_SERVICE : UNDECIDED;
-	p.now = bpf_jiffies64();
-	if (!plain_conn(&found, &p, state, v6))
-		return UNDECIDED;
-	if (!(found.real->flags & REAL_NEXT_HOP) || found.real->method != METHOD_DR || found.real->vlans)
-		return UNDECIDED;
-	plain_used(found.conn, p.now, state);
-	stats_input(found.id, &p, 0);
-	ttl_lower(frame + sizeof(struct ethhdr), v6);
-	forward_untagged(frame, found.real->mac);
-	*real = found.real;
-	return TX_FORWARD;
+	return plain_flow(frame, &p, real, UDP_NORMAL, v6);
 }
 
 #endif
