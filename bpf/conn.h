@@ -379,6 +379,12 @@ __inline int conn_over(const struct known *k, const struct packet *p)
 	return s && conn_reused(k->word, s, r);
 }
 
+/* The connection's real server is not the one it was made for: removed, or down in between. */
+__inline enum verdict stale_verdict(const struct real *r, const struct packet *p)
+{
+	return r->stale == STALE_RESET && p->protocol == IPPROTO_TCP ? TX_RESET : DROP_REAL_GONE;
+}
+
 /* What a connection is in real_counts.conns; a way back is none. */
 __inline __u64 count_of(__u32 word)
 {

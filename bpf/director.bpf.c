@@ -11,33 +11,10 @@
 #include "parse.h"
 #include "plain.h"
 #include "plan.h"
+#include "reply.h"
 #include "service.h"
 #include "stats.h"
 #include "work.h"
-
-/* Where a packet leaves: what the director answers goes back as it came, ifindex 0. */
-struct way_out {
-	__u32 ifindex;
-	__u32 tx_port; /* NO_TX_PORT: not one of a real server's */
-};
-
-#define NO_TX_PORT 0xffffffff
-
-/* Back, or out by another interface. */
-__inline int transmit(struct xdp_md *ctx, const struct way_out *out, enum verdict *verdict)
-{
-	int action;
-
-	if (!out->ifindex || out->ifindex == ctx->ingress_ifindex)
-		return XDP_TX;
-	if (out->tx_port != NO_TX_PORT)
-		action = bpf_redirect_map(&tx_ports, out->tx_port, XDP_DROP);
-	else
-		action = bpf_redirect(out->ifindex, 0);
-	if (unlikely(action != XDP_REDIRECT))
-		*verdict = DROP_ERROR;
-	return action;
-}
 
 /* The whole policy, open and closed, on one screen. */
 __inline int verdict_action(struct xdp_md *ctx, const struct way_out *out, enum verdict verdict)
@@ -282,32 +259,6 @@ static __noinline enum verdict packet_ttl(struct xdp_md *ctx, struct packet *p, 
 	return failed == UNDECIDED ? TX_TIME_EXCEEDED : DROP_TTL;
 }
 
-/* By nat: the way back is made known first, or made known again to who begins once more. */
-__inline enum verdict packet_nat(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, int v6)
-{
-	enum verdict verdict = result & 0xff;
-	__u32 id = result >> 32;
-	struct real *r = bpf_map_lookup_elem(&reals, &id);
-
-	if (!r || verdict == TX_UNTRACKED)
-		return DROP_NO_ROOM;
-	if ((verdict == TX_NEW || packet_begins(p)) &&
-	    !(v6 ? nat_remember6(p, at, id) : nat_remember4(p, at, id)))
-		return DROP_NO_ROOM;
-	nat_came_from(p, at, v6);
-	return nat_request(ctx, p, r, v6) ? verdict : DROP_ERROR;
-}
-
-static __noinline enum verdict packet_nat4(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
-{
-	return packet_nat(ctx, p, at, result, 0);
-}
-
-static __noinline enum verdict packet_nat6(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
-{
-	return packet_nat(ctx, p, at, result, 1);
-}
-
 __inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result,
 				     struct way_out *out, int v6)
 {
@@ -332,79 +283,6 @@ __inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, struc
 	out->ifindex = r->ifindex;
 	out->tx_port = r->tx_port;
 	return verdict;
-}
-
-/* The connection of a reply, as it is now; 0: none, or none any more. */
-__inline int reply_known(struct known *way, struct known *k, struct packet *p, int v6)
-{
-	struct place at = {};
-	struct conn *c = conn_find(p, &at, v6);
-	struct real *r;
-	__u64 link;
-
-	if (!c)
-		return 0;
-	*way = conn_read(c);
-	link = READ_ONCE(c->link);
-	if ((way->word & STATE_MASK) < REPLY_NEW || !known_holds(way, &at))
-		return 0;
-	c = nat_linked(link, v6);
-	if (!c)
-		return 0;
-	*k = conn_read(c);
-	r = bpf_map_lookup_elem(&reals, &k->real);
-	return r && r->generation == k->generation && k->real == way->real && !known_expired(k, p->now) &&
-	       nat_linked(link, v6) == c;
-}
-
-/* The head of a reply: to where the client's frames come from, from where they go. */
-__inline enum verdict reply_frame(struct xdp_md *ctx, const struct packet *p, const struct known *way,
-				  const struct known *k, int v6)
-{
-	__u8 mac[2 * ETH_ALEN];
-	struct frame_head h = {
-		.mac = mac,
-		.vlan = { way->conn->link >> LINK_VLAN_SHIFT },
-		.tpid = { bpf_htons(ETH_P_8021Q) },
-	};
-
-	h.vlans = h.vlan[0] != 0;
-	__builtin_memcpy(mac, k->conn->peer, ETH_ALEN);
-	__builtin_memcpy(mac + ETH_ALEN, way->conn->peer, ETH_ALEN);
-	return forward_head(ctx, p, &h, v6);
-}
-
-/* The server's packet of a nat connection leaves as the service's. */
-__inline enum verdict packet_reply(struct xdp_md *ctx, struct packet *p, struct way_out *out, int v6)
-{
-	struct known way, k;
-	enum verdict failed;
-
-	p->now = bpf_jiffies64();
-	if (!reply_known(&way, &k, p, v6))
-		return PASS_NO_CONNECTION;
-	if (!ttl_decrease(ctx, p, v6))
-		return DROP_TTL;
-	conn_output(&k, p);
-	way.conn->last_use = p->now;
-	if ((way.word & STATE_MASK) == REPLY_NEW && !conn_embryonic(k.conn, READ_ONCE(k.conn->word)))
-		__sync_val_compare_and_swap(&way.conn->word, way.word, way.word + REPLY_PROVEN - REPLY_NEW);
-	stats_output(k.real, p);
-	if (!nat_reply(ctx, p, k.conn, v6))
-		return DROP_ERROR;
-	failed = reply_frame(ctx, p, &way, &k, v6);
-	out->ifindex = k.conn->ingress;
-	return failed == UNDECIDED ? TX_REPLY : failed;
-}
-
-static __noinline enum verdict packet_reply4(struct xdp_md *ctx, struct packet *p, struct way_out *out)
-{
-	return packet_reply(ctx, p, out, 0);
-}
-
-static __noinline enum verdict packet_reply6(struct xdp_md *ctx, struct packet *p, struct way_out *out)
-{
-	return packet_reply(ctx, p, out, 1);
 }
 
 /* An error about a connection, to the server that it is about. It proves nothing, so it moves no timer. */
@@ -457,12 +335,6 @@ __noinline __u64 packet_icmp4(struct xdp_md *ctx, struct packet *p)
 __noinline __u64 packet_icmp6(struct xdp_md *ctx, struct packet *p)
 {
 	return p ? packet_icmp(ctx, p, 1) : outcome(DROP_ERROR, NO_REAL);
-}
-
-/* The connection's real server is not the one it was made for: removed, or down in between. */
-__inline enum verdict stale_verdict(const struct real *r, const struct packet *p)
-{
-	return r->stale == STALE_RESET && p->protocol == IPPROTO_TCP ? TX_RESET : DROP_REAL_GONE;
 }
 
 /*
@@ -535,8 +407,10 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 		return malformed;
 	if (unlikely(p->protocol == IPPROTO_SCTP))
 		sctp_parse(ctx, p);
-	if (!request)
-		return v6 ? packet_reply6(ctx, p, out) : packet_reply4(ctx, p, out);
+	if (!request) {
+		verdict = v6 ? packet_reply6(ctx, p, out) : packet_reply4(ctx, p, out);
+		return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
+	}
 	p->ingress = ctx->ingress_ifindex;
 	result = packet_flow(ctx, p, &w->at, v6);
 	if (unlikely(result >> 32 == NO_REAL)) {

@@ -104,4 +104,28 @@ __inline enum verdict forward_frame(struct xdp_md *ctx, const struct packet *p, 
 	return forward_head(ctx, p, &h, v6);
 }
 
+/* Where a packet leaves: what the director answers goes back as it came, ifindex 0. */
+struct way_out {
+	__u32 ifindex;
+	__u32 tx_port; /* NO_TX_PORT: not one of a real server's */
+};
+
+#define NO_TX_PORT 0xffffffff
+
+/* Back, or out by another interface. */
+__inline int transmit(struct xdp_md *ctx, const struct way_out *out, enum verdict *verdict)
+{
+	int action;
+
+	if (!out->ifindex || out->ifindex == ctx->ingress_ifindex)
+		return XDP_TX;
+	if (out->tx_port != NO_TX_PORT)
+		action = bpf_redirect_map(&tx_ports, out->tx_port, XDP_DROP);
+	else
+		action = bpf_redirect(out->ifindex, 0);
+	if (unlikely(action != XDP_REDIRECT))
+		*verdict = DROP_ERROR;
+	return action;
+}
+
 #endif

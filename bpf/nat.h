@@ -336,4 +336,30 @@ __inline void nat_came_from(const struct packet *p, const struct place *at, int 
 		__builtin_memcpy(c->peer, packet_source(p), ETH_ALEN);
 }
 
+/* By nat: the way back is made known first, or made known again to who begins once more. */
+__inline enum verdict packet_nat(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, int v6)
+{
+	enum verdict verdict = result & 0xff;
+	__u32 id = result >> 32;
+	struct real *r = bpf_map_lookup_elem(&reals, &id);
+
+	if (!r || verdict == TX_UNTRACKED)
+		return DROP_NO_ROOM;
+	if ((verdict == TX_NEW || packet_begins(p)) &&
+	    !(v6 ? nat_remember6(p, at, id) : nat_remember4(p, at, id)))
+		return DROP_NO_ROOM;
+	nat_came_from(p, at, v6);
+	return nat_request(ctx, p, r, v6) ? verdict : DROP_ERROR;
+}
+
+static __noinline enum verdict packet_nat4(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
+{
+	return packet_nat(ctx, p, at, result, 0);
+}
+
+static __noinline enum verdict packet_nat6(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
+{
+	return packet_nat(ctx, p, at, result, 1);
+}
+
 #endif

@@ -28,22 +28,14 @@ func (r *rig) natReal(name, service string, port uint16) netip.Addr {
 }
 
 // reply is what the server sends to the client when it gets such a message.
-func reply(server netip.Addr, port uint16, name string, changes ...change) []change {
-	return append([]change{func(m *message) {
-		m.src, m.dst = server, m.src
-		m.eth.Src = headOf(name).Dst
-		switch l4 := m.transport.(type) {
-		case packet.TCP:
-			l4.SrcPort, l4.DstPort = port, l4.SrcPort
-			m.transport = l4
-		case packet.UDP:
-			l4.SrcPort, l4.DstPort = port, l4.SrcPort
-			m.transport = l4
-		case packet.SCTP:
-			l4.SrcPort, l4.DstPort = port, l4.SrcPort
-			m.transport = l4
-		}
-	}}, changes...)
+func reply(server netip.Addr, port uint16, name string) []change {
+	return []change{
+		func(m *message) {
+			m.src, m.dst = server, m.src
+			m.eth.Src = headOf(name).Dst
+		},
+		ports(func(src, dst *uint16) { *src, *dst = port, *src }),
+	}
 }
 
 // natted is the frame that leaves: between other ends, by other link-layer addresses, its TTL less by one.
@@ -72,17 +64,7 @@ func toServer(name string, server netip.Addr, port uint16) change {
 func fromService(f family, port uint16) change {
 	return natted(packet.Ethernet{Dst: routerMAC, Src: directorMAC}, func(m *message) {
 		m.src = f.vip
-		switch l4 := m.transport.(type) {
-		case packet.TCP:
-			l4.SrcPort = port
-			m.transport = l4
-		case packet.UDP:
-			l4.SrcPort = port
-			m.transport = l4
-		case packet.SCTP:
-			l4.SrcPort = port
-			m.transport = l4
-		}
+		from(port)(m)
 	})
 }
 
@@ -292,7 +274,13 @@ func TestNATWayBack(t *testing.T) {
 			r.send(t, tcp(syn)(f))
 			mustVerdict(t, "of a new one", answer(syn|ack), "tx_reply")
 			r.real("a").Generation++
-			mustVerdict(t, "of one whose server was changed", answer(ack), "pass_no_connection")
+			mustVerdict(t, "of one whose server was changed", answer(ack), "drop_real_gone")
+			r.real("a").Stale = StaleReset
+			got := answer(ack, noData)
+			mustVerdict(t, "of one that is reset", got, "tx_reset")
+			if p := need(look(got.out))(t); p.src != f.client || p.dst != server {
+				t.Errorf("reset from %s to %s, want it from the client to the server", p.src, p.dst)
+			}
 			r.check(t)
 		})
 	}

@@ -142,39 +142,28 @@ func raw(protocol uint8, data []byte, changes ...change) send {
 // bytesOf sends a frame as it is.
 func bytesOf(frame ...byte) send { return func(family) []byte { return slices.Clone(frame) } }
 
-// from sets the client's port.
-func from(port uint16) change {
+// ports changes the ports, whatever the protocol.
+func ports(edit func(src, dst *uint16)) change {
 	return func(m *message) {
 		switch l4 := m.transport.(type) {
 		case packet.TCP:
-			l4.SrcPort = port
+			edit(&l4.SrcPort, &l4.DstPort)
 			m.transport = l4
 		case packet.UDP:
-			l4.SrcPort = port
+			edit(&l4.SrcPort, &l4.DstPort)
 			m.transport = l4
 		case packet.SCTP:
-			l4.SrcPort = port
+			edit(&l4.SrcPort, &l4.DstPort)
 			m.transport = l4
 		}
 	}
 }
 
+// from sets the client's port.
+func from(port uint16) change { return ports(func(src, _ *uint16) { *src = port }) }
+
 // to sets the destination port.
-func to(port uint16) change {
-	return func(m *message) {
-		switch l4 := m.transport.(type) {
-		case packet.TCP:
-			l4.DstPort = port
-			m.transport = l4
-		case packet.UDP:
-			l4.DstPort = port
-			m.transport = l4
-		case packet.SCTP:
-			l4.DstPort = port
-			m.transport = l4
-		}
-	}
-}
+func to(port uint16) change { return ports(func(_, dst *uint16) { *dst = port }) }
 
 // withTCP changes the TCP header before it is built.
 func withTCP(edit func(*packet.TCP)) change {
