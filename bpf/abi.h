@@ -129,7 +129,7 @@ struct conn {
 	__u32 packets;	  /* the client's, counted up to PACKETS_COUNTED */
 	__u32 home_lock;  /* odd: a key of this place is being stored */
 	__u32 home_moved; /* where other keys of this place are: ways of the set as bits; number in the second set << 8, in overflow << 16 */
-	__u64 link;	  /* of a way back: place of its connection, version of that tag << 32, VLAN << 48 */
+	__u64 link;	  /* of a way back: place of its connection, version of that tag << 32, outer VLAN << 48 */
 	__u8 peer[6];	  /* nat: where the client's frames come from; of a way back: their destination */
 	__u16 ingress;	  /* interface the client's packets come in by */
 };

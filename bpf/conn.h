@@ -326,6 +326,12 @@ __inline int known_holds(const struct known *k, const struct place *at)
 	return (k->tag & TAG_KEY_MASK) == at->want && READ_ONCE(k->conn->tag) == k->tag;
 }
 
+/* Notes the version of what was found at the place. */
+__inline void known_at(const struct known *k, struct place *at)
+{
+	at->version = k->tag >> 16 & 0xffff;
+}
+
 __inline int known_expired(const struct known *k, __u32 now)
 {
 	__u32 state = k->word & (TIMEOUTS - 1);

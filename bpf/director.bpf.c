@@ -7,7 +7,7 @@
 #include "forward.h"
 #include "fragment.h"
 #include "icmp.h"
-#include "nat.h"
+#include "nat_icmp.h"
 #include "parse.h"
 #include "plain.h"
 #include "plan.h"
@@ -174,6 +174,7 @@ __inline __u64 packet_met(struct packet *p, struct conn *c, struct place *at, st
 
 	if (unlikely(!known_holds(&k, at)))
 		return schedule(p, at, NULL, s, v6);
+	known_at(&k, at);
 	return packet_known(p, &k);
 }
 
@@ -294,15 +295,14 @@ __inline __u64 icmp_error(struct xdp_md *ctx, struct packet *p, int v6)
 	struct known k;
 	struct real *r;
 
-	if (!(v6 ? icmp_quoted6(ctx, p, &quoted) : icmp_quoted4(ctx, p, &quoted)))
+	if (!icmp_quoted(ctx, p, &quoted, v6))
 		return outcome(PASS_ICMP, NO_REAL);
 	c = conn_find(&quoted, &at, v6);
 	if (!c)
 		return outcome(PASS_ICMP, NO_REAL);
 	k = conn_read(c);
 	r = bpf_map_lookup_elem(&reals, &k.real);
-	if (!r || r->method == METHOD_NAT || r->generation != k.generation || !known_holds(&k, &at) ||
-	    known_expired(&k, p->now))
+	if (!r || r->generation != k.generation || !known_holds(&k, &at) || known_expired(&k, p->now))
 		return outcome(PASS_ICMP, NO_REAL);
 	stats_input(k.real, p, 0);
 	return outcome(TX_ICMP, k.real);
@@ -352,7 +352,7 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 	k.conn = conn_find(p, at, v6);
 	if (likely(k.conn)) {
 		k = conn_read(k.conn);
-		at->version = k.tag >> 16 & 0xffff;
+		known_at(&k, at);
 		r = bpf_map_lookup_elem(&reals, &k.real);
 		at->over = !known_holds(&k, at); /* replaced in this very moment */
 		if (likely(!at->over && r && r->generation == k.generation && !known_expired(&k, p->now) &&
@@ -401,7 +401,7 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 			return stop;
 	}
 	request = service_maybe(p, v6);
-	if (!request && !nat_maybe(p, v6))
+	if (!request && !reply_maybe(p, v6))
 		return PASS_NO_SERVICE;
 	if (unlikely(malformed != UNDECIDED))
 		return malformed;

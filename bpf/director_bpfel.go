@@ -399,8 +399,9 @@ type directorWork struct {
 		FragmentId uint32
 		Ingress    uint32
 		Mac        [3]uint32
-		Vlan       uint16
-		_          [6]byte
+		Vlan       [2]uint16
+		Tpid       uint16
+		_          [2]byte
 	}
 	At struct {
 		_       structs.HostLayout
@@ -430,8 +431,9 @@ type directorWork struct {
 		FragmentId uint32
 		Ingress    uint32
 		Mac        [3]uint32
-		Vlan       uint16
-		_          [6]byte
+		Vlan       [2]uint16
+		Tpid       uint16
+		_          [2]byte
 	}
 	ReplyAt struct {
 		_       structs.HostLayout

@@ -53,6 +53,7 @@ __inline int icmp_quoted4(struct xdp_md *ctx, struct packet *p, struct packet *q
 	q->addr[0] = ip.daddr | (__u64)ip.saddr << 32;
 	q->protocol = ip.protocol;
 	q->ports = ports[1] | (__u32)ports[0] << 16;
+	q->l4 = ip.ihl * 4;
 	return ip.saddr == p->addr[0] >> 32;
 }
 
@@ -70,6 +71,7 @@ __inline int icmp_quoted6(struct xdp_md *ctx, struct packet *p, struct packet *q
 	__builtin_memcpy(&q->addr[2], &ip.saddr, 16);
 	q->protocol = ip.nexthdr;
 	q->ports = ports[1] | (__u32)ports[0] << 16;
+	q->l4 = sizeof(ip);
 	return q->addr[2] == p->addr[2] && q->addr[3] == p->addr[3];
 }
 

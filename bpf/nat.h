@@ -19,7 +19,9 @@
 #include "work.h"
 
 #define LINK_VERSION_SHIFT 32
-#define LINK_VLAN_SHIFT 48
+/* Of a way back, what stands where connections have a generation: the tags of the client's frames. */
+#define WAY_VLANS_SHIFT 16
+#define WAY_SERVICE_TAG (1U << 24) /* the outer one is 802.1ad's */
 
 /* One end of a packet as it is, and as it shall be. An IPv4 address is in the low half of addr[0]. */
 struct nat_edit {
@@ -153,10 +155,9 @@ __inline int nat_transport(struct xdp_md *ctx, const struct packet *p, const str
 	return nat_sctp(ctx, p, e);
 }
 
-/* 0: it could not be, and nothing was changed but what is dropped now. */
-__inline int nat_rewrite(struct xdp_md *ctx, const struct packet *p, const struct nat_edit *e, int v6)
+/* The IP header; change: of the address. 0: it could not be. */
+__inline int nat_network(struct xdp_md *ctx, const struct packet *p, const struct nat_edit *e, __u32 change, int v6)
 {
-	__u32 change = nat_addr_change(e, v6);
 	struct ipv6hdr *ip6;
 	struct iphdr *ip4;
 	__u64 *addr;
@@ -175,32 +176,58 @@ __inline int nat_rewrite(struct xdp_md *ctx, const struct packet *p, const struc
 		*(e->source ? &ip4->saddr : &ip4->daddr) = e->new_addr[0];
 		csum_apply(&ip4->check, change);
 	}
-	return nat_transport(ctx, p, e, change);
+	return 1;
 }
 
-/* To the real server. */
-__inline int nat_request(struct xdp_md *ctx, const struct packet *p, const struct real *r, int v6)
+/* 0: it could not be, and nothing was changed but what is dropped now. */
+__inline int nat_rewrite(struct xdp_md *ctx, const struct packet *p, const struct nat_edit *e, int v6)
+{
+	__u32 change = nat_addr_change(e, v6);
+
+	return nat_network(ctx, p, e, change, v6) && nat_transport(ctx, p, e, change);
+}
+
+/* The destination becomes the real server. */
+__inline void nat_to_real(struct nat_edit *e, const struct packet *p, const struct real *r, int v6)
 {
 	const __u64 *real = (const void *)r->addr;
-	struct nat_edit e = { .port = packet_dport(p), .new_port = r->port ?: packet_dport(p) };
 
-	e.addr[0] = v6 ? p->addr[2] : p->addr[0] >> 32;
-	e.addr[1] = p->addr[3];
-	e.new_addr[0] = v6 ? real[0] : real[1] >> 32;
-	e.new_addr[1] = real[1];
+	e->source = 0;
+	e->port = packet_dport(p);
+	e->new_port = r->port ?: packet_dport(p);
+	e->addr[0] = v6 ? p->addr[2] : p->addr[0] >> 32;
+	e->addr[1] = p->addr[3];
+	e->new_addr[0] = v6 ? real[0] : real[1] >> 32;
+	e->new_addr[1] = real[1];
+}
+
+__inline int nat_request(struct xdp_md *ctx, const struct packet *p, const struct real *r, int v6)
+{
+	struct nat_edit e;
+
+	nat_to_real(&e, p, r, v6);
 	return nat_rewrite(ctx, p, &e, v6);
 }
 
-/* From the virtual service that the connection is to. */
-__inline int nat_reply(struct xdp_md *ctx, const struct packet *p, const struct conn *c, int v6)
+/* The source becomes the virtual service that the connection is to. */
+__inline void nat_from_service(struct nat_edit *e, const struct packet *p, const struct conn *c, int v6)
 {
-	struct nat_edit e = { .port = packet_sport(p), .new_port = c->ports >> 16, .source = 1 };
 	const __u64 *ends = (const void *)(c + 1); /* the key's addresses */
 
-	e.addr[0] = v6 ? p->addr[0] : (__u32)p->addr[0];
-	e.addr[1] = p->addr[1];
-	e.new_addr[0] = v6 ? ends[2] : ends[0] >> 32;
-	e.new_addr[1] = v6 ? ends[3] : 0;
+	e->source = 1;
+	e->port = packet_sport(p);
+	e->new_port = c->ports >> 16;
+	e->addr[0] = v6 ? p->addr[0] : (__u32)p->addr[0];
+	e->addr[1] = p->addr[1];
+	e->new_addr[0] = v6 ? ends[2] : ends[0] >> 32;
+	e->new_addr[1] = v6 ? ends[3] : 0;
+}
+
+__inline int nat_reply(struct xdp_md *ctx, const struct packet *p, const struct conn *c, int v6)
+{
+	struct nat_edit e;
+
+	nat_from_service(&e, p, c, v6);
 	return nat_rewrite(ctx, p, &e, v6);
 }
 
@@ -277,6 +304,7 @@ __inline int nat_store(struct work *w, const struct conn_new *n, int v6)
 		return 0;
 	/* That of a former connection between the same ends: now it is this one's. */
 	c->real = n->real;
+	c->generation = n->generation;
 	c->last_use = w->reply.now;
 	WRITE_ONCE(c->link, n->link);
 	return 1;
@@ -311,7 +339,10 @@ __inline int nat_remember(struct packet *p, const struct place *at, __u32 id, in
 
 	if (!r || !w || !at->slot)
 		return 0;
-	n.link = nat_link(at) | (__u64)p->vlan << LINK_VLAN_SHIFT;
+	n.link = nat_link(at) | (__u64)p->vlan[0] << 48;
+	n.generation = p->vlan[1] | (__u32)p->vlans << WAY_VLANS_SHIFT;
+	if (p->tpid == bpf_htons(ETH_P_8021AD))
+		n.generation |= WAY_SERVICE_TAG;
 	nat_reply_key(&w->reply, p, r, v6);
 	/* In a full set the half-open entry that made room may have been its own connection. */
 	return nat_store(w, &n, v6) && nat_linked(n.link, v6);
@@ -334,32 +365,6 @@ __inline void nat_came_from(const struct packet *p, const struct place *at, int 
 
 	if (c && at->slot)
 		__builtin_memcpy(c->peer, packet_source(p), ETH_ALEN);
-}
-
-/* By nat: the way back is made known first, or made known again to who begins once more. */
-__inline enum verdict packet_nat(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, int v6)
-{
-	enum verdict verdict = result & 0xff;
-	__u32 id = result >> 32;
-	struct real *r = bpf_map_lookup_elem(&reals, &id);
-
-	if (!r || verdict == TX_UNTRACKED)
-		return DROP_NO_ROOM;
-	if ((verdict == TX_NEW || packet_begins(p)) &&
-	    !(v6 ? nat_remember6(p, at, id) : nat_remember4(p, at, id)))
-		return DROP_NO_ROOM;
-	nat_came_from(p, at, v6);
-	return nat_request(ctx, p, r, v6) ? verdict : DROP_ERROR;
-}
-
-static __noinline enum verdict packet_nat4(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
-{
-	return packet_nat(ctx, p, at, result, 0);
-}
-
-static __noinline enum verdict packet_nat6(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
-{
-	return packet_nat(ctx, p, at, result, 1);
 }
 
 #endif

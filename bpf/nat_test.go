@@ -357,12 +357,18 @@ func TestNATFragments(t *testing.T) {
 func TestNATFrames(t *testing.T) {
 	for _, f := range families {
 		r, _, answer := natWeb(t, f)
+		for port, tags := range map[uint16][]packet.VLAN{
+			1: {{TPID: 0x8100, TCI: 0}}, 2: {{TPID: 0x8100, TCI: 0x2064}}, 3: {{TPID: 0x88a8, TCI: 7}, {TPID: 0x8100, TCI: 0x3065}},
+		} {
+			with := func(m *message) { m.tags = tags }
+			r.send(t, tcp(syn, from(port), with)(f))
+			got := answer(syn|ack, from(port))
+			want := tcp(syn|ack, append(append([]change{from(port)}, reply(netip.AddrFrom16(r.real("a").Addr).Unmap(), 8080, "a")...), fromService(f, webPort), with)...)
+			mustLeave(t, fmt.Sprint(f.name, " with tags ", tags), got, "tx_reply", want(f))
+		}
 		tagged := func(m *message) { m.tags = []packet.VLAN{{TPID: 0x8100, TCI: 0x2064}} }
 		r.send(t, tcp(syn, tagged)(f))
-		got := answer(syn | ack)
-		if want := []byte{0x81, 0, 0x20, 0x64}; got.verdict != "tx_reply" || !bytes.Equal(got.out[12:16], want) {
-			t.Errorf("%s: %s, reply %x, want a tag", f.name, got.verdict, got.out)
-		}
+		mustVerdict(t, "SYN-ACK", answer(syn|ack), "tx_reply")
 		other := packet.MAC{2, 0, 0, 0, 9, 9}
 		r.send(t, tcp(ack, tagged, func(m *message) { m.eth.Src = other })(f))
 		if got := answer(ack); !bytes.Equal(got.out[:6], other[:]) || !bytes.Equal(got.out[6:12], directorMAC[:]) {
@@ -395,6 +401,57 @@ func TestNATNoRoom(t *testing.T) {
 		if r.service("web").Untracked == 0 {
 			t.Errorf("%s: none is counted as without room", f.name)
 		}
+		r.check(t)
+	}
+}
+
+// quoting is an ICMP error of each kind that matters, about a packet between these ends.
+func quoting(src, dst netip.Addr, sport, dport uint16, changes ...change) send {
+	return icmpError(func(f family) []packet.Layer {
+		return []packet.Layer{network(f, src, dst), packet.TCP{SrcPort: sport, DstPort: dport, Seq: 7, Checksum: new(uint16(0xbeef))}}
+	}, changes...)
+}
+
+// TestNATErrors: an error about a connection reaches the other end in its own
+// terms, whoever sends it, with every checksum right.
+func TestNATErrors(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			r, server, _ := natWeb(t, f)
+			r.send(t, tcp(syn)(f))
+			router := both(f, addr("203.0.113.9"), addr("2001:db8:9::9"))
+			fromRouter := func(m *message) { m.src = router }
+
+			got := r.send(t, quoting(f.vip, f.client, webPort, clientPort, fromRouter)(f))
+			want := quoting(server, f.client, 8080, clientPort, fromRouter, natted(headOf("a"), func(m *message) { m.dst = server }))
+			mustLeave(t, "from the client's side", got, "tx_icmp", want(f))
+
+			for _, from := range []netip.Addr{server, router} {
+				sent := func(m *message) { m.src, m.dst, m.eth.Src = from, f.client, headOf("a").Dst }
+				got = r.send(t, quoting(f.client, server, clientPort, 8080, sent)(f))
+				want = quoting(f.client, f.vip, clientPort, webPort, sent,
+					natted(packet.Ethernet{Dst: routerMAC, Src: directorMAC}, func(m *message) { m.src = f.vip }))
+				mustLeave(t, "from the servers' side, "+from.String(), got, "tx_icmp", want(f))
+			}
+			r.check(t)
+		})
+	}
+}
+
+// TestNATForeignErrors: errors about nothing of ours, and ICMP that is no error, are the stack's.
+func TestNATForeignErrors(t *testing.T) {
+	for _, f := range families {
+		r, server, _ := natWeb(t, f)
+		toClient := func(m *message) { m.src, m.dst = server, f.client }
+		mustVerdict(t, "of no connection", r.send(t, quoting(f.client, server, clientPort, 8080, toClient)(f)), "pass_no_service")
+		r.send(t, tcp(syn)(f))
+		mustVerdict(t, "to another port", r.send(t, quoting(f.client, server, clientPort, 8081, toClient)(f)), "pass_no_service")
+		mustVerdict(t, "of another client", r.send(t, quoting(f.second, server, clientPort, 8080, toClient)(f)), "pass_no_service")
+		mustVerdict(t, "cut off", r.send(t, quoting(f.client, server, clientPort, 8080, toClient, cut(both(f, 50, 90)))(f)), both(f, "pass_malformed", "pass_malformed"))
+		mustVerdict(t, "an echo", r.send(t, newSend(both(f, packet.ICMP{Type: 8}, packet.ICMP{Type: 128}), toClient)(f)), "pass_no_service")
+		mustVerdict(t, "at the end of its TTL", r.send(t, quoting(f.client, server, clientPort, 8080, toClient, ttl(1))(f)), "drop_ttl")
+		r.real("a").Generation++
+		mustVerdict(t, "of a server that was changed", r.send(t, quoting(f.client, server, clientPort, 8080, toClient)(f)), "pass_no_service")
 		r.check(t)
 	}
 }

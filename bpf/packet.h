@@ -74,7 +74,8 @@ struct packet {
 	__u32 fragment_id;
 	__u32 ingress;	  /* interface */
 	__u32 mac[3];	  /* link-layer destination, source: 12 bytes as in the frame */
-	__be16 vlan;	  /* TCI of the outer tag */
+	__be16 vlan[VLAN_MAX]; /* TCIs, outermost first */
+	__be16 tpid;	  /* of the outer tag */
 };
 
 /* The link-layer addresses of a frame, a word at a time wherever they begin. */

@@ -36,9 +36,10 @@ __inline __be16 parse_ethernet(struct packet *p, struct cursor *cur)
 		tag = cur->pos;
 		if ((void *)(tag + 1) > cur->end)
 			return 0;
-		proto = tag->proto;
 		if (!i)
-			p->vlan = tag->tci;
+			p->tpid = proto;
+		p->vlan[i] = tag->tci;
+		proto = tag->proto;
 		cur->pos = tag + 1;
 		p->vlans++;
 	}
