@@ -19,16 +19,16 @@ type amount struct{ scenarios, choices int }
 // written; less is a regression.
 var replayed = map[string]amount{
 	"dh":  {13, 3900},
-	"fo":  {103, 4170},
-	"lc":  {95, 3870},
-	"mh":  {62, 17800},
-	"nq":  {91, 3700},
-	"ovf": {76, 3090},
-	"rr":  {90, 3820},
-	"sed": {96, 3900},
-	"sh":  {65, 20220},
-	"wlc": {109, 4440},
-	"wrr": {101, 4230},
+	"fo":  {105, 4218},
+	"lc":  {97, 3918},
+	"mh":  {66, 19840},
+	"nq":  {94, 3772},
+	"ovf": {107, 4296},
+	"rr":  {93, 3892},
+	"sed": {98, 3948},
+	"sh":  {72, 21400},
+	"wlc": {112, 4512},
+	"wrr": {105, 4326},
 }
 
 // seeded returns a generator whose seed is in the test's log.

@@ -75,9 +75,6 @@ const refused = -1
 
 func (s scenario) String() string { return s.file + "/" + s.Name }
 
-// words are those of a command.
-func (s step) words() []string { return strings.Fields(s.Cmd) }
-
 func (s step) String() string { return strings.TrimSpace(s.Op + " " + s.Pattern + s.Cmd) }
 
 func allScenarios(t *testing.T) (all []scenario) {

@@ -37,9 +37,6 @@ func (s scenario) undrivable() string {
 		return "services of a firewall mark are not available yet"
 	}
 	for _, d := range s.Dests {
-		if d.Upper != 0 || d.Lower != 0 {
-			return "thresholds are not available yet"
-		}
 		if s.Fwmark == 0 && d.Addr.Port() != s.VIP.Port() {
 			return "direct routing cannot change the port"
 		}
@@ -63,15 +60,13 @@ func (st step) undrivable() string {
 		}
 		return ""
 	case "cmd":
-		if slices.ContainsFunc(thresholdOptions, func(o string) bool { return slices.Contains(st.words(), o) }) {
-			return "thresholds are not available yet"
+		if st.Err != "" {
+			return "a command was refused: TestLives replays it"
 		}
 		return ""
 	}
-	return fmt.Sprintf("the step %q is not replayed yet", st.Op)
+	return fmt.Sprintf("the step %q: TestLives replays it", st.Op)
 }
-
-var thresholdOptions = []string{"-x", "-y"}
 
 // judge says what has to come of the connections.
 type judge interface {
@@ -136,7 +131,8 @@ func newReplay(n *node, s scenario, j judge) (*replay, error) {
 			continue
 		}
 		if err := r.change(func(service director.Service) (director.Service, error) {
-			return editedReals(service, "-a", []string{"-r", d.Addr.String(), "-w", fmt.Sprint(d.Weight)})
+			return editedReals(service, "-a", []string{"-r", d.Addr.String(), "-w", fmt.Sprint(d.Weight),
+				"-x", fmt.Sprint(d.Upper), "-y", fmt.Sprint(d.Lower)})
 		}); err != nil {
 			return nil, err
 		}

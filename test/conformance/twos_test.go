@@ -17,7 +17,9 @@ import (
 func chances(reals []director.RealState) []float64 {
 	sum := 0.0
 	for _, r := range reals {
-		sum += float64(r.Weight)
+		if usable(r) {
+			sum += float64(r.Weight)
+		}
 	}
 	if sum == 0 {
 		return nil
@@ -25,7 +27,7 @@ func chances(reals []director.RealState) []float64 {
 	// Of 0 to sum, both draws are equally likely; 0 and 1 are the first usable server's.
 	draw, first := make([]float64, len(reals)), 1.0
 	for i, r := range reals {
-		if r.Weight > 0 {
+		if usable(r) {
 			draw[i] = (float64(r.Weight) + first) / (sum + 1)
 			first = 0
 		}
@@ -38,6 +40,8 @@ func chances(reals []director.RealState) []float64 {
 	}
 	return p
 }
+
+func usable(r director.RealState) bool { return r.Weight > 0 && !r.Overloaded }
 
 // lessLoaded is twos's choice among two: the first, unless it has more for its weight.
 func lessLoaded(reals []director.RealState, a, b int) int {
@@ -137,4 +141,4 @@ func TestTwos(t *testing.T) {
 }
 
 // replayedTwos is what was replayed when this was written.
-var replayedTwos = amount{105, 4260}
+var replayedTwos = amount{107, 4288}
