@@ -309,6 +309,17 @@ var fragmentTests = []programTest{
 		{send: tcpPiece(1, ack), want: known("a")},
 		{send: tcpPiece(2, ack), want: known("a")},
 	}, conns: []string{"c:40000>vip:80 ESTABLISHED a 4"}},
+	{name: "fragments of a connection that is known", steps: []step{
+		{send: tcp(syn), want: begins("a")},
+		{send: tcp(ack), want: known("a")},
+		{send: tcpPiece(0, ack), want: known("a")},
+		{send: tcpPiece(1, ack), want: known("a")},
+	}, conns: []string{"c:40000>vip:80 ESTABLISHED a 4"}},
+	{name: "fragments of a flow that is known", steps: []step{
+		{send: udp(), want: begins("d")},
+		{send: piece(0), want: known("d")},
+		{send: piece(1), want: known("d")},
+	}, conns: []string{"c:40000>vip:53 UDP d 3"}},
 	{name: "fragments with tags", steps: []step{
 		{send: piece(0, tag(0x8100, 5)), want: begins("d")},
 		{send: piece(1, tag(0x8100, 5), padded), want: known("d")},

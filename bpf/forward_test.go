@@ -24,6 +24,11 @@ var forwardTests = []programTest{
 		{before: func(r *rig) { r.real("a").Flags &^= RealNextHop }, send: tcp(ack), want: known("a").ended("drop_no_next_hop", nil)},
 		{before: func(r *rig) { r.real("a").Flags |= RealNextHop }, send: tcp(ack), want: known("a")},
 	}, conns: []string{"c:40000>vip:80 ESTABLISHED a 3"}},
+	{name: "no next hop any more, and a new SYN", steps: []step{
+		{send: tcp(syn), want: begins("a")},
+		{before: func(r *rig) { r.real("a").Flags &^= RealNextHop }, send: tcp(syn), want: begins("b")},
+		{send: tcp(ack), want: known("b")},
+	}, conns: []string{"c:40000>vip:80 ESTABLISHED b 2"}},
 	{name: "the next hop moves", steps: []step{
 		{send: tcp(syn), want: begins("a")},
 		{before: func(r *rig) { r.real("a").Mac[5]++; wantTags(r.real("a"), 1) }, send: tcp(ack), want: known("a")},

@@ -257,12 +257,20 @@ func TestUntrackedFlow(t *testing.T) {
 func TestOtherHostsFrame(t *testing.T) {
 	for _, f := range families {
 		r := smallRig(t, f)
+		mustVerdict(t, "a SYN", r.send(t, tcp(syn, from(40001))(f)), "tx_new")
+		mustVerdict(t, "its ACK", r.send(t, tcp(ack, from(40001))(f)), "tx_forward")
 		for name, mac := range map[string]packet.MAC{
 			"broadcast": {0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
 			"multicast": {0x01, 0x00, 0x5e, 0, 0, 1},
 		} {
-			if got := r.send(t, tcp(syn, func(m *message) { m.eth.Dst = mac })(f)); got.action != xdpPass {
-				t.Errorf("%s: %s frame: %s", f.name, name, got.verdict)
+			frame := func(m *message) { m.eth.Dst = mac }
+			for what, send := range map[string]send{
+				"begins a connection": tcp(syn, frame),
+				"goes on":             tcp(ack, from(40001), frame),
+			} {
+				if got := r.send(t, send(f)); got.action != xdpPass {
+					t.Errorf("%s: %s frame that %s: %s", f.name, name, what, got.verdict)
+				}
 			}
 		}
 	}
