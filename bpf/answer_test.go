@@ -359,6 +359,12 @@ var staleTests = []programTest{
 		{send: tcp(syn), want: begins("a")},
 		{before: renewed(StaleReschedule), send: tcp(ack), want: untouched("pass_no_connection")},
 	}},
+	{name: "stale: an established connection", steps: []step{
+		{send: tcp(syn), want: begins("a")},
+		{send: tcp(ack), want: known("a")},
+		{send: tcp(ack), want: known("a")},
+		{before: renewed(StaleDrop), send: tcp(ack), want: untouched("drop_real_gone")},
+	}, conns: []string{"c:40000>vip:80 ESTABLISHED a 3"}},
 	{name: "stale: UDP is rescheduled", steps: []step{
 		{send: udp(), want: begins("d")},
 		{before: func(r *rig) { r.real("d").Generation++ }, send: udp(), want: begins("e")},
