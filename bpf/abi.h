@@ -21,6 +21,9 @@ enum limit {
 	TX_PORTS = 64,		 /* interfaces one director transmits on */
 	FRAGMENTS = 1 << 14,	 /* fragmented packets whose first fragment is remembered */
 	NO_REAL = 0xffffffff,	 /* an empty plan slot */
+	MARK_SHAPES = 1024,	 /* of marking rules, for each family */
+	MARK_WAYS = 4,		 /* marking rules of one bucket */
+	MARK_WORDS = 6,		 /* 64-bit words of what a marking rule looks at */
 	PACKETS_COUNTED = 10,	 /* of a connection: more need not be told apart */
 };
 
@@ -95,7 +98,20 @@ enum conn_state {
 	SCTP_CLOSED,
 	REPLY_NEW = 48,		/* no connection but the way back of one (nat), which is not established yet */
 	REPLY_PROVEN,
+	TEMPLATE_NONE,		/* persistence: no connection either. None of those it controls was established */
+	TEMPLATE_ASSURED,
 	CONN_DEAD = 0x80,	/* a bit beside the state: being freed, nothing changes the word any more */
+};
+
+/* Where the parts of conn.link begin. */
+enum link {
+	LINK_VERSION = 32,	/* after the place */
+	LINK_V6 = 48,		/* of a controlled connection: its template lies in the IPv6 table */
+	LINK_VLAN = 48,		/* of a way back */
+	TEMPLATE_CONTROLS = 24,	/* of a template: connections that it controls, after its timeout in seconds */
+	TEMPLATE_VERSION = 48,	/* of its own tag: while it is that, the rest may be changed by compare-and-swap */
+	TEMPLATE_FIELD = 0xffffff,
+	TEMPLATE_HELD = 60,	/* seconds: its timeout once it has fired with connections left (IPVS) */
 };
 
 /* The low byte of conn.tag. */
@@ -112,6 +128,7 @@ enum conn_tag {
 enum conn_flag {
 	CONN_NO_OUTPUT = 1 << 8,  /* no packet of the server's was seen (IPVS 0x80) */
 	CONN_UNPROVEN = 1 << 9,	  /* made from a bare ACK: counts as embryonic */
+	CONN_CONTROLLED = 1 << 10, /* made by a template: link leads to it */
 };
 
 /*
@@ -129,7 +146,8 @@ struct conn {
 	__u32 packets;	  /* the client's, counted up to PACKETS_COUNTED */
 	__u32 home_lock;  /* odd: a key of this place is being stored */
 	__u32 home_moved; /* where other keys of this place are: ways of the set as bits; number in the second set << 8, in overflow << 16 */
-	__u64 link;	  /* of a way back: place of its connection, version of that tag << 32, outer VLAN << 48 */
+	__u64 link;	  /* to another entry, its place and the version of its tag: a controlled connection's template, a
+			   * way back's connection. Of a template: what it controls. See enum link */
 	__u8 peer[6];	  /* nat: where the client's frames come from; of a way back: their destination */
 	__u16 ingress;	  /* interface the client's packets come in by */
 };
@@ -230,7 +248,9 @@ struct real {
 	__u32 reserved2[2];
 	__u8 addr[16];	    /* IPv4 is mapped */
 	struct counters retired; /* removed: what its service has taken over of its traffic */
-	__u64 reserved3;
+	__be16 to_port;	    /* what nat makes of a request's port; 0: leaves it */
+	__be16 if_port;	    /* only of this one; 0: of every one */
+	__u32 reserved3;
 };
 
 /* Connections of a real server. One line, written by every CPU when one begins, ends or changes. */
@@ -272,6 +292,8 @@ enum service_flag {
 	SERVICE_EXPIRE_NODEST = 16, /* a SYN on a connection of a quiesced real server is scheduled anew */
 	SERVICE_HASH_PORT = 32,	/* sh-port, mh-port */
 	SERVICE_FALLBACK = 64,	/* sh-fallback, mh-fallback */
+	SERVICE_EXPIRE_QUIESCENT = 256, /* templates of a quiesced real server are worth nothing */
+	SERVICE_KEEP_DOWN = 512, /* those of one that cannot be reached are worth as much as ever */
 };
 
 /* What a packet gets that finds no usable real server. */
@@ -290,7 +312,7 @@ struct service {
 	__u32 flags;
 	__u8 answer;
 	__u8 protocol;
-	__u16 reserved;
+	__be16 port;	    /* 0: any, or a firewall mark's */
 	__u32 current;	    /* plan[current & 1] is in force */
 	__u32 id;	    /* its own: a slot of a plan that names another service's real server is stale */
 	struct plan plan[2];
@@ -299,7 +321,12 @@ struct service {
 	__u64 no_real;	    /* packets that found no usable real server */
 	__u64 untracked;    /* new connections that found no room */
 	struct counters gone; /* of real servers that were removed: userspace's, kept here to survive it */
-	__u64 reserved3[7];
+	__u64 client_mask[2]; /* which clients share a template; IPv4 in the low half of the first */
+	__u32 persistent;   /* seconds that a template lives after its last connection; 0: there are none */
+	__be32 mark;	    /* the firewall mark that it stands for */
+	__be16 template_port;
+	__u16 reserved[3];
+	__u64 reserved3[3];
 };
 
 /* One key of the service table. id is written last, and cleared first. */
@@ -320,6 +347,44 @@ struct plan_chunk {
 	__u32 slot[PLAN_CHUNK]; /* real server ids */
 };
 
+/*
+ * A marking rule, by what it wants of a packet: the words of its two addresses
+ * (IPv4 in the low halves of the first), ports and interface << 32, protocol and
+ * DSCP << 8 and the number of its shape << 32. A range is several of them.
+ */
+struct mark_rule {
+	__u64 key[MARK_WORDS];
+	__u32 rule;	    /* its number, from 1: the lowest wins; 0: free */
+	__be32 mark;
+	__u64 reserved;
+};
+
+struct mark_bucket {
+	struct mark_rule rule[MARK_WAYS];
+};
+
+/* What of a packet some rules look at, as masks of the words of a rule's key. */
+struct mark_shape {
+	__u64 mask[MARK_WORDS];
+	__u32 first;	    /* the lowest number of its rules - 1; shapes are in the order of it */
+	__u32 reserved[3];
+};
+
+/* All rules. There are two sets: the one in force, and the one being written. */
+struct mark_set {
+	__u64 factor[MARK_WORDS]; /* odd, of the hash */
+	__u32 base;	    /* its first bucket */
+	__u32 mask;	    /* buckets - 1 */
+	__u32 shapes[2];    /* IPv4, IPv6 */
+};
+
+/* May a packet that is of no address's service be that of a mark's? */
+enum marking {
+	MARKS_NONE,
+	MARKS_KNOWN,	    /* the filter knows all addresses and ports that are marked */
+	MARKS_ANY,
+};
+
 /* What userspace changes while packets flow. */
 struct hash_key {
 	__u64 factor;	    /* odd */
@@ -331,6 +396,11 @@ struct runtime_settings {
 	__u32 port0;	    /* services with port 0 exist: 1 */
 	__u32 ftp;	    /* services with port 21 exist: 1 (IPVS look-up order) */
 	__u32 nat;	    /* real servers by nat exist: 1 */
+	__u32 nat_any_port; /* and their replies may come from any port: 1 */
+	__u32 hz;	    /* jiffies of a second */
+	__u32 marking;	    /* enum marking */
+	__u32 mark_set;	    /* mark_sets[mark_set & 1] is in force */
+	struct mark_set mark_sets[2];
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */
@@ -362,6 +432,7 @@ _Static_assert(sizeof(struct real_counts) == 64, "real_counts");
 _Static_assert(sizeof(struct real_stats) == 64, "real_stats");
 _Static_assert(sizeof(struct service) == 192, "service");
 _Static_assert(sizeof(struct service_bucket) == 128, "service_bucket");
+_Static_assert(sizeof(struct mark_bucket) == 256, "mark_bucket");
 _Static_assert(sizeof(struct plan_chunk) == 64, "plan_chunk");
 
 #endif

@@ -74,7 +74,7 @@ func TestKeysAgree(t *testing.T) {
 }
 
 func (w *keyWorld) randomKey() Key {
-	return Key{oneOf(w.random, keyAddrs...), oneOf(w.random, keyPorts...), oneOf[uint8](w.random, tcpProto, udpProto)}
+	return Key{Addr: oneOf(w.random, keyAddrs...), Port: oneOf(w.random, keyPorts...), Protocol: oneOf[uint8](w.random, tcpProto, udpProto)}
 }
 
 // edit stores, changes or removes a key.
@@ -158,7 +158,7 @@ func (w *keyWorld) find(k Key) (uint32, bool) {
 		tries = append(tries, 21)
 	}
 	for _, port := range append(tries, 0) {
-		if id, ok := w.keys[Key{k.Addr, port, k.Protocol}]; ok {
+		if id, ok := w.keys[Key{Addr: k.Addr, Port: port, Protocol: k.Protocol}]; ok {
 			return id, true
 		}
 	}
@@ -317,7 +317,7 @@ func TestServiceHash(t *testing.T) {
 	buckets, filter := map[uint64]int{}, map[uint64]int{}
 	for i := range 4096 {
 		a := binary.BigEndian.AppendUint32(nil, 0x0a000000|uint32(i))
-		h := Key{netip.AddrFrom4([4]byte(a)), 80, tcpProto}.hash()
+		h := Key{Addr: netip.AddrFrom4([4]byte(a)), Port: 80, Protocol: tcpProto}.hash()
 		buckets[h&1023]++
 		filter[filterBit(h)]++
 	}
@@ -363,7 +363,7 @@ func newHashWorld(t *testing.T, f family, config string) *hashWorld {
 	h := &hashWorld{r: smallRig(t, f), random: newRandom(t)}
 	for range 16 {
 		h.vips = append(h.vips, h.addr())
-		h.r.setKey(Key{h.vips[len(h.vips)-1], dnsPort, udpProto}, h.r.services["dns"])
+		h.r.setKey(Key{Addr: h.vips[len(h.vips)-1], Port: dnsPort, Protocol: udpProto}, h.r.services["dns"])
 	}
 	h.sched = need(scheduler.New(name, scheduler.Options{Flags: need(scheduler.ParseFlags(flags))(t)}))(t)
 	for id := range uint32(1 + h.random.IntN(10)) {

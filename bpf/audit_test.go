@@ -158,7 +158,9 @@ const (
 func (r *rig) conns() []string {
 	list := []string{}
 	for _, e := range r.entries() {
-		if !isWayBack(e.conn.Word) {
+		if IsTemplate(&e.conn) {
+			list = append(list, r.describeTemplate(e))
+		} else if !isWayBack(e.conn.Word) {
 			list = append(list, r.describe(e))
 		}
 	}
@@ -181,11 +183,20 @@ func (r *rig) describe(e *entry) string {
 	return s
 }
 
+// describeTemplate is "c:0>vip:80 template a" for one that sends the client to real server a.
+func (r *rig) describeTemplate(e *entry) string {
+	assured := ""
+	if TemplateAssured(&e.conn) {
+		assured = "ASSURED "
+	}
+	return fmt.Sprintf("%s:%d>%s:%d %stemplate %s", r.f.nameOf(e.key.src), e.key.sport, r.f.nameOf(e.key.dst), e.key.dport, assured, r.names[e.conn.Real])
+}
+
 // audit recounts everything that is counted, and finds every entry where its
 // key belongs. It holds whenever no packet is on its way.
 func (r *rig) audit() error {
 	all := r.entries()
-	errs := []error{r.auditKeys(all), r.auditCounts(all), r.auditPlaces(all)}
+	errs := []error{r.auditKeys(all), r.auditCounts(all), r.auditPlaces(all), r.auditTemplates(all)}
 	for _, e := range all {
 		errs = append(errs, r.auditEntry(e))
 	}
@@ -209,7 +220,7 @@ func (r *rig) auditKeys(all []*entry) error {
 func (r *rig) auditCounts(all []*entry) error {
 	want := make([]uint64, len(r.Counts))
 	for _, e := range all {
-		if int(e.conn.Real) < len(want) && !isWayBack(e.conn.Word) {
+		if int(e.conn.Real) < len(want) && !isWayBack(e.conn.Word) && !IsTemplate(&e.conn) {
 			want[e.conn.Real] += recount(ConnState(&e.conn))
 		}
 	}
@@ -282,6 +293,11 @@ func (r *rig) auditEntry(e *entry) error {
 	is(uint32(c.Tag>>32) != uint32(hash>>32), "fingerprint")
 	if isWayBack(c.Word) {
 		is(ConnState(c) > uint8(directorConnStateREPLY_PROVEN), fmt.Sprintf("state %d", ConnState(c)))
+		return r.wrong(e, wrong)
+	}
+	if IsTemplate(c) {
+		is(ConnState(c) > uint8(directorConnStateTEMPLATE_ASSURED), fmt.Sprintf("state %d", ConnState(c)))
+		is(e.key.protocol&templateProtocol == 0 || e.slot < 0, "place of a connection")
 		return r.wrong(e, wrong)
 	}
 	is(stateNames[ConnState(c)] == "", fmt.Sprintf("state %d", ConnState(c)))

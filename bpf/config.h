@@ -18,6 +18,8 @@ const struct {
 	enum conn_state conn_state;
 	enum conn_tag conn_tag;
 	enum conn_flag conn_flag;
+	enum link link;
+	enum marking marking;
 	enum real_flag real_flag;
 	enum stale_action stale_action;
 	enum forward_method forward_method;

@@ -40,7 +40,16 @@
 /* Free ways below which a set counts as crowded and the second one is considered. */
 #define SET_SPARE 2
 #define CLAIM_TRIES 3
+#define TEMPLATE_TRIES 8
 #define LOCK_WAIT 1024 /* looks at the lock, of some nanoseconds each */
+
+/* A service with persistence wants the client's template looked for first. */
+enum asked {
+	ASK_NOBODY,
+	ASK_TEMPLATE,	/* for the one that there is */
+	ASK_SCHEDULER,	/* and for a new one */
+	ASKED,
+};
 
 /* Where a key belongs, and what was read there. No pointers, as in struct packet. */
 struct place {
@@ -50,6 +59,9 @@ struct place {
 	__u32 over;	    /* the look-up found it, but it has to make room: see conn_over */
 	__u32 slot;	    /* where it was found or stored: set * CONN_WAYS + way + 1; 0: not in the sets */
 	__u32 version;	    /* of its tag there */
+	__u64 link;	    /* the template of the new connection that belongs there; 0: none */
+	__u32 asked;	    /* persistence was: see enum asked */
+	__u32 chosen;	    /* by it; NO_REAL: none is usable */
 };
 
 __inline __u32 slot_size(int v6)
@@ -355,6 +367,8 @@ __inline int conn_reused(__u32 word, const struct service *s, const struct real 
 
 	if (!(r->flags & REAL_NEXT_HOP) || (s->flags & SERVICE_EXPIRE_NODEST && !(r->flags & REAL_USABLE)))
 		return 1;
+	if (word & CONN_CONTROLLED)
+		return 0; /* its template would choose the same */
 	if (s->flags & SERVICE_REUSE &&
 	    (state == TCP_TIME_WAIT || state == TCP_CLOSE || state == SCTP_CLOSED))
 		return 1;
@@ -391,7 +405,74 @@ __inline enum verdict stale_verdict(const struct real *r, const struct packet *p
 	return r->stale == STALE_RESET && p->protocol == IPPROTO_TCP ? TX_RESET : DROP_REAL_GONE;
 }
 
-/* What a connection is in real_counts.conns; a way back is none. */
+/* What link says of the entry at the place. */
+__inline __u64 link_to(const struct place *at)
+{
+	return (at->slot - 1) | (__u64)at->version << LINK_VERSION;
+}
+
+/* The entry that a link leads to; NULL: it is gone. */
+__inline struct conn *linked(__u64 link, int v6)
+{
+	__u32 slot = link, version = link >> LINK_VERSION & 0xffff;
+	void *set = set_at(slot / CONN_WAYS, v6);
+	struct conn *c;
+	__u64 tag;
+
+	if (!set)
+		return NULL;
+	c = slot_at(set, slot, v6);
+	tag = READ_ONCE(c->tag);
+	return (tag & TAG_MASK) == TAG_USED && (tag >> 16 & 0xffff) == version ? c : NULL;
+}
+
+__inline struct conn *template_of(__u64 link)
+{
+	return link >> LINK_V6 & 1 ? linked(link, 1) : linked(link, 0);
+}
+
+/*
+ * The template controls by connections more, 1 or -1. 0: it is gone. The sweep
+ * repairs the number of one that many CPUs change at once.
+ */
+static __noinline int template_controls(__u64 link, int by)
+{
+	struct conn *t = template_of(link);
+	__u64 old;
+	__u32 i, n;
+
+	if (!t)
+		return 0;
+	for (i = 0; i < TEMPLATE_TRIES; i++) {
+		old = READ_ONCE(t->link);
+		n = (old >> TEMPLATE_CONTROLS & TEMPLATE_FIELD) + by;
+		if (old >> TEMPLATE_VERSION != (link >> LINK_VERSION & 0xffff) || n > TEMPLATE_FIELD)
+			return 0;
+		if (__sync_val_compare_and_swap(&t->link, old, old + ((__u64)(__s64)by << TEMPLATE_CONTROLS)) == old)
+			return 1;
+	}
+	return 0;
+}
+
+/* A connection that the template controls is established. */
+static __noinline void template_assure(__u64 link)
+{
+	struct conn *t = template_of(link);
+	__u32 word;
+
+	if (!t)
+		return;
+	word = READ_ONCE(t->word);
+	if ((word & (STATE_MASK | CONN_DEAD)) == TEMPLATE_NONE)
+		__sync_val_compare_and_swap(&t->word, word, word + TEMPLATE_ASSURED - TEMPLATE_NONE);
+}
+
+__inline int word_is_established(__u32 word)
+{
+	return (word & STATE_MASK) == TCP_ESTABLISHED || (word & STATE_MASK) == SCTP_ESTABLISHED;
+}
+
+/* What a connection is in real_counts.conns; a way back is none, nor is a template. */
 __inline __u64 count_of(__u32 word)
 {
 	if ((word & STATE_MASK) >= REPLY_NEW)
@@ -412,8 +493,12 @@ __inline void count_leave(struct conn *c, __u32 word)
 	struct real *r;
 	__u64 old, total;
 
+	if (word & CONN_CONTROLLED)
+		template_controls(c->link, -1);
 	if (!n)
 		return;
+	if ((word & STATE_MASK) >= TEMPLATE_NONE)
+		__sync_fetch_and_add(&n->templates, -1);
 	old = __sync_fetch_and_add(&n->conns, -count_of(word));
 	r = bpf_map_lookup_elem(&reals, &id);
 	if (!r || likely(!(r->flags & REAL_OVERLOADED)))
@@ -477,6 +562,8 @@ static __noinline void conn_set_state(struct known *k, __u8 event, __u32 clear)
 		seen = __sync_val_compare_and_swap(&k->conn->word, word, next);
 		if (seen == word) {
 			count_move(k->real, word, next);
+			if (next & CONN_CONTROLLED && word_is_established(next))
+				template_assure(k->conn->link);
 			return;
 		}
 		if ((seen ^ word) >> WORD_VERSION_SHIFT)
@@ -528,6 +615,8 @@ __inline void conn_output(struct known *k, const struct packet *p)
 	k->conn->last_use = p->now;
 	if (p->protocol != IPPROTO_UDP)
 		conn_move(k, p, CONN_NO_OUTPUT);
+	else if (k->word & CONN_CONTROLLED)
+		template_assure(k->conn->link);
 }
 
 /* The way of slot c in its set. */
@@ -590,26 +679,29 @@ __inline void slot_free(struct conn *c, __u64 tag)
  * The word decides who frees: an element that is deleted may at once be another
  * key's. Not inlined, to keep its key off the stack of those who call deeper.
  */
-static __noinline void overflow_free(struct conn *c, struct conn *home, const struct packet *p, int v6)
+static __noinline int overflow_free(struct conn *c, struct conn *home, const struct packet *p, int v6)
 {
 	__u32 word = __sync_fetch_and_or(&c->word, CONN_DEAD);
 	struct conn_key key;
 
 	if (word & CONN_DEAD)
-		return;
+		return 0;
 	count_leave(c, word);
 	overflow_key(&key, p, v6);
 	bpf_map_delete_elem(&overflow, &key);
 	__sync_fetch_and_add(&home->home_moved, -MOVED_OVERFLOW);
+	return 1;
 }
 
-/* Frees a known connection of the place's key, if it is still what was read of it. */
-__inline void conn_free(const struct known *k, struct conn *home, const struct packet *p, const struct place *at, int v6)
+/* Frees a known connection of the place's key. 0: it is not what was read of it any more. */
+__inline int conn_free(const struct known *k, struct conn *home, const struct packet *p, const struct place *at, int v6)
 {
 	if (k->tag & TAG_OVERFLOW)
-		overflow_free(k->conn, home, p, v6);
-	else if (conn_retire(k->conn, k->tag, k->word, k->tag & TAG_SECOND ? place_second(at, v6) : at->index, v6))
-		slot_free(k->conn, k->tag);
+		return overflow_free(k->conn, home, p, v6);
+	if (!conn_retire(k->conn, k->tag, k->word, k->tag & TAG_SECOND ? place_second(at, v6) : at->index, v6))
+		return 0;
+	slot_free(k->conn, k->tag);
+	return 1;
 }
 
 /* Nobody else stores a key of this place from here to place_unlock. */
@@ -797,14 +889,15 @@ __inline struct conn *conn_claim(const struct place *at, __u32 now, int v6)
 	return NULL;
 }
 
-/* What a new connection is made of. */
+/* What a new connection is made of. No pointers, as in struct packet. */
 struct conn_new {
 	__u32 real;
 	__u32 generation;
 	__u32 word;	/* state and flags */
 	__u32 in_sets;	/* 1: not in the overflow map, as something refers to its slot */
 	__u64 link;
-	const __u16 *peer;
+	__u64 link_version; /* of a template: what the version of its tag adds to the link */
+	__u16 peer[3];
 };
 
 __inline void conn_fill(struct conn *c, const struct packet *p, const struct conn_new *n, __u32 version)
@@ -814,7 +907,7 @@ __inline void conn_fill(struct conn *c, const struct packet *p, const struct con
 	c->generation = n->generation;
 	c->last_use = p->now;
 	c->packets = 1;
-	c->link = n->link;
+	c->link = n->link + (version & 0xffff) * n->link_version;
 	__builtin_memcpy(c->peer, n->peer, sizeof(c->peer));
 	c->ingress = p->ingress;
 	WRITE_ONCE(c->word, n->word | version << WORD_VERSION_SHIFT);

@@ -23,7 +23,8 @@ const (
 
 	movedSecond = uint32(1) << 8
 
-	connDead = uint32(directorConnStateCONN_DEAD)
+	connDead       = uint32(directorConnStateCONN_DEAD)
+	connControlled = uint32(directorConnFlagCONN_CONTROLLED)
 
 	activeOne   = uint64(1)
 	inactiveOne = uint64(1) << 32
@@ -35,8 +36,8 @@ func ConnState(c *Conn) uint8 { return uint8(c.Word &^ connDead) }
 // ConnProtocol is the IP protocol of a connection.
 func ConnProtocol(c *Conn) uint8 { return uint8(c.Tag >> 8) }
 
-// ReadConn4 copies a connection out of its slot; false if there is none, or if
-// it changed hands meanwhile.
+// ReadConn4 copies a connection, or a template, out of its slot; false if there is
+// none, or if it changed hands meanwhile.
 func ReadConn4(slot *Conn4) (c Conn4, ok bool) { return readSlot(slot, &slot.C) }
 
 // ReadConn6 is ReadConn4 for IPv6.
@@ -53,7 +54,17 @@ func readSlot[T any](slot *T, head *Conn) (c T, ok bool) {
 }
 
 // isWayBack reports whether an entry is no connection but leads replies to one.
-func isWayBack(word uint32) bool { return uint8(word&^connDead) >= uint8(directorConnStateREPLY_NEW) }
+func isWayBack(word uint32) bool {
+	return uint8(word&^connDead) >= uint8(directorConnStateREPLY_NEW) && !isTemplate(word)
+}
+
+// IsTemplate reports whether an entry is no connection but a template, which
+// persistence has made.
+func IsTemplate(c *Conn) bool { return isTemplate(c.Word) }
+
+func isTemplate(word uint32) bool {
+	return uint8(word&^connDead) >= uint8(directorConnStateTEMPLATE_NONE)
+}
 
 // isActive is state_is_active of state.h.
 func isActive(state uint8) bool {
@@ -73,7 +84,7 @@ func (t *Tables) Free4(i int, c *Conn) bool { return t.table4().free(i, c.Tag, c
 func (t *Tables) Free6(i int, c *Conn) bool { return t.table6().free(i, c.Tag, c.Word) }
 
 func countOf(word uint32) uint64 {
-	if isWayBack(word) {
+	if isWayBack(word) || isTemplate(word) {
 		return 0
 	}
 	if isActive(uint8(word &^ connDead)) {
@@ -82,17 +93,28 @@ func countOf(word uint32) uint64 {
 	return inactiveOne
 }
 
-// Expired reports whether the connection's time is over at now, in jiffies.
+// Expired reports whether the time of the connection, or template, is over at
+// now, in jiffies.
 func (t *Tables) Expired(c *Conn, now uint32) bool {
+	if IsTemplate(c) {
+		return t.templateIdle(c, now) > 0
+	}
 	state := ConnState(c) % uint8(len(t.Settings.Timeout))
 	idle := int32(now - atomic.LoadUint32(&c.LastUse))
 	return idle > int32(atomic.LoadUint32(&t.Settings.Timeout[state]))
 }
 
-// leave gives back what a connection counted for its real server.
-func (t *Tables) leave(real, word uint32) {
+// leave gives back what a connection counted for its template and its real server.
+func (t *Tables) leave(c *Conn, word uint32) {
+	real := c.Real
+	if word&connControlled != 0 {
+		t.uncontrol(atomic.LoadUint64(&c.Link))
+	}
 	if int(real) >= len(t.Counts) {
 		return
+	}
+	if isTemplate(word) {
+		atomic.AddUint32(&t.Counts[real].Templates, ^uint32(0))
 	}
 	now := atomic.AddUint64(&t.Counts[real].Conns, -countOf(word))
 	r := &t.Reals[real]
@@ -153,27 +175,30 @@ func (b table) freeDead(i int, tag uint64) bool {
 	case home != i:
 		atomic.AndUint32(&b.slot(home).HomeMoved, ^(1 << (uint32(i) % ways)))
 	}
-	b.t.leave(c.Real, atomic.LoadUint32(&c.Word))
+	b.t.leave(c, atomic.LoadUint32(&c.Word))
 	atomic.StoreUint64(&c.Tag, (tag+tagVersionOne)&tagVersion)
 	return true
 }
 
 // keepWaysBack gives them no time of their own: they go with their connections.
+// The time of a template is in its entry.
 func (s *Settings) keepWaysBack() {
 	for state := int(directorConnStateREPLY_NEW); state < len(s.Timeout); state++ {
 		s.Timeout[state] = 1 << 30
 	}
 }
 
-// leads reports whether the connection that a way back leads to is still there.
-func (b table) leads(c *Conn) bool {
-	link := atomic.LoadUint64(&c.Link)
-	slot, version := int(uint32(link)), link>>32&0xffff
+// linked is the entry that a link leads to; nil if it is gone.
+func (b table) linked(link uint64) *Conn {
+	slot, version := int(uint32(link)), link>>uint(directorLinkLINK_VERSION)&0xffff
 	if slot >= b.n {
-		return false
+		return nil
 	}
-	tag := atomic.LoadUint64(&b.slot(slot).Tag)
-	return tag&tagMask == tagUsed && tag>>16&0xffff == version
+	c := b.slot(slot)
+	if tag := atomic.LoadUint64(&c.Tag); tag&tagMask != tagUsed || tag>>16&0xffff != version {
+		return nil
+	}
+	return c
 }
 
 // Sweep frees expired connections, some slots at a time. It also finishes what a
@@ -184,8 +209,22 @@ type Sweep struct {
 	next   int
 	before map[int]uint64 // tags of slots that were half freed at the last pass
 	now    map[int]uint64 // and at this one
-	tally  []uint64       // connections found at this pass, as RealCounts.Conns
-	last   []uint64       // at the last pass that was finished
+	tally  tally          // of this pass
+	last   tally          // of the last one that was finished
+	fired  *firedTemplates
+}
+
+// tally is what a pass has found, by real server.
+type tally struct {
+	conns     []uint64 // as RealCounts.Conns
+	templates []uint32
+}
+
+func newTally(reals int) tally { return tally{make([]uint64, reals), make([]uint32, reals)} }
+
+func (t *tally) clear() {
+	clear(t.conns)
+	clear(t.templates)
 }
 
 // NewSweep4 sweeps the IPv4 connections.
@@ -197,7 +236,7 @@ func NewSweep6(t *Tables) *Sweep { return newSweep(t.table6()) }
 func newSweep(t table) *Sweep {
 	return &Sweep{
 		table: t, before: map[int]uint64{}, now: map[int]uint64{},
-		tally: make([]uint64, len(t.t.Reals)), last: make([]uint64, len(t.t.Reals)),
+		tally: newTally(len(t.t.Reals)), last: newTally(len(t.t.Reals)), fired: &firedTemplates{},
 	}
 }
 
@@ -217,7 +256,7 @@ func (s *Sweep) Next(now uint32, n int) (freed int, passed bool) {
 	s.next = 0
 	s.before, s.now = s.now, map[int]uint64{}
 	s.tally, s.last = s.last, s.tally
-	clear(s.tally)
+	s.tally.clear()
 	return freed, true
 }
 
@@ -231,12 +270,17 @@ func (s *Sweep) one(i int, now uint32) bool {
 	case tag&tagMask == tagBusy || word&connDead != 0:
 		return s.halfFreed(i, tag)
 	case isWayBack(word):
-		return !s.table.leads(c) && s.table.free(i, tag, word)
+		return s.table.linked(atomic.LoadUint64(&c.Link)) == nil && s.table.free(i, tag, word)
+	case isTemplate(word):
+		return s.template(i, tag, word, now)
 	case s.table.t.Expired(c, now):
 		return s.table.free(i, tag, word)
 	}
-	if real := int(c.Real); real < len(s.tally) {
-		s.tally[real] += countOf(word)
+	if real := int(c.Real); real < len(s.tally.conns) {
+		s.tally.conns[real] += countOf(word)
+	}
+	if word&connControlled != 0 {
+		s.fired.found(c)
 	}
 	return false
 }

@@ -7,8 +7,10 @@
 #include "forward.h"
 #include "fragment.h"
 #include "icmp.h"
+#include "mark.h"
 #include "nat_icmp.h"
 #include "parse.h"
+#include "persist.h"
 #include "plain.h"
 #include "plan.h"
 #include "reply.h"
@@ -31,9 +33,20 @@ __inline int verdict_action(struct xdp_md *ctx, const struct way_out *out, enum 
 	return action;
 }
 
-/* IPVS schedules SYNs and INITs; with sloppy_tcp and sloppy_sctp whatever ends nothing. */
+/* Only persistence makes one service of several ports: without it, an FTP service has port 21 only. */
+__inline int port_fits(const struct service *s, const struct packet *p)
+{
+	return s->persistent || !s->port || s->port == packet_dport(p);
+}
+
+/*
+ * IPVS schedules SYNs and INITs; with sloppy_tcp and sloppy_sctp whatever ends
+ * nothing. From port 20 come the data connections of FTP servers.
+ */
 __inline int schedulable(const struct service *s, const struct packet *p)
 {
+	if (!port_fits(s, p) || packet_sport(p) == bpf_htons(20))
+		return 0;
 	if (p->protocol == IPPROTO_UDP)
 		return 1;
 	if (p->protocol == IPPROTO_SCTP ? p->chunk >= CHUNK_ABORT : p->tcp & TCP_RST)
@@ -95,37 +108,76 @@ __inline __u32 flow_or(struct service *s, const struct place *at, __u32 id)
 	return flow != NO_REAL ? flow : id;
 }
 
+/* The real server for a new connection, NULL if none takes it: its client's, or the scheduler's choice. */
+__inline struct real *choose(struct packet *p, struct place *at, struct service *s, __u32 *id, int v6)
+{
+	if (likely(at->asked == ASK_NOBODY))
+		return pick(s, p, at->want >> 32, id, v6);
+	*id = at->chosen;
+	return bpf_map_lookup_elem(&reals, id);
+}
+
+/* Stores the connection that n is; its place is locked. 0: no room. */
+__inline int store(const struct packet *p, struct place *at, struct conn *home, struct conn_new *n, int v6)
+{
+	n->link = 0;
+	n->link_version = 0;
+	if (likely(!at->link))
+		return conn_store(p, at, home, n, v6);
+	if (template_controls(at->link, 1)) {
+		n->link = at->link;
+		n->word |= CONN_CONTROLLED;
+	}
+	if (conn_store(p, at, home, n, v6)) {
+		if (n->link && word_is_established(n->word))
+			template_assure(n->link);
+		return 1;
+	}
+	if (n->link)
+		template_controls(n->link, -1);
+	return 0;
+}
+
 /* home: its place is locked; NULL: it could not be, so nothing is stored. */
 __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, struct service *s, int v6)
 {
-	struct conn_new n;
+	struct work *w = work_get();
+	struct conn_new *n;
 	struct real *r;
 	__u32 id;
 
-	r = pick(s, p, at->want >> 32, &id, v6);
-	if (!r)
+	r = choose(p, at, s, &id, v6);
+	if (!r || !w)
 		return no_real(s, p);
 	if (s->flags & SERVICE_ONE_PACKET) {
-		if (p->fragment != FRAGMENT_NONE) /* the pieces of one datagram belong together */
+		if (p->fragment != FRAGMENT_NONE && !s->persistent) /* the pieces of one datagram belong together */
 			id = flow_or(s, at, id);
 		stats_input(id, p, p->fragment != FRAGMENT_LATER);
 		return outcome(TX_ONE_PACKET, id);
 	}
-	n.real = id;
-	n.generation = r->generation;
-	n.word = first_word(p, r);
-	n.in_sets = r->method == METHOD_NAT;
-	n.link = 0;
-	n.peer = packet_source(p);
-	if (unlikely(!home || !conn_store(p, at, home, &n, v6))) {
+	n = &w->fresh;
+	n->real = id;
+	n->generation = r->generation;
+	n->word = first_word(p, r);
+	n->in_sets = r->method == METHOD_NAT;
+	mac_copy(n->peer, packet_source(p));
+	if (unlikely(!home || !store(p, at, home, n, v6))) {
 		__sync_fetch_and_add(&s->untracked, 1);
-		id = flow_or(s, at, id);
+		if (!s->persistent)
+			id = flow_or(s, at, id);
 		stats_input(id, p, 1);
 		return outcome(TX_UNTRACKED, id);
 	}
 	stats_input(id, p, 1);
-	count_enter(r, id, n.word);
+	count_enter(r, id, n->word);
 	return outcome(TX_NEW, id);
+}
+
+/* Persistence has to be asked, and the packet to be looked at again. */
+__inline __u64 ask(struct place *at, const struct service *s, enum asked what)
+{
+	at->asked = what;
+	return outcome(UNDECIDED, s->id);
 }
 
 /*
@@ -136,8 +188,11 @@ __inline __u64 unknown_segment(struct packet *p, struct place *at, struct servic
 {
 	__u32 id = NO_REAL;
 
-	if (p->protocol == IPPROTO_TCP && READ_ONCE(s->untracked) && !place_has_room(at, p->now, v6))
-		id = pick_flow(s, at->want >> 32);
+	if (p->protocol != IPPROTO_TCP || !READ_ONCE(s->untracked) || place_has_room(at, p->now, v6))
+		return outcome(PASS_NO_CONNECTION, NO_REAL);
+	if (s->persistent && at->asked != ASKED)
+		return ask(at, s, ASK_TEMPLATE);
+	id = s->persistent ? at->chosen : pick_flow(s, at->want >> 32);
 	if (id == NO_REAL)
 		return outcome(PASS_NO_CONNECTION, NO_REAL);
 	stats_input(id, p, 0);
@@ -160,8 +215,11 @@ __inline struct conn *make_room(struct packet *p, struct place *at, struct conn 
 		return NULL; /* the lock has moved on, too */
 	if (!conn_over(&k, p))
 		return c;
-	conn_free(&k, home, p, at, v6);
-	return NULL;
+	if (likely(conn_free(&k, home, p, at, v6)))
+		return NULL;
+	/* It has changed, and lives; or another CPU frees it. */
+	c = conn_find(p, at, v6);
+	return c && !(READ_ONCE(c->word) & CONN_DEAD) ? c : NULL;
 }
 
 /*
@@ -178,19 +236,32 @@ __inline __u64 packet_met(struct packet *p, struct conn *c, struct place *at, st
 	return packet_known(p, &k);
 }
 
+/* A mark's service comes before an address's (IPVS). */
+__inline struct service *packet_service(struct packet *p, int v6)
+{
+	struct service *s;
+
+	if (likely(settings.marking == MARKS_NONE && !p->mark))
+		return service_find(p, v6);
+	if (!p->mark)
+		p->mark = v6 ? mark_find6(p) : mark_find4(p);
+	s = p->mark ? mark_service(p->mark, v6) : NULL;
+	return s ?: service_find(p, v6);
+}
+
 /*
  * No connection of this key is known. A function of its own for each family,
  * which the verifier looks at once, whatever came before.
  */
 __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 {
-	struct service *s = service_find(p, v6);
+	struct service *s = packet_service(p, v6);
 	struct conn *home = place_home(at, v6);
 	struct conn *c;
 	__u64 result;
 	int locked;
 
-	if (!s || s->flags & SERVICE_REMOVED || !home)
+	if (!s || !home)
 		return outcome(PASS_NO_SERVICE, NO_REAL);
 	if (at->over) {
 		c = make_room(p, at, home, v6);
@@ -199,6 +270,8 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 	}
 	if (!schedulable(s, p))
 		return unknown_segment(p, at, s, v6);
+	if (unlikely(s->persistent && at->asked != ASKED))
+		return ask(at, s, ASK_SCHEDULER);
 	locked = place_lock(at, home);
 	if (unlikely(!locked)) {
 		c = conn_find_or_lock(p, at, home, &locked, v6);
@@ -311,15 +384,17 @@ __inline __u64 icmp_error(struct xdp_md *ctx, struct packet *p, int v6)
 __inline __u64 packet_icmp(struct xdp_md *ctx, struct packet *p, int v6)
 {
 	struct icmp_head icmp;
+	int vip;
 
 	/* A fragment, or less than a header, is the stack's. */
 	if (p->fragment != FRAGMENT_NONE || p->length - p->l4 < sizeof(icmp))
 		return outcome(PASS_ICMP, NO_REAL);
-	if (!vip_is(p, v6) || bpf_xdp_load_bytes(ctx, p->l3 + p->l4, &icmp, sizeof(icmp)))
+	vip = vip_is(p, v6);
+	if ((!vip && settings.marking == MARKS_NONE) || bpf_xdp_load_bytes(ctx, p->l3 + p->l4, &icmp, sizeof(icmp)))
 		return outcome(PASS_ICMP, NO_REAL);
 	switch (v6 ? icmp_kind6(icmp.type) : icmp_kind4(icmp.type)) {
 	case ICMP_ECHO_REQUEST:
-		return outcome(echo_reply(ctx, p, &icmp, v6), NO_REAL);
+		return outcome(vip ? echo_reply(ctx, p, &icmp, v6) : PASS_ICMP, NO_REAL);
 	case ICMP_ERROR:
 		return icmp_error(ctx, p, v6);
 	default:
@@ -335,6 +410,21 @@ __noinline __u64 packet_icmp4(struct xdp_md *ctx, struct packet *p)
 __noinline __u64 packet_icmp6(struct xdp_md *ctx, struct packet *p)
 {
 	return p ? packet_icmp(ctx, p, 1) : outcome(DROP_ERROR, NO_REAL);
+}
+
+/* No connection of this key is known. */
+__inline __u64 packet_unknown(struct packet *p, struct place *at, int v6)
+{
+	__u64 result;
+
+	at->asked = ASK_NOBODY;
+	at->link = 0;
+	result = v6 ? packet_new6(p, at) : packet_new4(p, at);
+	if (likely(at->asked == ASK_NOBODY))
+		return result;
+	at->chosen = v6 ? persist6(p, at, result >> 32) : persist4(p, at, result >> 32);
+	at->asked = ASKED;
+	return v6 ? packet_new6(p, at) : packet_new4(p, at);
 }
 
 /*
@@ -364,13 +454,13 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 			return r && r->generation != k.generation ? outcome(stale_verdict(r, p), NO_REAL) :
 								    packet_known(p, &k);
 	}
-	return v6 ? packet_new6(p, at) : packet_new4(p, at);
+	return packet_unknown(p, at, v6);
 }
 
 /* Fragments: the first tells the ports, the later ones ask. UNDECIDED: go on. */
 __inline enum verdict packet_fragment(struct packet *p, int v6)
 {
-	if (!vip_maybe(p, v6) && !nat_address_maybe(p, v6))
+	if (!vip_maybe(p, v6) && !nat_address_maybe(p, v6) && settings.marking != MARKS_ANY)
 		return PASS_NO_SERVICE;
 	if (p->fragment == FRAGMENT_FIRST) {
 		fragment_remember(p);
@@ -384,8 +474,9 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	struct packet *p = &w->packet;
 	enum verdict verdict = v6 ? parse_ipv6(ctx, p, cur) : parse_ipv4(p, cur);
 	enum verdict malformed, stop;
-	int request;
+	enum maybe request;
 	__u64 result;
+	int reply;
 
 	if (unlikely(verdict != UNDECIDED))
 		return verdict;
@@ -401,15 +492,17 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 			return stop;
 	}
 	request = service_maybe(p, v6);
-	if (!request && !reply_maybe(p, v6))
+	reply = request != MAYBE && reply_maybe(p, v6);
+	if (request == MAYBE_NOT && !reply)
 		return PASS_NO_SERVICE;
 	if (unlikely(malformed != UNDECIDED))
 		return malformed;
 	if (unlikely(p->protocol == IPPROTO_SCTP))
 		sctp_parse(ctx, p);
-	if (!request) {
+	if (reply) {
 		verdict = v6 ? packet_reply6(ctx, p, out) : packet_reply4(ctx, p, out);
-		return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
+		if (request == MAYBE_NOT || (verdict != PASS_NO_CONNECTION && verdict != PASS_NO_SERVICE))
+			return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
 	}
 	p->ingress = ctx->ingress_ifindex;
 	result = packet_flow(ctx, p, &w->at, v6);

@@ -79,8 +79,9 @@ type directorConn6Set struct {
 type directorConnFlag uint32
 
 const (
-	directorConnFlagCONN_NO_OUTPUT directorConnFlag = 256
-	directorConnFlagCONN_UNPROVEN  directorConnFlag = 512
+	directorConnFlagCONN_NO_OUTPUT  directorConnFlag = 256
+	directorConnFlagCONN_UNPROVEN   directorConnFlag = 512
+	directorConnFlagCONN_CONTROLLED directorConnFlag = 1024
 )
 
 type directorConnKey struct {
@@ -122,6 +123,8 @@ const (
 	directorConnStateSCTP_CLOSED            directorConnState = 45
 	directorConnStateREPLY_NEW              directorConnState = 48
 	directorConnStateREPLY_PROVEN           directorConnState = 49
+	directorConnStateTEMPLATE_NONE          directorConnState = 50
+	directorConnStateTEMPLATE_ASSURED       directorConnState = 51
 	directorConnStateCONN_DEAD              directorConnState = 128
 )
 
@@ -180,7 +183,22 @@ const (
 	directorLimitTX_PORTS        directorLimit = 64
 	directorLimitFRAGMENTS       directorLimit = 16384
 	directorLimitNO_REAL         directorLimit = 4294967295
+	directorLimitMARK_SHAPES     directorLimit = 1024
+	directorLimitMARK_WAYS       directorLimit = 4
+	directorLimitMARK_WORDS      directorLimit = 6
 	directorLimitPACKETS_COUNTED directorLimit = 10
+)
+
+type directorLink uint32
+
+const (
+	directorLinkLINK_VERSION      directorLink = 32
+	directorLinkLINK_V6           directorLink = 48
+	directorLinkLINK_VLAN         directorLink = 48
+	directorLinkTEMPLATE_CONTROLS directorLink = 24
+	directorLinkTEMPLATE_VERSION  directorLink = 48
+	directorLinkTEMPLATE_FIELD    directorLink = 16777215
+	directorLinkTEMPLATE_HELD     directorLink = 60
 )
 
 type directorLoadConfig struct {
@@ -194,6 +212,42 @@ type directorLoadConfig struct {
 	AnswerWindow     uint16
 	TotalOrder       uint16
 }
+
+type directorMarkBucket struct {
+	_    structs.HostLayout
+	Rule [4]directorMarkRule
+}
+
+type directorMarkRule struct {
+	_        structs.HostLayout
+	Key      [6]uint64
+	Rule     uint32
+	Mark     uint32
+	Reserved uint64
+}
+
+type directorMarkSet struct {
+	_      structs.HostLayout
+	Factor [6]uint64
+	Base   uint32
+	Mask   uint32
+	Shapes [2]uint32
+}
+
+type directorMarkShape struct {
+	_        structs.HostLayout
+	Mask     [6]uint64
+	First    uint32
+	Reserved [3]uint32
+}
+
+type directorMarking uint32
+
+const (
+	directorMarkingMARKS_NONE  directorMarking = 0
+	directorMarkingMARKS_KNOWN directorMarking = 1
+	directorMarkingMARKS_ANY   directorMarking = 2
+)
 
 type directorPlan struct {
 	_      structs.HostLayout
@@ -240,7 +294,9 @@ type directorReal struct {
 	Reserved2  [2]uint32
 	Addr       [16]uint8
 	Retired    directorCounters
-	Reserved3  uint64
+	ToPort     uint16
+	IfPort     uint16
+	Reserved3  uint32
 }
 
 type directorRealCounts struct {
@@ -267,13 +323,24 @@ type directorRealStats struct {
 }
 
 type directorRuntimeSettings struct {
-	_         structs.HostLayout
-	SecureTcp uint32
-	Port0     uint32
-	Ftp       uint32
-	Nat       uint32
-	Layout    uint64
-	HashKey   struct {
+	_          structs.HostLayout
+	SecureTcp  uint32
+	Port0      uint32
+	Ftp        uint32
+	Nat        uint32
+	NatAnyPort uint32
+	Hz         uint32
+	Marking    uint32
+	MarkSet    uint32
+	MarkSets   [2]struct {
+		_      structs.HostLayout
+		Factor [6]uint64
+		Base   uint32
+		Mask   uint32
+		Shapes [2]uint32
+	}
+	Layout  uint64
+	HashKey struct {
 		_      structs.HostLayout
 		Factor uint64
 		Word   [10]uint32
@@ -282,20 +349,25 @@ type directorRuntimeSettings struct {
 }
 
 type directorService struct {
-	_         structs.HostLayout
-	Flags     uint32
-	Answer    uint8
-	Protocol  uint8
-	Reserved  uint16
-	Current   uint32
-	Id        uint32
-	Plan      [2]directorPlan
-	Flow      directorPlan
-	Cursor    [2]uint64
-	NoReal    uint64
-	Untracked uint64
-	Gone      directorCounters
-	Reserved3 [7]uint64
+	_            structs.HostLayout
+	Flags        uint32
+	Answer       uint8
+	Protocol     uint8
+	Port         uint16
+	Current      uint32
+	Id           uint32
+	Plan         [2]directorPlan
+	Flow         directorPlan
+	Cursor       [2]uint64
+	NoReal       uint64
+	Untracked    uint64
+	Gone         directorCounters
+	ClientMask   [2]uint64
+	Persistent   uint32
+	Mark         uint32
+	TemplatePort uint16
+	Reserved     [3]uint16
+	Reserved3    [3]uint64
 }
 
 type directorServiceAnswer uint32
@@ -315,14 +387,16 @@ type directorServiceBucket struct {
 type directorServiceFlag uint32
 
 const (
-	directorServiceFlagSERVICE_SLOPPY        directorServiceFlag = 1
-	directorServiceFlagSERVICE_ONE_PACKET    directorServiceFlag = 2
-	directorServiceFlagSERVICE_REMOVED       directorServiceFlag = 4
-	directorServiceFlagSERVICE_REUSE         directorServiceFlag = 8
-	directorServiceFlagSERVICE_REUSE_FIN     directorServiceFlag = 128
-	directorServiceFlagSERVICE_EXPIRE_NODEST directorServiceFlag = 16
-	directorServiceFlagSERVICE_HASH_PORT     directorServiceFlag = 32
-	directorServiceFlagSERVICE_FALLBACK      directorServiceFlag = 64
+	directorServiceFlagSERVICE_SLOPPY           directorServiceFlag = 1
+	directorServiceFlagSERVICE_ONE_PACKET       directorServiceFlag = 2
+	directorServiceFlagSERVICE_REMOVED          directorServiceFlag = 4
+	directorServiceFlagSERVICE_REUSE            directorServiceFlag = 8
+	directorServiceFlagSERVICE_REUSE_FIN        directorServiceFlag = 128
+	directorServiceFlagSERVICE_EXPIRE_NODEST    directorServiceFlag = 16
+	directorServiceFlagSERVICE_HASH_PORT        directorServiceFlag = 32
+	directorServiceFlagSERVICE_FALLBACK         directorServiceFlag = 64
+	directorServiceFlagSERVICE_EXPIRE_QUIESCENT directorServiceFlag = 256
+	directorServiceFlagSERVICE_KEEP_DOWN        directorServiceFlag = 512
 )
 
 type directorServiceKey struct {
@@ -395,13 +469,15 @@ type directorWork struct {
 		Chunk      uint8
 		Vlans      uint8
 		Fragment   uint8
-		_          [3]byte
+		Dscp       uint8
+		_          [2]byte
+		Mark       uint32
 		FragmentId uint32
 		Ingress    uint32
 		Mac        [3]uint32
 		Vlan       [2]uint16
 		Tpid       uint16
-		_          [2]byte
+		_          [6]byte
 	}
 	At struct {
 		_       structs.HostLayout
@@ -412,6 +488,9 @@ type directorWork struct {
 		Slot    uint32
 		Version uint32
 		_       [4]byte
+		Link    uint64
+		Asked   uint32
+		Chosen  uint32
 	}
 	Reply struct {
 		_          structs.HostLayout
@@ -427,13 +506,15 @@ type directorWork struct {
 		Chunk      uint8
 		Vlans      uint8
 		Fragment   uint8
-		_          [3]byte
+		Dscp       uint8
+		_          [2]byte
+		Mark       uint32
 		FragmentId uint32
 		Ingress    uint32
 		Mac        [3]uint32
 		Vlan       [2]uint16
 		Tpid       uint16
-		_          [2]byte
+		_          [6]byte
 	}
 	ReplyAt struct {
 		_       structs.HostLayout
@@ -444,6 +525,20 @@ type directorWork struct {
 		Slot    uint32
 		Version uint32
 		_       [4]byte
+		Link    uint64
+		Asked   uint32
+		Chosen  uint32
+	}
+	Fresh struct {
+		_           structs.HostLayout
+		Real        uint32
+		Generation  uint32
+		Word        uint32
+		InSets      uint32
+		Link        uint64
+		LinkVersion uint64
+		Peer        [3]uint16
+		_           [2]byte
 	}
 }
 
@@ -455,6 +550,8 @@ const (
 	directorMapConns4         = "conns4"
 	directorMapConns6         = "conns6"
 	directorMapFragments      = "fragments"
+	directorMapMarkRules      = "mark_rules"
+	directorMapMarkShapes     = "mark_shapes"
 	directorMapOverflow       = "overflow"
 	directorMapPlans          = "plans"
 	directorMapRealConns      = "real_conns"
@@ -531,6 +628,8 @@ type directorMapSpecs struct {
 	Conns4      *ebpf.MapSpec `ebpf:"conns4"`
 	Conns6      *ebpf.MapSpec `ebpf:"conns6"`
 	Fragments   *ebpf.MapSpec `ebpf:"fragments"`
+	MarkRules   *ebpf.MapSpec `ebpf:"mark_rules"`
+	MarkShapes  *ebpf.MapSpec `ebpf:"mark_shapes"`
 	Overflow    *ebpf.MapSpec `ebpf:"overflow"`
 	Plans       *ebpf.MapSpec `ebpf:"plans"`
 	RealConns   *ebpf.MapSpec `ebpf:"real_conns"`
@@ -577,6 +676,8 @@ type directorMaps struct {
 	Conns4      *ebpf.Map `ebpf:"conns4"`
 	Conns6      *ebpf.Map `ebpf:"conns6"`
 	Fragments   *ebpf.Map `ebpf:"fragments"`
+	MarkRules   *ebpf.Map `ebpf:"mark_rules"`
+	MarkShapes  *ebpf.Map `ebpf:"mark_shapes"`
 	Overflow    *ebpf.Map `ebpf:"overflow"`
 	Plans       *ebpf.Map `ebpf:"plans"`
 	RealConns   *ebpf.Map `ebpf:"real_conns"`
@@ -595,6 +696,8 @@ func (m *directorMaps) Close() error {
 		m.Conns4,
 		m.Conns6,
 		m.Fragments,
+		m.MarkRules,
+		m.MarkShapes,
 		m.Overflow,
 		m.Plans,
 		m.RealConns,

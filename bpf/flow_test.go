@@ -156,7 +156,7 @@ var flowTests = []programTest{
 		{before: func(r *rig) { r.real("a").Flags |= RealOverloaded }, send: tcp(ack), want: known("a")},
 		{send: tcp(syn, from(1)), want: untouched("drop_no_real")},
 	}, conns: []string{"c:40000>vip:80 ESTABLISHED a 4"}},
-	{name: "a removed service's key is gone", setup: func(r *rig) { r.keys.Delete(Key{r.f.vip, webPort, tcpProto}) }, steps: []step{
+	{name: "a removed service's key is gone", setup: func(r *rig) { r.keys.Delete(Key{Addr: r.f.vip, Port: webPort, Protocol: tcpProto}) }, steps: []step{
 		{send: tcp(syn), want: untouched("pass_no_service")},
 		{send: udp(), want: begins("d")},
 	}, conns: []string{"c:40000>vip:53 UDP d 1"}},

@@ -356,9 +356,9 @@ func TestRecount(t *testing.T) {
 func TestSweepSlices(t *testing.T) {
 	r := smallRig(t, families[0])
 	for port := range uint16(20) {
-		r.send(t, tcp(syn, from(port+1))(r.f))
+		r.send(t, tcp(syn, from(port+21))(r.f))
 	}
-	r.send(t, tcp(ack, from(7))(r.f))
+	r.send(t, tcp(ack, from(27))(r.f))
 	r.pass(61 * time.Second)
 	sweep, total := NewSweep4(r.Tables), 0
 	for i := range 4 {

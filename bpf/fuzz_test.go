@@ -149,9 +149,9 @@ func judgeWorld(r *rig) {
 	wantTags(r.real("c"), 2)
 	wantTags(r.real("d"), 0)
 	r.service("web").Flags = ServiceSloppy
-	r.addService("none", 12, Key{r.f.vip, 81, tcpProto})
+	r.addService("none", 12, Key{Addr: r.f.vip, Port: 81, Protocol: tcpProto})
 	r.service("none").Answer = uint8(directorServiceAnswerANSWER_RESET)
-	r.addService("unreachable", 13, Key{r.f.vip, 54, udpProto})
+	r.addService("unreachable", 13, Key{Addr: r.f.vip, Port: 54, Protocol: udpProto})
 	r.service("unreachable").Answer = uint8(directorServiceAnswerANSWER_UNREACHABLE)
 }
 
@@ -164,9 +164,9 @@ func bothWorlds(r *rig) {
 			if name == "dns" {
 				port, protocol = dnsPort, udpProto
 			}
-			r.setKey(Key{f.vip, port, protocol}, r.services[name])
+			r.setKey(Key{Addr: f.vip, Port: port, Protocol: protocol}, r.services[name])
 		}
-		r.setKey(Key{f.vip, 0, f.icmp()}, 0)
+		r.setKey(Key{Addr: f.vip, Port: 0, Protocol: f.icmp()}, 0)
 		judgeWorld(r)
 	}
 }

@@ -35,6 +35,12 @@ __inline int icmp_quotes(const struct packet *p, __u32 size)
 	return p->length - p->l4 >= sizeof(struct icmp_head) + size;
 }
 
+/* Other protocols have no connections, but numbers that entries of other kinds have. */
+__inline int icmp_quotes_transport(const struct packet *q)
+{
+	return q->protocol == IPPROTO_TCP || q->protocol == IPPROTO_UDP || q->protocol == IPPROTO_SCTP;
+}
+
 /*
  * The packet that an error quotes was sent by the real server: read backwards
  * it is the connection's key. What it says of itself is only used for that.
@@ -54,7 +60,7 @@ __inline int icmp_quoted4(struct xdp_md *ctx, struct packet *p, struct packet *q
 	q->protocol = ip.protocol;
 	q->ports = ports[1] | (__u32)ports[0] << 16;
 	q->l4 = ip.ihl * 4;
-	return ip.saddr == p->addr[0] >> 32;
+	return ip.saddr == p->addr[0] >> 32 && icmp_quotes_transport(q);
 }
 
 __inline int icmp_quoted6(struct xdp_md *ctx, struct packet *p, struct packet *q)
@@ -72,7 +78,7 @@ __inline int icmp_quoted6(struct xdp_md *ctx, struct packet *p, struct packet *q
 	q->protocol = ip.nexthdr;
 	q->ports = ports[1] | (__u32)ports[0] << 16;
 	q->l4 = sizeof(ip);
-	return q->addr[2] == p->addr[2] && q->addr[3] == p->addr[3];
+	return q->addr[2] == p->addr[2] && q->addr[3] == p->addr[3] && icmp_quotes_transport(q);
 }
 
 /* RFC 1624: the type is the first byte of its word, in memory order. */

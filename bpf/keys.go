@@ -16,6 +16,7 @@ type Key struct {
 	Addr     netip.Addr
 	Port     uint16 // host byte order; 0: any
 	Protocol uint8
+	Mark     uint32 // not 0: a firewall mark; Addr is unspecified, and the rest 0
 }
 
 // ErrFull is returned when a table has no room left.
@@ -25,9 +26,11 @@ var ErrFull = errors.New("table is full")
 // of one load that a packet is no service's, and the table behind it. It is
 // not safe for concurrent use; packets may look up at any moment.
 type KeyTable struct {
-	t    *Tables
-	refs map[uint64]int // how many keys stand behind a bit of the filter
-	nat  int            // real servers by nat that are marked
+	t      *Tables
+	refs   map[uint64]int // how many keys stand behind a bit of the filter
+	nat    int            // real servers by nat that are marked
+	marked []Key          // what marking rules have told the filter
+	natAny int            // and those of them whose replies may come from any port
 }
 
 // NewKeyTable takes over what the tables hold already, and repairs the filter.
@@ -39,12 +42,18 @@ func NewKeyTable(t *Tables) *KeyTable {
 	for i := range t.Reals {
 		if r := &t.Reals[i]; r.isNAT() {
 			k.nat++
+			if t.Services[r.Service].anyPort() {
+				k.natAny++
+			}
 			for _, key := range t.replyKeys(r) {
 				k.refs[filterBit(key.hash())]++
 			}
 		}
 	}
 	k.tellNAT()
+	if t.Settings.Marking != MarksNone { // what the filter knew of marks is lost until they are set again
+		atomic.StoreUint32(&t.Settings.Marking, MarksAny)
+	}
 	words := make([]uint64, len(t.Filter))
 	for bit := range k.refs {
 		words[bit/64] |= 1 << (bit % 64)
@@ -66,16 +75,39 @@ func (r *Real) isNAT() bool {
 const natProtocol = 0x80
 
 // replyKeys are what packets that a real server sends may be known by: those of
-// its port, and, for fragments, all of its address.
-func (t *Tables) replyKeys(r *Real) [2]Key {
+// its port, or of any port where the service has several, and, for fragments,
+// all of its address.
+func (t *Tables) replyKeys(r *Real) []Key {
+	s := &t.Services[r.Service]
 	addr, icmp := netip.AddrFrom16(r.Addr).Unmap(), uint8(1)
 	if addr.Is6() {
 		icmp = 58
 	}
-	return [2]Key{
-		{addr, bits.ReverseBytes16(r.Port), t.Services[r.Service].Protocol | natProtocol},
-		{addr, 0, icmp | natProtocol},
+	keys := []Key{{Addr: addr, Protocol: icmp | natProtocol}}
+	switch {
+	case s.Mark != 0:
+		for _, protocol := range []uint8{protoTCP, protoUDP, protoSCTP} {
+			keys = append(keys, Key{Addr: addr, Protocol: protocol | natProtocol})
+		}
+	case s.anyPort():
+		keys = append(keys, Key{Addr: addr, Protocol: s.Protocol | natProtocol})
+	default:
+		keys = append(keys, Key{Addr: addr, Port: bits.ReverseBytes16(r.Port), Protocol: s.Protocol | natProtocol})
 	}
+	return keys
+}
+
+// Numbers of the protocols that services have.
+const (
+	protoTCP  = 6
+	protoUDP  = 17
+	protoSCTP = 132
+)
+
+// anyPort reports whether the service's connections have other ports than its own:
+// it has none, or is an FTP service that may have persistence.
+func (s *Service) anyPort() bool {
+	return s.Port == 0 || s.Port == bits.ReverseBytes16(21) && s.Protocol == protoTCP
 }
 
 // MarkReal lets packets look for the replies of a real server, if it is one by
@@ -91,14 +123,19 @@ func (k *KeyTable) markReal(r *Real, by int) {
 		return
 	}
 	k.nat += by
+	if k.t.Services[r.Service].anyPort() {
+		k.natAny += by
+	}
 	for _, key := range k.t.replyKeys(r) {
 		k.count(key, by)
 	}
 	k.tellNAT()
 }
 
-// tellNAT spares packets the question where no real server is by nat.
+// tellNAT spares packets the question where no real server is by nat, and a
+// second one where their ports are known.
 func (k *KeyTable) tellNAT() {
+	atomic.StoreUint32(&k.t.Settings.NatAnyPort, uint32(min(k.natAny, 1)))
 	atomic.StoreUint32(&k.t.Settings.Nat, uint32(min(k.nat, 1)))
 }
 
@@ -132,7 +169,21 @@ func (k *KeyTable) All() []KeyEntry {
 }
 
 func (s *ServiceKey) key() Key {
-	return Key{netip.AddrFrom16(s.Addr).Unmap(), bits.ReverseBytes16(s.Port), s.Protocol}
+	if s.Protocol != 0 {
+		return Key{Addr: netip.AddrFrom16(s.Addr).Unmap(), Port: bits.ReverseBytes16(s.Port), Protocol: s.Protocol}
+	}
+	addr := s.Addr
+	clear(addr[:4])
+	return Key{Addr: netip.AddrFrom16(addr).Unmap(), Mark: binary.BigEndian.Uint32(s.Addr[:])}
+}
+
+// addr is what stands for the key's address, and for a mark: see mark_query in service.h.
+func (k Key) addr() [16]byte {
+	addr := k.Addr.As16()
+	if k.Mark != 0 {
+		binary.BigEndian.PutUint32(addr[:], k.Mark)
+	}
+	return addr
 }
 
 // Set stores key, or changes the service of one that is stored. The table
@@ -146,7 +197,7 @@ func (k *KeyTable) Set(key Key, service uint32) error {
 	if slot == nil {
 		return fmt.Errorf("store service key %v: %w", key, ErrFull)
 	}
-	slot.Addr, slot.Port, slot.Protocol = key.Addr.As16(), bits.ReverseBytes16(key.Port), key.Protocol
+	slot.Addr, slot.Port, slot.Protocol = key.addr(), bits.ReverseBytes16(key.Port), key.Protocol
 	atomic.StoreUint32(&slot.Id, service+1)
 	k.count(key, 1)
 	return nil
@@ -177,7 +228,7 @@ func (k *KeyTable) storeFilterWord(word uint64) {
 
 func (k *KeyTable) buckets(key Key) (*Bucket, *Bucket) {
 	h, mask := key.hash(), uint64(len(k.t.Keys)-1)
-	return &k.t.Keys[h&mask], &k.t.Keys[h*0x9e3779b97f4a7c15>>32&mask]
+	return &k.t.Keys[h&mask], &k.t.Keys[uint64(secondBucket(h))&mask]
 }
 
 func (k *KeyTable) find(key Key) *ServiceKey {
@@ -214,7 +265,7 @@ func (b *Bucket) room() (slot *ServiceKey, n int) {
 
 // hash is service_hash of service.h.
 func (k Key) hash() uint64 {
-	addr := k.Addr.As16()
+	addr := k.addr()
 	hi, lo := binary.LittleEndian.Uint64(addr[:8]), binary.LittleEndian.Uint64(addr[8:])
 	ends := uint64(bits.ReverseBytes16(k.Port)) | uint64(k.Protocol)<<16
 	h := (hi ^ lo<<32) * 0x9e3779b97f4a7c15

@@ -79,6 +79,8 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 		directorMapServiceKeys: s.keyBuckets(),
 		directorMapPlans:       s.planChunks(),
 		directorMapReals:       s.Reals,
+		directorMapMarkShapes:  uint32(markSets * 2 * markShapes),
+		directorMapMarkRules:   s.markBuckets(),
 		directorMapRealConns:   s.Reals,
 		directorMapRealTraffic: s.Reals * uint32(s.CPUs),
 	} {
@@ -161,6 +163,8 @@ func (d *DataPlane) mapTables(cpus int) error {
 		mapInto(d, &t.Traffic, directorMapRealTraffic),
 		mapInto(d, &t.Conns4, directorMapConns4),
 		mapInto(d, &t.Conns6, directorMapConns6),
+		mapInto(d, &t.MarkShapes, directorMapMarkShapes),
+		mapInto(d, &t.MarkRules, directorMapMarkRules),
 	)
 	if err != nil {
 		return err

@@ -13,6 +13,8 @@
  *                                           cursors: BPF
  * service_keys   bucket     4 keys          userspace       pinned
  * plans          chunk      16 real ids     userspace       pinned
+ * mark_shapes    number     shape           userspace       pinned
+ * mark_rules     bucket     4 rules         userspace       pinned
  * reals          real id    real            userspace       pinned
  * real_conns     real id    counts          both, atomic    pinned
  * real_traffic   real*cpus  counters        BPF, own CPU    pinned
@@ -45,6 +47,8 @@ array_map(conns6, struct conn6_set, BPF_F_MMAPABLE);
 array_map(services, struct service, BPF_F_MMAPABLE);
 array_map(service_keys, struct service_bucket, BPF_F_MMAPABLE);
 array_map(plans, struct plan_chunk, BPF_F_MMAPABLE);
+array_map(mark_shapes, struct mark_shape, BPF_F_MMAPABLE);
+array_map(mark_rules, struct mark_bucket, BPF_F_MMAPABLE);
 array_map(reals, struct real, BPF_F_MMAPABLE);
 array_map(real_conns, struct real_counts, BPF_F_MMAPABLE);
 array_map(real_traffic, struct real_stats, BPF_F_MMAPABLE);

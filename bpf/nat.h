@@ -18,7 +18,6 @@
 #include "service.h"
 #include "work.h"
 
-#define LINK_VERSION_SHIFT 32
 /* Of a way back, what stands where connections have a generation: the tags of the client's frames. */
 #define WAY_VLANS_SHIFT 16
 #define WAY_SERVICE_TAG (1U << 24) /* the outer one is 802.1ad's */
@@ -187,6 +186,14 @@ __inline int nat_rewrite(struct xdp_md *ctx, const struct packet *p, const struc
 	return nat_network(ctx, p, e, change, v6) && nat_transport(ctx, p, e, change);
 }
 
+/* The port that a request has at the real server. */
+__inline __be16 nat_port(const struct packet *p, const struct real *r)
+{
+	__be16 port = packet_dport(p);
+
+	return r->to_port && (!r->if_port || r->if_port == port) ? r->to_port : port;
+}
+
 /* The destination becomes the real server. */
 __inline void nat_to_real(struct nat_edit *e, const struct packet *p, const struct real *r, int v6)
 {
@@ -194,7 +201,7 @@ __inline void nat_to_real(struct nat_edit *e, const struct packet *p, const stru
 
 	e->source = 0;
 	e->port = packet_dport(p);
-	e->new_port = r->port ?: packet_dport(p);
+	e->new_port = nat_port(p, r);
 	e->addr[0] = v6 ? p->addr[2] : p->addr[0] >> 32;
 	e->addr[1] = p->addr[3];
 	e->new_addr[0] = v6 ? real[0] : real[1] >> 32;
@@ -255,7 +262,14 @@ __inline int nat_maybe(const struct packet *p, int v6)
 {
 	struct service_query q = nat_query(p, v6);
 
-	return settings.nat && filter_has(service_hash(&q));
+	if (!settings.nat)
+		return 0;
+	if (filter_has(service_hash(&q)))
+		return 1;
+	if (likely(!settings.nat_any_port))
+		return 0;
+	q.port = 0;
+	return filter_has(service_hash(&q));
 }
 
 __inline int nat_address_maybe(const struct packet *p, int v6)
@@ -271,7 +285,7 @@ __inline int nat_address_maybe(const struct packet *p, int v6)
 __inline void nat_reply_key(struct packet *reply, const struct packet *p, const struct real *r, int v6)
 {
 	const __u64 *real = (const void *)r->addr;
-	__be16 port = r->port ?: packet_dport(p);
+	__be16 port = nat_port(p, r);
 
 	reply->ports = port | (__u32)packet_sport(p) << 16;
 	reply->protocol = p->protocol;
@@ -310,42 +324,28 @@ __inline int nat_store(struct work *w, const struct conn_new *n, int v6)
 	return 1;
 }
 
-/* The connection that a way back leads to; NULL: it is gone. */
-__inline struct conn *nat_linked(__u64 link, int v6)
-{
-	__u32 slot = link, version = link >> LINK_VERSION_SHIFT & 0xffff;
-	void *set = set_at(slot / CONN_WAYS, v6);
-	struct conn *c;
-	__u64 tag;
-
-	if (!set)
-		return NULL;
-	c = slot_at(set, slot, v6);
-	tag = READ_ONCE(c->tag);
-	return (tag & TAG_MASK) == TAG_USED && (tag >> 16 & 0xffff) == version ? c : NULL;
-}
-
-__inline __u64 nat_link(const struct place *at)
-{
-	return (at->slot - 1) | (__u64)at->version << LINK_VERSION_SHIFT;
-}
-
 /* Makes the way back of the connection of packet p known, which is at its place. 0: no room. */
 __inline int nat_remember(struct packet *p, const struct place *at, __u32 id, int v6)
 {
 	struct real *r = bpf_map_lookup_elem(&reals, &id);
-	struct conn_new n = { .real = id, .word = REPLY_NEW, .in_sets = 1, .peer = (const __u16 *)p->mac };
 	struct work *w = work_get();
+	struct conn_new *n;
 
 	if (!r || !w || !at->slot)
 		return 0;
-	n.link = nat_link(at) | (__u64)p->vlan[0] << 48;
-	n.generation = p->vlan[1] | (__u32)p->vlans << WAY_VLANS_SHIFT;
+	n = &w->fresh;
+	n->real = id;
+	n->word = REPLY_NEW;
+	n->in_sets = 1;
+	n->link = link_to(at) | (__u64)p->vlan[0] << LINK_VLAN;
+	n->link_version = 0;
+	n->generation = p->vlan[1] | (__u32)p->vlans << WAY_VLANS_SHIFT;
 	if (p->tpid == bpf_htons(ETH_P_8021AD))
-		n.generation |= WAY_SERVICE_TAG;
+		n->generation |= WAY_SERVICE_TAG;
+	mac_copy(n->peer, (const __u16 *)p->mac);
 	nat_reply_key(&w->reply, p, r, v6);
 	/* In a full set the half-open entry that made room may have been its own connection. */
-	return nat_store(w, &n, v6) && nat_linked(n.link, v6);
+	return nat_store(w, n, v6) && linked(n->link, v6);
 }
 
 __noinline int nat_remember4(struct packet *p, struct place *at, __u32 id)
@@ -361,7 +361,7 @@ __noinline int nat_remember6(struct packet *p, struct place *at, __u32 id)
 /* Replies go where the client's last packet came from: its router may have changed. */
 __inline void nat_came_from(const struct packet *p, const struct place *at, int v6)
 {
-	struct conn *c = nat_linked(nat_link(at), v6);
+	struct conn *c = linked(link_to(at), v6);
 
 	if (c && at->slot)
 		__builtin_memcpy(c->peer, packet_source(p), ETH_ALEN);

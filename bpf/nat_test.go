@@ -22,6 +22,7 @@ func (r *rig) natReal(name, service string, port uint16) netip.Addr {
 		port = map[string]uint16{"web": webPort, "dns": dnsPort, "sctp": sctpPort}[service]
 	}
 	row.Port = port>>8 | port<<8
+	row.ToPort = row.Port
 	row.Service = r.services[service]
 	r.keys.MarkReal(row)
 	return a

@@ -71,6 +71,8 @@ struct packet {
 	__u8 chunk;	  /* SCTP: enum sctp_chunk */
 	__u8 vlans;	  /* tags on the frame */
 	__u8 fragment;	  /* enum fragment */
+	__u8 dscp;
+	__be32 mark;	  /* firewall mark; 0: none, or not asked for yet */
 	__u32 fragment_id;
 	__u32 ingress;	  /* interface */
 	__u32 mac[3];	  /* link-layer destination, source: 12 bytes as in the frame */
@@ -92,6 +94,13 @@ __inline void head_copy(__u32 *to, const void *mac)
 __inline const __u16 *packet_source(const struct packet *p)
 {
 	return (const __u16 *)p->mac + ETH_ALEN / 2;
+}
+
+__inline void mac_copy(__u16 *to, const __u16 *from)
+{
+	to[0] = from[0];
+	to[1] = from[1];
+	to[2] = from[2];
 }
 
 /* Is it addressed to more than one host at the link level? */

@@ -151,6 +151,7 @@ __inline enum verdict parse_ipv4(struct packet *p, struct cursor *cur)
 	p->addr[0] = *(__u64 *)&ip->saddr;
 	p->protocol = ip->protocol;
 	p->l4 = header;
+	p->dscp = ip->tos >> 2;
 	frag = bpf_ntohs(ip->frag_off);
 	if (unlikely(frag & (IP_OFFSET_MASK | IP_MORE_FRAGMENTS))) {
 		p->fragment = frag & IP_OFFSET_MASK ? FRAGMENT_LATER : FRAGMENT_FIRST;
@@ -265,6 +266,7 @@ __inline enum verdict parse_ipv6(struct xdp_md *ctx, struct packet *p, struct cu
 		return PASS_MALFORMED;
 	p->length = length;
 	p->protocol = ip->nexthdr;
+	p->dscp = bpf_ntohs(*(__be16 *)ip) >> 6 & 0x3f;
 	if (unlikely(ipv6_is_extension(p->protocol))) {
 		headers = ipv6_extensions(ctx, p);
 		if (headers < sizeof(*ip) || headers > IPV6_HEADERS_MAX)

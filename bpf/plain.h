@@ -143,7 +143,7 @@ __inline enum verdict plain_flow(void *frame, struct packet *p, struct real **re
 {
 	struct plain found;
 
-	if (!service_maybe(p, v6))
+	if (service_maybe(p, v6) == MAYBE_NOT)
 		return plain_foreign(p, v6) ? PASS_NO_SERVICE : UNDECIDED;
 	p->now = bpf_jiffies64();
 	if (!plain_conn(&found, p, state, v6))

@@ -12,15 +12,26 @@ import "sync/atomic"
 type Recount struct {
 	t      *Tables
 	sweeps []*Sweep
-	drift  []uint64 // by real server: what the counter had too many
-	times  []uint8  // how often in a row
+	fired  *firedTemplates
+	conns  []drift // by real server
+	templs []drift
+}
+
+// drift is what a counter had too many, and how often in a row.
+type drift struct {
+	by    uint64
+	times uint8
 }
 
 const recountPasses = 3
 
 // NewRecount compares with what the sweeps find together.
 func NewRecount(t *Tables, sweeps ...*Sweep) *Recount {
-	return &Recount{t: t, sweeps: sweeps, drift: make([]uint64, len(t.Reals)), times: make([]uint8, len(t.Reals))}
+	fired := &firedTemplates{t: t}
+	for _, s := range sweeps {
+		s.fired = fired
+	}
+	return &Recount{t: t, sweeps: sweeps, fired: fired, conns: make([]drift, len(t.Reals)), templs: make([]drift, len(t.Reals))}
 }
 
 // Pass is called when every sweep has finished a pass. extra are connections
@@ -28,28 +39,37 @@ func NewRecount(t *Tables, sweeps ...*Sweep) *Recount {
 // repaired.
 func (r *Recount) Pass(extra map[uint32]uint64) (repaired int) {
 	for real := range r.t.Counts {
-		found := extra[uint32(real)]
+		n := &r.t.Counts[real]
+		conns, templates := extra[uint32(real)], uint32(0)
 		for _, s := range r.sweeps {
-			found += s.last[real]
+			conns += s.last.conns[real]
+			templates += s.last.templates[real]
 		}
-		if r.settle(real, atomic.LoadUint64(&r.t.Counts[real].Conns)-found) {
+		if by := r.conns[real].settle(atomic.LoadUint64(&n.Conns) - conns); by != 0 {
+			atomic.AddUint64(&n.Conns, -by)
+			repaired++
+		}
+		if by := r.templs[real].settle(uint64(atomic.LoadUint32(&n.Templates) - templates)); by != 0 {
+			atomic.AddUint32(&n.Templates, -uint32(by))
 			repaired++
 		}
 	}
+	r.fired.pass()
 	return repaired
 }
 
-func (r *Recount) settle(real int, drift uint64) bool {
-	if drift == 0 || drift != r.drift[real] {
-		r.drift[real], r.times[real] = drift, 0
-		return false
+// settle is told what a pass has found, and returns what has to be repaired: 0
+// until it was the same often enough.
+func (d *drift) settle(by uint64) uint64 {
+	if by == 0 || by != d.by {
+		*d = drift{by: by}
+		return 0
 	}
-	if r.times[real]++; r.times[real] < recountPasses-1 {
-		return false
+	if d.times++; d.times < recountPasses-1 {
+		return 0
 	}
-	atomic.AddUint64(&r.t.Counts[real].Conns, -drift)
-	r.drift[real], r.times[real] = 0, 0
-	return true
+	*d = drift{}
+	return by
 }
 
 // CountOf is what a connection adds to RealCounts.Conns.

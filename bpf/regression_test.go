@@ -67,7 +67,7 @@ func TestTinyFragment(t *testing.T) {
 
 // The ports of SCTP are read up to the frame's end, too.
 func TestPortsFromPadding(t *testing.T) {
-	setup := func(r *rig) { r.addService("sctp", 11, Key{r.f.vip, 0xeeee, sctpProto}, "f") }
+	setup := func(r *rig) { r.addService("sctp", 11, Key{Addr: r.f.vip, Port: 0xeeee, Protocol: sctpProto}, "f") }
 	runCases(t, programTest{name: "no header at all", setup: setup, steps: []step{
 		{send: raw(sctpProto, nil, func(m *message) { m.eth.Pad = 80 }), want: untouched("pass_no_service")},
 	}})

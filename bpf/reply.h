@@ -21,12 +21,12 @@ __inline struct real *reply_known(struct known *way, struct known *k, struct pac
 	link = READ_ONCE(c->link);
 	if ((way->word & STATE_MASK) < REPLY_NEW || !known_holds(way, &at))
 		return NULL;
-	c = nat_linked(link, v6);
+	c = linked(link, v6);
 	if (!c)
 		return NULL;
 	*k = conn_read(c);
 	r = bpf_map_lookup_elem(&reals, &k->real);
-	if (k->real != way->real || known_expired(k, p->now) || nat_linked(link, v6) != c)
+	if (k->real != way->real || known_expired(k, p->now) || linked(link, v6) != c)
 		return NULL;
 	return r;
 }
@@ -38,7 +38,7 @@ __inline enum verdict reply_frame(struct xdp_md *ctx, const struct packet *p, co
 	__u8 mac[2 * ETH_ALEN];
 	struct frame_head h = {
 		.mac = mac,
-		.vlan = { way->conn->link >> 48, way->generation },
+		.vlan = { way->conn->link >> LINK_VLAN, way->generation },
 		.tpid = { bpf_htons(ETH_P_8021Q), bpf_htons(ETH_P_8021Q) },
 		.vlans = way->generation >> WAY_VLANS_SHIFT & 3,
 	};

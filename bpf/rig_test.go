@@ -185,7 +185,7 @@ func (r *rig) reset(f family) {
 	clear(r.Traffic)
 	r.forget()
 	s := r.Settings
-	*s = Settings{Layout: s.Layout, HashKey: s.HashKey}
+	*s = Settings{Layout: s.Layout, HashKey: s.HashKey, Hz: r.clock.Jiffies(time.Second)}
 	s.keepWaysBack()
 	for state, seconds := range timeouts {
 		s.Timeout[state] = r.clock.Jiffies(time.Duration(seconds) * time.Second)
@@ -242,9 +242,9 @@ func zeroMap(m *ebpf.Map, cpus int) {
 // the interface that packets come in by. The ids are not those that memory
 // full of zeros would give by accident.
 func (r *rig) world() {
-	r.setKey(Key{r.f.vip, 0, r.f.icmp()}, 0) // a virtual address is known by itself, too
-	r.addService("web", 3, Key{r.f.vip, webPort, tcpProto}, "a", "b", "c")
-	r.addService("dns", 9, Key{r.f.vip, dnsPort, udpProto}, "d", "e")
+	r.setKey(Key{Addr: r.f.vip, Port: 0, Protocol: r.f.icmp()}, 0) // a virtual address is known by itself, too
+	r.addService("web", 3, Key{Addr: r.f.vip, Port: webPort, Protocol: tcpProto}, "a", "b", "c")
+	r.addService("dns", 9, Key{Addr: r.f.vip, Port: dnsPort, Protocol: udpProto}, "d", "e")
 }
 
 const (
@@ -262,7 +262,7 @@ func (r *rig) setKey(k Key, id uint32) {
 // finds no real server is dropped.
 func (r *rig) addService(name string, id uint32, k Key, reals ...string) {
 	r.services[name] = id
-	r.Services[id] = Service{Id: id, Protocol: k.Protocol, Answer: uint8(directorServiceAnswerANSWER_DROP)}
+	r.Services[id] = Service{Id: id, Protocol: k.Protocol, Port: k.Port>>8 | k.Port<<8, Answer: uint8(directorServiceAnswerANSWER_DROP)}
 	for _, real := range reals {
 		r.addReal(real, id)
 	}

@@ -33,7 +33,9 @@ func sctpTo(data []byte, changes ...change) send {
 
 const sctpPort = 2905
 
-func sctpWorld(r *rig) { r.addService("sctp", 11, Key{r.f.vip, sctpPort, sctpProto}, "f") }
+func sctpWorld(r *rig) {
+	r.addService("sctp", 11, Key{Addr: r.f.vip, Port: sctpPort, Protocol: sctpProto}, "f")
+}
 
 // TestSCTPStates replays every transition of the kernel's that the packets of a client can cause.
 func TestSCTPStates(t *testing.T) {

@@ -69,23 +69,29 @@ __inline int vip_maybe(const struct packet *p, int v6)
 	return filter_has(service_hash(&q));
 }
 
-/* May the packet be a service's? False is certain, true is not. */
-__inline int service_maybe(struct packet *p, int v6)
+/* May the packet be a service's? */
+enum maybe {
+	MAYBE_NOT,	/* certainly not */
+	MAYBE_MARKED,	/* no address's, but a mark's */
+	MAYBE,
+};
+
+__inline enum maybe service_maybe(struct packet *p, int v6)
 {
 	struct service_query q = service_query(p, v6);
 
 	p->service = service_hash(&q);
 	if (likely(filter_has(p->service)))
-		return 1;
+		return MAYBE;
 	if (settings.ftp && q.protocol == IPPROTO_TCP) {
 		q.port = bpf_htons(21);
 		if (filter_has(service_hash(&q)))
-			return 1;
+			return MAYBE;
 	}
-	if (likely(!settings.port0))
-		return 0;
 	q.port = 0;
-	return filter_has(service_hash(&q));
+	if (unlikely(settings.port0) && filter_has(service_hash(&q)))
+		return MAYBE;
+	return unlikely(settings.marking == MARKS_ANY) ? MAYBE_MARKED : MAYBE_NOT;
 }
 
 __inline struct service *service_in_bucket(const struct service_query *q, __u32 index)
@@ -126,6 +132,14 @@ __inline struct service *service_get(const struct service_query *q, __u64 hash)
 	return service_in_bucket(q, second_bucket(hash) & config.service_mask);
 }
 
+/* One that takes new connections. A removed one hides none that would be asked next. */
+__inline struct service *service_taking(const struct service_query *q, __u64 hash)
+{
+	struct service *s = service_get(q, hash);
+
+	return s && !(s->flags & SERVICE_REMOVED) ? s : NULL;
+}
+
 __inline int vip_is(const struct packet *p, int v6)
 {
 	struct service_query q = vip_query(p, v6);
@@ -143,20 +157,20 @@ static __noinline struct service *service_find_other(const struct packet *p, int
 	if (settings.ftp && q.protocol == IPPROTO_TCP &&
 	    (port == 20 || port >= config.unprivileged_port)) {
 		q.port = bpf_htons(21);
-		s = service_get(&q, service_hash(&q));
+		s = service_taking(&q, service_hash(&q));
 		if (s)
 			return s;
 	}
 	if (!settings.port0)
 		return NULL;
 	q.port = 0;
-	return service_get(&q, service_hash(&q));
+	return service_taking(&q, service_hash(&q));
 }
 
 __inline struct service *service_find(const struct packet *p, int v6)
 {
 	struct service_query q = service_query(p, v6);
-	struct service *s = service_get(&q, p->service);
+	struct service *s = service_taking(&q, p->service);
 
 	if (likely(s) || (!settings.port0 && !settings.ftp))
 		return s;

@@ -114,7 +114,7 @@ __inline int state_is_embryonic(__u32 state)
 {
 	const __u64 embryonic = 1ULL << TCP_NONE | 1ULL << TCP_SYN_SENT | 1ULL << TCP_SYN_RECV |
 				1ULL << TCP_SYNACK | 1ULL << SCTP_NONE | 1ULL << SCTP_INIT1 |
-				1ULL << SCTP_INIT | 1ULL << REPLY_NEW;
+				1ULL << SCTP_INIT | 1ULL << REPLY_NEW | 1ULL << TEMPLATE_NONE;
 
 	return embryonic >> (state & 63) & 1;
 }

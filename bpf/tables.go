@@ -22,6 +22,9 @@ type (
 	Conn4       = directorConn4
 	Conn6       = directorConn6
 	ConnKey     = directorConnKey
+	MarkBucket  = directorMarkBucket
+	MarkShape   = directorMarkShape
+	MarkSet     = directorMarkSet
 )
 
 // Flags and values of the rows.
@@ -42,6 +45,9 @@ const (
 	StaleDrop       = uint8(directorStaleActionSTALE_DROP)
 	StaleReset      = uint8(directorStaleActionSTALE_RESET)
 
+	ServiceExpireQuiescent = uint32(directorServiceFlagSERVICE_EXPIRE_QUIESCENT)
+	ServiceKeepDown        = uint32(directorServiceFlagSERVICE_KEEP_DOWN)
+
 	ServiceHashPort = uint32(directorServiceFlagSERVICE_HASH_PORT)
 	ServiceFallback = uint32(directorServiceFlagSERVICE_FALLBACK)
 
@@ -50,6 +56,10 @@ const (
 	PlanSH       = uint32(directorPlanKindPLAN_SH)
 	PlanMH       = uint32(directorPlanKindPLAN_MH)
 	PlanFlow     = uint32(directorPlanKindPLAN_FLOW)
+
+	MarksNone  = uint32(directorMarkingMARKS_NONE)
+	MarksKnown = uint32(directorMarkingMARKS_KNOWN)
+	MarksAny   = uint32(directorMarkingMARKS_ANY)
 
 	// NoReal marks an empty plan slot.
 	NoReal = uint32(directorLimitNO_REAL)
@@ -66,17 +76,19 @@ const (
 // sees. Who stores, stores in an order in which every step is valid, and words
 // that packets read at the same time with sync/atomic.
 type Tables struct {
-	Settings *Settings
-	Filter   []uint64
-	Services []Service
-	Keys     []Bucket
-	Plans    []uint32 // real server ids
-	Reals    []Real
-	Counts   []RealCounts
-	Traffic  []RealTraffic // of real server r on CPU c: [r*CPUs+c]
-	Conns4   []Conn4
-	Conns6   []Conn6
-	CPUs     int
+	Settings   *Settings
+	Filter     []uint64
+	Services   []Service
+	Keys       []Bucket
+	Plans      []uint32 // real server ids
+	Reals      []Real
+	Counts     []RealCounts
+	Traffic    []RealTraffic // of real server r on CPU c: [r*CPUs+c]
+	Conns4     []Conn4
+	Conns6     []Conn6
+	MarkShapes []MarkShape
+	MarkRules  []MarkBucket
+	CPUs       int
 }
 
 // Sizes are how many rows the tables have.
@@ -87,6 +99,7 @@ type Sizes struct {
 	Services uint32
 	Reals    uint32
 	Plans    uint32 // slots over all services
+	Marks    uint32 // entries of marking rules; 0: none
 	CPUs     int    // possible CPUs; 0: this machine's
 }
 
@@ -97,6 +110,15 @@ func (s Sizes) keyBuckets() uint32 {
 		n <<= 1
 	}
 	return n
+}
+
+// markBuckets are those of both sets, at most half full.
+func (s Sizes) markBuckets() uint32 {
+	n := uint32(1)
+	for int(n)*markWays < 2*int(s.Marks) {
+		n <<= 1
+	}
+	return markSets * n
 }
 
 func (s Sizes) planChunks() uint32 { return (s.Plans + PlanAlign - 1) / PlanAlign }
@@ -119,24 +141,26 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 		return nil, err
 	}
 	return &Tables{
-		Settings: new(Settings),
-		Filter:   make([]uint64, directorLimitFILTER_WORDS),
-		Services: make([]Service, s.Services),
-		Keys:     make([]Bucket, s.keyBuckets()),
-		Plans:    make([]uint32, s.planChunks()*PlanAlign),
-		Reals:    make([]Real, s.Reals),
-		Counts:   make([]RealCounts, s.Reals),
-		Traffic:  make([]RealTraffic, int(s.Reals)*s.CPUs),
-		Conns4:   make([]Conn4, s.Conns4),
-		Conns6:   make([]Conn6, s.Conns6),
-		CPUs:     s.CPUs,
+		Settings:   new(Settings),
+		Filter:     make([]uint64, directorLimitFILTER_WORDS),
+		Services:   make([]Service, s.Services),
+		Keys:       make([]Bucket, s.keyBuckets()),
+		Plans:      make([]uint32, s.planChunks()*PlanAlign),
+		Reals:      make([]Real, s.Reals),
+		Counts:     make([]RealCounts, s.Reals),
+		Traffic:    make([]RealTraffic, int(s.Reals)*s.CPUs),
+		Conns4:     make([]Conn4, s.Conns4),
+		Conns6:     make([]Conn6, s.Conns6),
+		MarkShapes: make([]MarkShape, markSets*2*markShapes),
+		MarkRules:  make([]MarkBucket, s.markBuckets()),
+		CPUs:       s.CPUs,
 	}, nil
 }
 
 // Bytes is how much memory the tables take in the kernel.
 func (t *Tables) Bytes() uint64 {
 	return size(t.Filter) + size(t.Services) + size(t.Keys) + size(t.Plans) + size(t.Reals) +
-		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6)
+		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6) + size(t.MarkShapes) + size(t.MarkRules)
 }
 
 func size[T any](rows []T) uint64 {

@@ -11,6 +11,7 @@ struct work {
 	struct place at;
 	struct packet reply; /* nat: the packet that a reply will be */
 	struct place reply_at;
+	struct conn_new fresh;
 };
 
 struct {

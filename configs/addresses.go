@@ -27,15 +27,18 @@ func parseAddress(text string) (a netip.Addr, note string, ok bool) {
 	return a, note, false
 }
 
-// endpoint is an address with a port.
-func endpoint() kind[netip.AddrPort] {
-	const what = `an address with a port such as 192.0.2.10:80 or "[2001:db8::10]:80"`
-	return plainEndpoint(parsed(what, schema{"type": "string"}, parseEndpoint))
-}
-
 func parseEndpoint(text string) (ap netip.AddrPort, note string, ok bool) {
 	ap, err := netip.ParseAddrPort(text)
 	return ap, "", err == nil && ap.Port() != 0
+}
+
+// virtual is an address with a port; port 0 is every port, as in ipvsadm.
+func virtual() kind[netip.AddrPort] {
+	const what = `an address with a port such as 192.0.2.10:80 or "[2001:db8::10]:80"`
+	return plainEndpoint(parsed(what, schema{"type": "string"}, func(text string) (netip.AddrPort, string, bool) {
+		ap, err := netip.ParseAddrPort(text)
+		return ap, "", err == nil
+	}))
 }
 
 // maybeEndpoint is an address with or without a port; without, the port is 0.

@@ -48,6 +48,7 @@ func (b *builder) root(r root) {
 	b.limits(r.limits)
 	b.timeouts(r.timeouts.value)
 	b.interfaces(r.interfaces)
+	b.marks(r.marks.value)
 	b.allServices(r.services.value)
 }
 
@@ -59,6 +60,7 @@ func (b *builder) limits(s setting[limits]) {
 		Services:     l.services.or(d.Services),
 		RealServers:  l.realServers.or(d.RealServers),
 		PlanSlots:    l.planSlots.or(d.PlanSlots),
+		MarkEntries:  l.markEntries.or(d.MarkEntries),
 	}
 	b.mostServices, b.mostReals = int(b.config.Limits.Services), int(b.config.Limits.RealServers)
 	if s.wrong() || l.services.wrong() {

@@ -32,12 +32,19 @@ func (b *serviceBuilder) check() {
 			name.at.failf("name %s is already used in line %d", name.value, line)
 		}
 	}
-	if !b.written.protocol.wrong() {
+	if !b.written.protocol.wrong() && !b.written.fwmark.given() {
 		b.checkProtocol(b.written.protocol.or(director.TCP))
 	}
 }
 
 func (b *serviceBuilder) findKey() {
+	if b.written.fwmark.given() {
+		b.findMark()
+		return
+	}
+	if b.written.family.given() {
+		b.written.family.at.failf("the family is that of the address, only a service of a firewall mark has none")
+	}
 	where, at, ok := b.endpoint()
 	if !ok {
 		return
@@ -61,7 +68,7 @@ func (b *serviceBuilder) endpoint() (where netip.AddrPort, at cursor, ok bool) {
 	case s.virtual.given():
 		return s.virtual.value, s.virtual.at, s.virtual.ok
 	case !split:
-		b.at.failf("keys address and port are missing (or virtual, which is both)")
+		b.at.failf("keys address and port are missing (or virtual, which is both, or fwmark)")
 	case !s.address.given():
 		b.at.failf("key address is missing")
 	case !s.port.given():
@@ -89,14 +96,15 @@ func (b *serviceBuilder) checkProtocol(p director.Protocol) {
 func (b *serviceBuilder) build() director.Service {
 	s := b.written
 	return director.Service{
-		Name:      s.name.value,
-		Key:       b.key,
-		Scheduler: s.scheduler.or(DefaultScheduler),
-		Flags:     director.SchedulerFlags(s.flagNames()...),
-		OnePacket: s.onePacket.value,
-		Answer:    s.answer.or(director.AnswerUnreachable),
-		Conns:     s.conns.build(s.protocol.or(director.TCP)),
-		Reals:     b.allReals(s.reals.value),
+		Name:        s.name.value,
+		Key:         b.key,
+		Scheduler:   s.scheduler.or(DefaultScheduler),
+		Flags:       director.SchedulerFlags(s.flagNames()...),
+		OnePacket:   s.onePacket.value,
+		Persistence: b.persistence(),
+		Answer:      s.answer.or(director.AnswerUnreachable),
+		Conns:       s.conns.build(s.protocol.or(director.TCP)),
+		Reals:       b.allReals(s.reals.value),
 	}
 }
 
@@ -174,6 +182,14 @@ func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {
 	return v
 }
 
+// familyOwner is what says the service's address family.
+func (b *serviceBuilder) familyOwner() string {
+	if b.key.Mark != 0 {
+		return "the service (key family)"
+	}
+	return "the service's " + b.key.Addr.String()
+}
+
 // checkReach finds why packets could not get to a real server.
 func (b *serviceBuilder) checkReach(w *realServer, v director.RealServer) {
 	fault, here := notUnicast(v.Key.Addr), v.Method == director.Local
@@ -183,12 +199,11 @@ func (b *serviceBuilder) checkReach(w *realServer, v director.RealServer) {
 		w.address.at.failf("%s is %s and cannot be a real server's", v.Key.Addr, fault)
 	case !b.keyed:
 	case v.Key.Addr.Is4() != b.key.Addr.Is4() && v.Method != director.Tunnel:
-		w.address.at.failf("%s is of another address family than the service's %s, method %s needs the same",
-			v.Key.Addr, b.key.Addr, v.Method)
+		w.address.at.failf("%s is of another address family than %s, method %s needs the same",
+			v.Key.Addr, b.familyOwner(), v.Method)
 	case v.Key.Addr == b.key.Addr && !here:
 		w.address.at.failf("%s is the service's own address, packets would come back to the director", v.Key.Addr)
-	case v.Key.Port != b.key.Port && v.Method == director.DirectRouting:
-		w.port.at.failf("direct routing leaves packets as they are, so the port must be the service's (%d), found %d",
-			b.key.Port, v.Key.Port)
+	default:
+		b.checkPort(w, v)
 	}
 }

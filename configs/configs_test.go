@@ -61,7 +61,7 @@ interfaces:
   - {name: eth3, mode: auto}
 socket: /run/d/../x.sock
 state_dir: /sys/fs/bpf/x/
-limits: {connections4: 1024, connections6: 128k, services: 3, real_servers: 5K, plan_slots: 1M}
+limits: {connections4: 1024, connections6: 128k, services: 5, real_servers: 5K, plan_slots: 1M, mark_entries: 32k}
 timeouts:
   {tcp: 1h30m, tcpfin: 90, udp: "1.5s", tcp_none: 3, tcp_syn_sent: 4, tcp_syn_recv: 5, tcp_time_wait: 6, tcp_close: 7,
    tcp_close_wait: 8, tcp_last_ack: 9, tcp_listen: 10, tcp_synack: 11, sctp_none: 12, sctp_init1: 13, sctp_init: 14,
@@ -100,7 +100,15 @@ services:
     one_packet: true
     answer: drop
     reals: ["[fd00::1]:53", fd00::2]
-  - {virtual: 192.0.2.10:443, name: 443}
+  - {virtual: 192.0.2.10:443, name: 443, persistence: 90}
+  - fwmark: 7
+    family: ipv6
+    persistence: {timeout: 1h, netmask: 64, expire_quiescent: true, on_down: keep}
+    reals: [fd00::3]
+  - {address: 192.0.2.11, port: any, persistence: {netmask: 255.255.255.0}}
+marks:
+  - {mark: 7, protocol: tcp, source: "2001:db8:1::/48", destination: "2001:db8::10", source_port: 1024-65535, destination_port: "80, 443,8000-8080", interface: eth1, dscp: 46}
+  - {mark: 4294967295, destination_port: [554, 6970-7170]}
 `
 
 func TestEverything(t *testing.T) {
@@ -123,11 +131,29 @@ func TestEverything(t *testing.T) {
 					Conns: director.ConnPolicy{OnRemove: director.FateReschedule, OnDown: director.FateReschedule},
 					Reals: []director.RealServer{realAt("[fd00::1]:53", 1), realAt("[fd00::2]:53", 1)},
 				},
-				{Name: "443", Key: keyOf(director.TCP, "192.0.2.10:443"), Scheduler: "wrr"},
+				{Name: "443", Key: keyOf(director.TCP, "192.0.2.10:443"), Scheduler: "wrr", Persistence: director.Persistence{Timeout: 90 * time.Second}},
+				{
+					Key: director.MarkKey(7, true), Scheduler: "wrr",
+					Persistence: director.Persistence{Timeout: time.Hour, Prefix: 64, ExpireQuiescent: true, KeepDown: true},
+					Reals:       []director.RealServer{realAt("[fd00::3]:0", 1)},
+				},
+				{
+					Key: keyOf(director.TCP, "192.0.2.11:0"), Scheduler: "wrr",
+					Persistence: director.Persistence{Timeout: director.DefaultPersistence, Prefix: 24},
+				},
+			},
+			Marks: []director.MarkRule{
+				{
+					Mark: 7, Protocol: director.TCP, Source: netip.MustParsePrefix("2001:db8:1::/48"), Dest: netip.MustParsePrefix("2001:db8::10/128"),
+					SourcePorts: []director.PortRange{{First: 1024, Last: 65535}},
+					DestPorts:   []director.PortRange{{First: 80, Last: 80}, {First: 443, Last: 443}, {First: 8000, Last: 8080}},
+					Interface:   "eth1", DSCP: new(uint8(46)),
+				},
+				{Mark: 4294967295, DestPorts: []director.PortRange{{First: 554, Last: 554}, {First: 6970, Last: 7170}}},
 			},
 			Timeouts: everyTimeout(90*time.Minute, 90*time.Second, 1500*time.Millisecond),
 		},
-		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 3, RealServers: 5 << 10, PlanSlots: 1 << 20},
+		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 5, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15},
 		Socket:   "/run/x.sock",
 		StateDir: "/sys/fs/bpf/x",
 	}
@@ -187,10 +213,19 @@ func TestSloppySCTP(t *testing.T) {
 	}
 }
 
+// TestPersistencePorts: real servers by nat cannot have a port that persistence would leave out.
+func TestPersistencePorts(t *testing.T) {
+	_, err := Parse("x.yaml", []byte("interfaces: [eth0]\nservices: [{address: 192.0.2.10, port: any, persistence: 5m, method: nat, reals: [10.0.0.1:80]}]"))
+	const want = "services[0].reals[0]: persistence for several ports leaves them as they are, so the port must be left out, found 80"
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
 // TestEverythingHasAllKeys keeps the test above complete.
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{
-		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(),
+		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(), persistenceObject.keys(), markObject.keys(),
 	} {
 		for _, k := range keys {
 			if !strings.Contains(everything, k+":") {
@@ -255,6 +290,7 @@ func TestMerge(t *testing.T) {
 func TestExamples(t *testing.T) {
 	names := map[string]string{
 		"minimal.yaml": "tcp 192.0.2.10:80 2",
+		"rtsp.yaml":    "fwmark 1 2",
 		"dns.yaml":     "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
 		"dr-web.yaml":  "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
 	}

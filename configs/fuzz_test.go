@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"xdplvs/director"
 )
@@ -100,23 +101,81 @@ func written(c *Config) string {
 		line("  - {name: %q, mode: %s}", i.Name, i.Mode)
 	}
 	l, d := c.Limits, c.Desired.Timeouts
-	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d}",
-		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots)
+	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d, mark_entries: %d}",
+		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots, l.MarkEntries)
 	line("timeouts:")
 	for _, name := range director.TimeoutNames() {
 		line("  %s: %s", name, director.FormatTimeout(d.Get(name)))
 	}
 	line("services:")
 	for _, s := range c.Desired.Services {
-		line("  - {%s protocol: %s, address: %q, port: %d, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s, reals: [",
-			writtenName(s.Name), s.Key.Protocol, s.Key.Addr, s.Key.Port, s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPolicy(s.Key.Protocol, s.Conns))
+		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s %s, reals: [",
+			writtenName(s.Name), writtenKey(s.Key), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns))
 		for _, r := range s.Reals {
-			line("      {%s address: %q, port: %d, method: %s, weight: %d, upper: %d, lower: %d},",
-				writtenName(r.Name), r.Key.Addr, r.Key.Port, r.Method, r.Weight, r.Upper, r.Lower)
+			line("      {%s address: %q, %s method: %s, weight: %d, upper: %d, lower: %d},",
+				writtenName(r.Name), r.Key.Addr, writtenPort(r.Key.Port), r.Method, r.Weight, r.Upper, r.Lower)
 		}
 		line("    ]}")
 	}
+	line("marks:")
+	for _, m := range c.Desired.Marks {
+		line("  - {%s}", writtenMark(m))
+	}
 	return b.String()
+}
+
+func writtenKey(k director.ServiceKey) string {
+	if k.Mark == 0 {
+		return fmt.Sprintf("protocol: %s, address: %q, port: %d", k.Protocol, k.Addr, k.Port)
+	}
+	return fmt.Sprintf("fwmark: %d, family: ipv%d", k.Mark, map[bool]int{true: 4, false: 6}[k.Addr.Is4()])
+}
+
+// writtenPort is a real server's; one of a service of all ports has none.
+func writtenPort(port uint16) string {
+	if port == 0 {
+		return ""
+	}
+	return fmt.Sprintf("port: %d,", port)
+}
+
+func writtenPersistence(p director.Persistence) string {
+	if p.Timeout == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("persistence: {timeout: %d, expire_quiescent: %t, on_down: %s", p.Timeout/time.Second, p.ExpireQuiescent,
+		map[bool]string{true: "keep", false: "reschedule"}[p.KeepDown])
+	if p.Prefix > 0 {
+		text += fmt.Sprintf(", netmask: %d", p.Prefix)
+	}
+	return text + "},"
+}
+
+func writtenMark(m director.MarkRule) string {
+	text := fmt.Sprintf("mark: %d", m.Mark)
+	add := func(has bool, key string, value any) {
+		if has {
+			text += fmt.Sprintf(", %s: %v", key, value)
+		}
+	}
+	add(m.Protocol != 0, "protocol", m.Protocol)
+	add(m.Source.IsValid(), "source", fmt.Sprintf("%q", m.Source))
+	add(m.Dest.IsValid(), "destination", fmt.Sprintf("%q", m.Dest))
+	add(m.SourcePorts != nil, "source_port", writtenPorts(m.SourcePorts))
+	add(m.DestPorts != nil, "destination_port", writtenPorts(m.DestPorts))
+	add(m.Interface != "", "interface", fmt.Sprintf("%q", m.Interface))
+	if m.DSCP != nil {
+		add(true, "dscp", *m.DSCP)
+	}
+	return text
+}
+
+func writtenPorts(ranges []director.PortRange) string {
+	var all []string
+	for _, r := range ranges {
+		all = append(all, r.String())
+	}
+	return "[" + strings.Join(all, ", ") + "]"
 }
 
 func writtenPolicy(protocol director.Protocol, p director.ConnPolicy) string {

@@ -75,6 +75,9 @@ func either[V any](what string, short, long kind[V]) kind[V] {
 	}}
 }
 
+// isScalar reports whether a single value is written there.
+func (c cursor) isScalar() bool { return c.node().Kind == yaml.ScalarNode && !isNull(c.node()) }
+
 // list is a list in the file whose elements are decoded by whoever walks it,
 // who thus can stop. Its zero value is empty.
 type list[V any] struct {

@@ -35,6 +35,19 @@ func port() kind[uint16] {
 	return mapped(number(1, math.MaxUint16), func(_ cursor, n uint32) (uint16, bool) { return uint16(n), true })
 }
 
+// servicePort is a port, or any, which is 0.
+func servicePort() kind[uint16] {
+	const what = "a number from 1 to 65535, or any"
+	s := schema{"anyOf": []schema{{"type": "integer", "minimum": 0, "maximum": math.MaxUint16}, {"const": "any"}}}
+	return unquoted(what, parsed(what, s, func(text string) (uint16, string, bool) {
+		if text == "any" {
+			return 0, "", true
+		}
+		n, note, ok := decimal(text)
+		return uint16(n), note, ok && n <= math.MaxUint16
+	}))
+}
+
 // decimal is strict because YAML's numbers surprise: there, 010 is 8. What is too
 // large is the largest number.
 func decimal(text string) (n uint64, note string, ok bool) {

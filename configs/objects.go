@@ -19,6 +19,7 @@ type root struct {
 	stateDir   setting[string]
 	limits     setting[limits]
 	timeouts   setting[timeouts]
+	marks      setting[list[markRule]]
 	services   setting[list[service]]
 }
 
@@ -44,6 +45,8 @@ var rootObject = object[root]{
 			"Sizes of the tables, fixed when the data plane is loaded."),
 		key("timeouts", timeoutsObject.kind(), func(r *root) *setting[timeouts] { return &r.timeouts },
 			"How long a connection lives after its last packet."),
+		key("marks", listOf("marking rules", markObject.kind()), func(r *root) *setting[list[markRule]] { return &r.marks },
+			"Rules that give packets firewall marks, for services that have one in the place of an address."),
 		key("services", listOf("services", serviceObject.kind()), func(r *root) *setting[list[service]] { return &r.services },
 			"Virtual services."),
 	},
@@ -80,7 +83,7 @@ var ifaceKind = either("an interface name, or a mapping with name and mode",
 
 // limits are director.Limits as written.
 type limits struct {
-	connections4, connections6, services, realServers, planSlots setting[uint32]
+	connections4, connections6, services, realServers, planSlots, markEntries setting[uint32]
 }
 
 // fewestConnections keeps the table's buckets from being most of the table.
@@ -99,6 +102,8 @@ var limitsObject = object[limits]{
 			"Real servers over all services; 64k if absent."),
 		key("plan_slots", count(1, math.MaxUint32), func(l *limits) *setting[uint32] { return &l.planSlots },
 			"Slots of the schedulers' plans over all services, 4 bytes each; 2M if absent."),
+		key("mark_entries", count(1, 1<<24), func(l *limits) *setting[uint32] { return &l.markEntries },
+			"Entries of marking rules, 256 bytes each; a range of ports needs several; 16k if absent."),
 	},
 }
 
@@ -134,19 +139,22 @@ func timeoutDoc(name string) string {
 
 // service is a virtual service as written.
 type service struct {
-	name      setting[string]
-	protocol  setting[director.Protocol]
-	address   setting[netip.Addr]
-	port      setting[uint16]
-	virtual   setting[netip.AddrPort]
-	scheduler setting[string]
-	flags     setting[list[string]]
-	onePacket setting[bool]
-	answer    setting[director.Answer]
-	conns     connPolicy
-	method    setting[director.Method]
-	weight    setting[uint32]
-	reals     setting[list[realServer]]
+	name        setting[string]
+	protocol    setting[director.Protocol]
+	address     setting[netip.Addr]
+	port        setting[uint16]
+	virtual     setting[netip.AddrPort]
+	scheduler   setting[string]
+	flags       setting[list[string]]
+	onePacket   setting[bool]
+	fwmark      setting[uint32]
+	family      setting[bool] // IPv6
+	persistence setting[persistence]
+	answer      setting[director.Answer]
+	conns       connPolicy
+	method      setting[director.Method]
+	weight      setting[uint32]
+	reals       setting[list[realServer]]
 }
 
 var serviceObject = object[service]{
@@ -158,16 +166,22 @@ var serviceObject = object[service]{
 			"IP protocol; tcp if absent."),
 		key("address", address(), func(s *service) *setting[netip.Addr] { return &s.address },
 			"Virtual IP address, IPv4 or IPv6."),
-		key("port", port(), func(s *service) *setting[uint16] { return &s.port },
-			"Port of the service."),
-		key("virtual", endpoint(), func(s *service) *setting[netip.AddrPort] { return &s.virtual },
+		key("port", servicePort(), func(s *service) *setting[uint16] { return &s.port },
+			"Port of the service; any is every port of the address that no other service has."),
+		key("virtual", virtual(), func(s *service) *setting[netip.AddrPort] { return &s.virtual },
 			"address:port, in the place of address and port."),
+		key("fwmark", number(1, math.MaxUint32), func(s *service) *setting[uint32] { return &s.fwmark },
+			"Firewall mark that the service stands for, in the place of protocol, address and port."),
+		key("family", family(), func(s *service) *setting[bool] { return &s.family },
+			"Address family of a service of a firewall mark, ipv4 or ipv6; ipv4 if absent."),
 		key("scheduler", scheduler(), func(s *service) *setting[string] { return &s.scheduler },
 			"Scheduler, as ipvsadm names it; "+DefaultScheduler+" if absent."),
 		key("scheduler_flags", listOf("scheduler flags", schedulerFlag()), func(s *service) *setting[list[string]] { return &s.flags },
 			"Flags of the schedulers sh and mh: -port hashes the client's port too, -fallback spreads an unusable server's clients."),
 		key("one_packet", boolean(), func(s *service) *setting[bool] { return &s.onePacket },
 			"Schedule each datagram anew (UDP only)."),
+		key("persistence", persistenceKind, func(s *service) *setting[persistence] { return &s.persistence },
+			"Sends all connections of a client to one real server: for how long after its last one, or a mapping; not if absent."),
 		key("answer", enumeration[director.Answer]("answer"), func(s *service) *setting[director.Answer] { return &s.answer },
 			"What a packet gets that finds no usable real server; unreachable if absent."),
 		key("semantics", choice("semantics", func() []string { return []string{directorSemantics, ipvsSemantics} }), func(s *service) *setting[string] { return &s.conns.semantics },

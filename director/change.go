@@ -16,6 +16,7 @@ type change struct {
 	removed []*service
 	edited  []*Service // wanted ones that exist, and are other ones now
 	added   []*Service
+	marks   *bpf.Marks
 	round   uint64 // services with this number are wanted
 }
 
@@ -49,7 +50,9 @@ func (d *Director) compare(want Desired) (*change, error) {
 			c.removed = append(c.removed, s)
 		}
 	}
-	errs = append(errs, c.validate(), d.checkRoom(c))
+	var err error
+	c.marks, err = d.prepareMarks(&want)
+	errs = append(errs, c.validate(), d.checkRoom(c), err)
 	return c, errors.Join(errs...)
 }
 
@@ -176,7 +179,7 @@ func (d *Director) reserveKeys(c *change) (undo func(), err error) {
 			}
 			keys = append(keys, w.Key.row())
 		}
-		if k := vipKey(w.Key.Addr); !d.vips[k] {
+		if k := vipKey(w.Key.Addr); w.Key.Mark == 0 && !d.vips[k] {
 			if err := d.keys.Set(k, 0); err != nil {
 				undo()
 				return nil, fmt.Errorf("address %s (raise limits.services): %w", w.Key.Addr, err)

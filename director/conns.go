@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+	"time"
 
 	"xdplvs/bpf"
 )
@@ -15,11 +16,27 @@ import (
 // at its first error. Like IPVS's, the list is no snapshot: what begins or ends
 // meanwhile may be missed. The *Conn is reused for the next one.
 func (d *Director) Connections(ctx context.Context, yield func(*Conn) error) error {
-	l, err := d.newLister(ctx)
+	return d.list(ctx, false, yield)
+}
+
+// Templates calls yield for every template that persistence has made, as
+// Connections does for connections.
+func (d *Director) Templates(ctx context.Context, yield func(*Conn) error) error {
+	return d.list(ctx, true, yield)
+}
+
+func (d *Director) list(ctx context.Context, templates bool, yield func(*Conn) error) error {
+	l, err := d.newLister(ctx, templates)
 	if err != nil {
 		return err
 	}
 	return l.each(ctx, yield)
+}
+
+// DeleteTemplates lets persistence forget the clients whose templates match, and
+// returns how many those were. Their connections go on.
+func (d *Director) DeleteTemplates(ctx context.Context, match func(*Conn) bool) (deleted uint64, err error) {
+	return d.delete(ctx, true, match)
 }
 
 // DeleteConnections ends the connections that match and returns how many those
@@ -27,7 +44,11 @@ func (d *Director) Connections(ctx context.Context, yield func(*Conn) error) err
 // first error. Match must not keep the *Conn. A connection that changes hands
 // or ends by itself in the same moment is not counted.
 func (d *Director) DeleteConnections(ctx context.Context, match func(*Conn) bool) (deleted uint64, err error) {
-	l, err := d.newLister(ctx)
+	return d.delete(ctx, false, match)
+}
+
+func (d *Director) delete(ctx context.Context, templates bool, match func(*Conn) bool) (deleted uint64, err error) {
+	l, err := d.newLister(ctx, templates)
 	if err != nil {
 		return 0, err
 	}
@@ -65,6 +86,8 @@ type lister struct {
 	timeout Timeouts
 	conn    Conn
 
+	templates bool // it is those that are listed
+
 	// Where the connection that is yielded lies.
 	index int          // of its slot
 	seen  bpf.Conn     // what was read there
@@ -73,18 +96,24 @@ type lister struct {
 
 // listed is what a listing tells of a real server.
 type listed struct {
-	generation uint32
-	key        RealKey
-	service    string
+	generation  uint32
+	key         RealKey
+	service     string
+	persistent  bool // only the service's own port is mapped
+	servicePort uint16
+	mark        uint32
 }
 
-func (d *Director) newLister(ctx context.Context) (*lister, error) {
+func (d *Director) newLister(ctx context.Context, templates bool) (*lister, error) {
 	now, err := d.clock.Now()
 	if err != nil {
 		return nil, err
 	}
 	var l *lister
 	err = d.do(ctx, func() { l = d.lister(now) })
+	if l != nil {
+		l.templates = templates
+	}
 	return l, err
 }
 
@@ -93,7 +122,8 @@ func (d *Director) lister(now uint32) *lister {
 	l := &lister{tables: d.tables, plane: d.plane, clock: d.clock, now: now,
 		timeout: d.timeouts, reals: make(map[uint32]listed, d.realIDs.n)}
 	for service, r := range d.everyReal() {
-		l.reals[r.id] = listed{r.holding(), r.want.Key, service}
+		row := &d.tables.Services[r.row.Service]
+		l.reals[r.id] = listed{r.holding(), r.want.Key, service, row.Persistent > 0, bits.ReverseBytes16(row.Port), bits.ReverseBytes32(row.Mark)}
 	}
 	return l
 }
@@ -156,28 +186,62 @@ func (l *lister) overflow() (err error) {
 // emit gives out a connection whose time is not over, and whose real server is
 // the one that it was made for.
 func (l *lister) emit(c *bpf.Conn, src, dst netip.Addr) error {
-	state := bpf.ConnState(c) % uint8(stateNumbers)
-	expires := l.timeout[state] - l.clock.Duration(int32(l.now-c.LastUse))
+	if bpf.IsTemplate(c) != l.templates {
+		return nil
+	}
 	r, ok := l.reals[c.Real]
+	expires := l.lives(c) - l.clock.Duration(int32(l.now-c.LastUse))
 	if expires < 0 || !ok || r.generation != c.Generation {
 		return nil
 	}
 	client, virtual := bits.ReverseBytes16(uint16(c.Ports)), bits.ReverseBytes16(uint16(c.Ports>>16))
-	port := r.key.Port
-	if port == 0 {
-		port = virtual
-	}
 	l.conn = Conn{
 		Protocol: Protocol(bpf.ConnProtocol(c)),
 		Client:   netip.AddrPortFrom(src, client),
 		Virtual:  netip.AddrPortFrom(dst, virtual),
-		Real:     netip.AddrPortFrom(r.key.Addr, port),
-		State:    stateNames[state],
+		Real:     netip.AddrPortFrom(r.key.Addr, r.port(virtual)),
+		State:    stateNames[bpf.ConnState(c)%uint8(stateNumbers)],
 		Expires:  expires,
 		Service:  r.service,
 	}
+	if l.templates {
+		l.template(c, &r)
+	}
 	l.seen = *c
 	return l.yield(&l.conn)
+}
+
+// lives is how long an entry lives after its last packet.
+func (l *lister) lives(c *bpf.Conn) time.Duration {
+	if l.templates {
+		return time.Duration(bpf.TemplateSeconds(c)) * time.Second
+	}
+	return l.timeout[bpf.ConnState(c)%uint8(stateNumbers)]
+}
+
+// template puts in what a template has instead of a connection's own.
+func (l *lister) template(c *bpf.Conn, r *listed) {
+	t := &l.conn
+	t.Protocol = Protocol(bpf.TemplateProtocol(c))
+	t.Controls = bpf.TemplateControls(c)
+	t.State = "NONE"
+	if bpf.TemplateAssured(c) {
+		t.State = "ASSURED"
+	}
+	if t.Virtual.Port() == 0 {
+		t.Real = netip.AddrPortFrom(t.Real.Addr(), 0) // of every port
+	}
+	if t.Protocol == 0 {
+		t.Mark = r.mark
+	}
+}
+
+// port is the one that a connection to a virtual port has at the real server.
+func (r *listed) port(virtual uint16) uint16 {
+	if r.key.Port == 0 || r.persistent && r.servicePort != virtual {
+		return virtual
+	}
+	return r.key.Port
 }
 
 // freeTries is how often a connection is taken out that changes its state meanwhile.

@@ -68,7 +68,7 @@ real fd00::1`, "\n"))
 func TestConnectionsListed(t *testing.T) {
 	w := newWorld(t, small)
 	twoFamilies(w)
-	web, dns := ServiceKey{TCP, addr("192.0.2.1"), 80}, ServiceKey{UDP, addr("2001:db8::1"), 53}
+	web, dns := ServiceKey{Protocol: TCP, Addr: addr("192.0.2.1"), Port: 80}, ServiceKey{Protocol: UDP, Addr: addr("2001:db8::1"), Port: 53}
 	w.connect(web, netip.MustParseAddrPort("172.16.0.1:40000"))
 	w.connect(dns, netip.MustParseAddrPort("[2001:db8::2]:50000"))
 	w.clock.advance(5 * time.Second)
@@ -83,7 +83,7 @@ func TestConnectionsListed(t *testing.T) {
 func TestConnectionsNotListed(t *testing.T) {
 	w := newWorld(t, small)
 	twoFamilies(w)
-	web := ServiceKey{TCP, addr("192.0.2.1"), 80}
+	web := ServiceKey{Protocol: TCP, Addr: addr("192.0.2.1"), Port: 80}
 	for i := range 6 {
 		w.connect(web, client(i))
 	}

@@ -65,6 +65,9 @@ type Director struct {
 	vips       map[bpf.Key]bool    // stored keys of virtual addresses
 	interfaces []attached
 	timeouts   Timeouts
+	marks      *bpf.Marks // in force
+	marked     bool       // this process has set them
+	markRules  []MarkRule
 	stranded   map[uint32]int // real servers with connections of former generations; the sweeps that these still stay
 	generation uint64
 	round      uint64   // comparisons
@@ -136,6 +139,7 @@ func (d *Director) Run(ctx context.Context) error {
 			d.retryHops()
 			d.publishTargets()
 			d.followInterfaces()
+			d.followMarks()
 		case <-follow.C:
 			d.follow()
 		case <-sweep.C:
@@ -245,6 +249,7 @@ func (d *Director) apply(want Desired) error {
 	}
 	d.applyTimeouts(want.Timeouts)
 	d.applyServices(c)
+	d.applyMarks(c)
 	attaching.finish()
 	d.generation++
 	d.publishTargets()
@@ -261,6 +266,7 @@ func (d *Director) prepare(want Desired) error {
 	}
 	d.applyTimeouts(want.Timeouts)
 	d.applyServices(c)
+	d.applyMarks(c)
 	d.publishTargets()
 	return nil
 }
@@ -289,6 +295,7 @@ func (d *Director) applyServices(c *change) {
 	for _, w := range c.added {
 		d.addService(w)
 	}
+	d.tellPorts()
 	if isFirst {
 		d.dropReals()
 		d.dropVIPs()
@@ -344,7 +351,7 @@ func (d *Director) setWant(s *service, want *Service) {
 	d.reserved -= s.needs.total()
 	s.setWant(want)
 	for _, r := range s.reals {
-		r.onDown = want.Conns.OnDown
+		r.obey(&s.want)
 	}
 	d.reserved += s.needs.total()
 }
@@ -425,7 +432,7 @@ func (d *Director) reap() {
 	d.leaving = slices.DeleteFunc(d.leaving, func(r *real) bool {
 		active, inactive := r.conns()
 		wasIdle := r.idle
-		r.idle = active+inactive == 0
+		r.idle = active+inactive+atomic.LoadUint32(&r.counts.Templates) == 0
 		if !r.idle || !wasIdle {
 			return false
 		}
@@ -450,6 +457,7 @@ func (d *Director) reap() {
 		}
 	}
 	d.dropVIPs()
+	d.tellPorts()
 }
 
 // removeService lets a service end: from now on it takes no new connection, but
@@ -488,6 +496,7 @@ func (d *Director) forget(s *service) {
 
 func (d *Director) applyTimeouts(t Timeouts) {
 	d.timeouts = t.withDefaults()
+	atomic.StoreUint32(&d.tables.Settings.Hz, d.clock.Jiffies(time.Second))
 	for _, s := range states {
 		atomic.StoreUint32(&d.tables.Settings.Timeout[s.number], d.clock.Jiffies(d.timeouts[s.number]))
 	}
@@ -548,7 +557,7 @@ func (d *Director) snapshot() (*Snapshot, error) {
 	for _, a := range d.interfaces {
 		s.Interfaces = append(s.Interfaces, a.state())
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(d.services), ServiceKey.compare) {
+	for _, key := range slices.SortedFunc(maps.Keys(d.services), ServiceKey.Compare) {
 		state := d.services[key].state()
 		s.Total.add(state.Counters)
 		s.Services = append(s.Services, state)
@@ -558,12 +567,14 @@ func (d *Director) snapshot() (*Snapshot, error) {
 	return s, err
 }
 
-// compare is ipvsadm's order: family, protocol, address, port.
-func (k ServiceKey) compare(o ServiceKey) int {
+// Compare is ipvsadm's order: family, protocol, address, port; then firewall marks.
+func (k ServiceKey) Compare(o ServiceKey) int {
 	return cmp.Or(
+		cmp.Compare(min(k.Mark, 1), min(o.Mark, 1)),
 		cmp.Compare(k.Addr.BitLen(), o.Addr.BitLen()),
 		cmp.Compare(k.Protocol, o.Protocol),
 		k.Addr.Compare(o.Addr),
 		cmp.Compare(k.Port, o.Port),
+		cmp.Compare(k.Mark, o.Mark),
 	)
 }

@@ -133,7 +133,7 @@ func (f *farm) resolve(want Desired, unreachable ...string) {
 
 // web is a service on 192.0.2.10:port with real servers 10.0.0.1, ... of those weights.
 func web(port uint16, scheduler string, weights ...uint32) Service {
-	s := Service{Key: ServiceKey{TCP, netip.MustParseAddr("192.0.2.10"), port}, Scheduler: scheduler}
+	s := Service{Key: ServiceKey{Protocol: TCP, Addr: netip.MustParseAddr("192.0.2.10"), Port: port}, Scheduler: scheduler}
 	for i, w := range weights {
 		s.Reals = append(s.Reals, RealServer{
 			Key:    RealKey{netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), port},
@@ -190,7 +190,7 @@ func (f *farm) check() {
 		if isVIPKey(e.Key) {
 			continue
 		}
-		key := ServiceKey{Protocol(e.Key.Protocol), e.Key.Addr, e.Key.Port}
+		key := ServiceKey{Protocol: Protocol(e.Key.Protocol), Addr: e.Key.Addr, Port: e.Key.Port}
 		row := &f.tables.Services[e.Service]
 		if row.Id != e.Service {
 			f.t.Errorf("%s: row %d says it is %d", key, e.Service, row.Id)

@@ -284,7 +284,7 @@ func TestTimeoutText(t *testing.T) {
 func TestDeleteConnections(t *testing.T) {
 	w := newWorld(t, small)
 	twoFamilies(w)
-	web, dns := ServiceKey{TCP, addr("192.0.2.1"), 80}, ServiceKey{UDP, addr("2001:db8::1"), 53}
+	web, dns := ServiceKey{Protocol: TCP, Addr: addr("192.0.2.1"), Port: 80}, ServiceKey{Protocol: UDP, Addr: addr("2001:db8::1"), Port: 53}
 	for i := range 4 {
 		w.connect(web, client(i))
 		w.connect(dns, client6(i))

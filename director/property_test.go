@@ -52,7 +52,7 @@ func randomTimeouts(random *rand.Rand) (t Timeouts) {
 func randomOf[T any](random *rand.Rand, of ...T) T { return of[random.IntN(len(of))] }
 
 func randomService(random *rand.Rand, i int) Service {
-	s := Service{Name: fmt.Sprint("s", i), Key: ServiceKey{TCP, addr(fmt.Sprint("192.0.2.", i%2+1)), uint16(80 + i)}, Scheduler: randomOf(random, mixed...)}
+	s := Service{Name: fmt.Sprint("s", i), Key: ServiceKey{Protocol: TCP, Addr: addr(fmt.Sprint("192.0.2.", i%2+1)), Port: uint16(80 + i)}, Scheduler: randomOf(random, mixed...)}
 	if i%3 == 1 {
 		s.Key.Protocol, s.OnePacket = UDP, random.IntN(2) == 0
 	}

@@ -227,6 +227,7 @@ func (r *real) state() RealState {
 		Upper:       r.want.Upper,
 		Lower:       r.want.Lower,
 		Overloaded:  r.overloaded(),
+		Templates:   atomic.LoadUint32(&r.counts.Templates),
 		Active:      active,
 		Inactive:    inactive,
 		Reachable:   r.hop.Resolved,

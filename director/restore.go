@@ -29,7 +29,7 @@ func (d *Director) restore() {
 			d.keys.Delete(e.Key)
 			continue
 		}
-		d.heritage.services[ServiceKey{Protocol(e.Key.Protocol), e.Key.Addr, e.Key.Port}] = e.Service
+		d.heritage.services[keyOf(e.Key)] = e.Service
 		d.heritage.reals[e.Service] = map[RealKey]*real{}
 		d.serviceIDs.claim(e.Service)
 		d.claimPlans(&d.tables.Services[e.Service])

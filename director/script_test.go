@@ -311,7 +311,7 @@ func (s *script) dump() string {
 			fmt.Fprintf(&out, "address %s\n", e.Key.Addr)
 			continue
 		}
-		fmt.Fprintf(&out, "key %s: service %d\n", ServiceKey{Protocol(e.Key.Protocol), e.Key.Addr, e.Key.Port}, e.Service)
+		fmt.Fprintf(&out, "key %s: service %d\n", ServiceKey{Protocol: Protocol(e.Key.Protocol), Addr: e.Key.Addr, Port: e.Key.Port}, e.Service)
 	}
 	for id := range s.tables.Services {
 		s.dumpService(&out, &s.tables.Services[id])

@@ -56,9 +56,10 @@ func (s *service) setWant(want *Service) {
 	s.needs = needsOf(want)
 	_, hashes := planKinds[want.Scheduler] // those look at thresholds when a packet chooses
 	s.limited = !hashes && slices.ContainsFunc(s.want.Reals, func(r RealServer) bool { return r.Upper > 0 })
+	s.setPersistence(want)
 	s.row.Answer = uint8(want.Answer)
 	s.row.Protocol = uint8(want.Key.Protocol)
-	flags := want.Conns.Reuse.flags()
+	flags := want.Conns.Reuse.flags() | want.Persistence.flags()
 	if want.Conns.ExpireNodest {
 		flags |= bpf.ServiceExpireNodest
 	}
@@ -78,7 +79,18 @@ func (s *service) setWant(want *Service) {
 }
 
 func (k ServiceKey) row() bpf.Key {
+	if k.Mark != 0 {
+		return bpf.Key{Addr: k.Addr, Mark: k.Mark}
+	}
 	return bpf.Key{Addr: k.Addr, Port: k.Port, Protocol: uint8(k.Protocol)}
+}
+
+// keyOf is the key of a row.
+func keyOf(k bpf.Key) ServiceKey {
+	if k.Mark != 0 {
+		return MarkKey(k.Mark, k.Addr.Is6())
+	}
+	return ServiceKey{Protocol: Protocol(k.Protocol), Addr: k.Addr, Port: k.Port}
 }
 
 // counting is what a new connection is to the scheduler.
@@ -142,16 +154,17 @@ func (s *service) counters() Counters {
 
 func (s *service) state() ServiceState {
 	state := ServiceState{
-		Name:      s.want.Name,
-		Key:       s.want.Key,
-		Scheduler: s.want.Scheduler,
-		Flags:     s.want.Flags.String(),
-		OnePacket: s.want.OnePacket,
-		Reals:     make([]RealState, len(s.reals)),
-		NoReal:    atomic.LoadUint64(&s.row.NoReal),
-		Untracked: atomic.LoadUint64(&s.row.Untracked),
-		Counters:  s.gone(),
-		Rates:     s.rate.rates(),
+		Name:        s.want.Name,
+		Key:         s.want.Key,
+		Scheduler:   s.want.Scheduler,
+		Flags:       s.want.Flags.String(),
+		OnePacket:   s.want.OnePacket,
+		Persistence: s.want.Persistence,
+		Reals:       make([]RealState, len(s.reals)),
+		NoReal:      atomic.LoadUint64(&s.row.NoReal),
+		Untracked:   atomic.LoadUint64(&s.row.Untracked),
+		Counters:    s.gone(),
+		Rates:       s.rate.rates(),
 	}
 	for i, r := range s.reals {
 		state.Reals[i] = r.state()
@@ -182,7 +195,7 @@ func newScheduler(want Service) (scheduler.Scheduler, error) {
 // equal reports whether nothing would change.
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Key == o.Key && s.Scheduler == o.Scheduler && s.Flags == o.Flags &&
-		s.OnePacket == o.OnePacket && s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Reals, o.Reals)
+		s.OnePacket == o.OnePacket && s.Persistence == o.Persistence && s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Reals, o.Reals)
 }
 
 // SchedulerFlagNames are the flags that schedulers have, as ipvsadm names them.

@@ -33,6 +33,7 @@ type RealState struct {
 	Weight      uint32   `json:"weight"`
 	Upper       uint32   `json:"upper,omitempty"`      // threshold, as it was configured
 	Lower       uint32   `json:"lower,omitempty"`      // 0: three quarters of the upper one
+	Templates   uint32   `json:"templates,omitempty"`  // clients that persistence sends to it
 	Overloaded  bool     `json:"overloaded,omitempty"` // reached the upper one, and is not below the lower one yet
 	Active      uint32   `json:"active"`
 	Inactive    uint32   `json:"inactive"`
@@ -44,16 +45,17 @@ type RealState struct {
 
 // ServiceState is a virtual service as it is.
 type ServiceState struct {
-	Name      string      `json:"name,omitempty"`
-	Key       ServiceKey  `json:"service"`
-	Scheduler string      `json:"scheduler"`
-	Flags     string      `json:"scheduler_flags,omitempty"`
-	OnePacket bool        `json:"one_packet,omitempty"`
-	Reals     []RealState `json:"reals"`     // IPVS's list order: the last added first
-	NoReal    uint64      `json:"no_real"`   // packets that found no usable real server
-	Untracked uint64      `json:"untracked"` // connections that found no place in the table
-	Counters  Counters    `json:"counters"`
-	Rates     Rates       `json:"rates"`
+	Name        string      `json:"name,omitempty"`
+	Key         ServiceKey  `json:"service"`
+	Scheduler   string      `json:"scheduler"`
+	Flags       string      `json:"scheduler_flags,omitempty"`
+	OnePacket   bool        `json:"one_packet,omitempty"`
+	Persistence Persistence `json:"persistence,omitzero"`
+	Reals       []RealState `json:"reals"`     // IPVS's list order: the last added first
+	NoReal      uint64      `json:"no_real"`   // packets that found no usable real server
+	Untracked   uint64      `json:"untracked"` // connections that found no place in the table
+	Counters    Counters    `json:"counters"`
+	Rates       Rates       `json:"rates"`
 }
 
 // InterfaceState is an attached interface as it is.
@@ -76,7 +78,9 @@ type Snapshot struct {
 	Verdicts   map[string]uint64 `json:"verdicts"` // packets by the reason they left for
 }
 
-// Conn is one connection, for listings.
+// Conn is one connection, or one template, for listings. A template has client
+// port 0, and NONE or ASSURED for its state: whether a connection that it
+// controls was established.
 type Conn struct {
 	Protocol Protocol       `json:"protocol"`
 	Client   netip.AddrPort `json:"client"`
@@ -85,4 +89,6 @@ type Conn struct {
 	State    string         `json:"state"`   // IPVS's names
 	Expires  time.Duration  `json:"expires"` // nanoseconds until it ends if nothing more comes
 	Service  string         `json:"service,omitempty"`
+	Mark     uint32         `json:"mark,omitempty"`     // of a template: the firewall mark that it is for, whatever the protocol
+	Controls uint32         `json:"controls,omitempty"` // of a template: connections
 }

@@ -88,13 +88,23 @@ func (n names[T]) parse(what string, text []byte) (T, error) {
 }
 
 // String returns the name that configuration and listings use.
-func (p Protocol) String() string { return protocolNames.format(p) }
+// 0, of a template that is for every protocol, is ip.
+func (p Protocol) String() string {
+	if p == 0 {
+		return "ip"
+	}
+	return protocolNames.format(p)
+}
 
 // MarshalText implements encoding.TextMarshaler.
 func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler; the error names the known protocols.
 func (p *Protocol) UnmarshalText(text []byte) (err error) {
+	if string(text) == "ip" {
+		*p = 0
+		return nil
+	}
 	*p, err = protocolNames.parse("protocol", text)
 	return err
 }
@@ -151,15 +161,32 @@ func (m *AttachMode) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// ServiceKey is what a virtual service is known by. It is comparable.
+// ServiceKey is what a virtual service is known by: protocol, address and port, or
+// a firewall mark. It is comparable.
 type ServiceKey struct {
 	Protocol Protocol   `json:"protocol"`
-	Addr     netip.Addr `json:"address"` // never IPv4-mapped
-	Port     uint16     `json:"port"`
+	Addr     netip.Addr `json:"address"`        // never IPv4-mapped; with a mark the unspecified one, which tells the family
+	Port     uint16     `json:"port"`           // 0: every port that no other service of the address has
+	Mark     uint32     `json:"mark,omitempty"` // not 0: the packets that have it, of every protocol (the key's is TCP, as in IPVS)
 }
 
-// String is tcp 192.0.2.1:80 or tcp [2001:db8::1]:80.
+// MarkKey is the key of the service of a firewall mark, for IPv4 or IPv6.
+func MarkKey(mark uint32, v6 bool) ServiceKey {
+	k := ServiceKey{Protocol: TCP, Addr: netip.IPv4Unspecified(), Mark: mark}
+	if v6 {
+		k.Addr = netip.IPv6Unspecified()
+	}
+	return k
+}
+
+// String is tcp 192.0.2.1:80 or tcp [2001:db8::1]:80; fwmark 7, or fwmark 7 ipv6.
 func (k ServiceKey) String() string {
+	switch {
+	case k.Mark != 0 && k.Addr.Is4():
+		return fmt.Sprintf("fwmark %d", k.Mark)
+	case k.Mark != 0:
+		return fmt.Sprintf("fwmark %d ipv6", k.Mark)
+	}
 	return k.Protocol.String() + " " + netip.AddrPortFrom(k.Addr, k.Port).String()
 }
 
@@ -174,14 +201,15 @@ func (k RealKey) String() string { return netip.AddrPortFrom(k.Addr, k.Port).Str
 
 // Service is a virtual service as it should be.
 type Service struct {
-	Name      string // for people; may be empty
-	Key       ServiceKey
-	Scheduler string          // as in ipvsadm
-	Flags     scheduler.Flags // of the scheduler: sh-port, mh-fallback, ...
-	OnePacket bool            // every datagram is scheduled anew (UDP)
-	Answer    Answer
-	Conns     ConnPolicy
-	Reals     []RealServer // in the order in which they were added; IPVS lists the last first
+	Name        string // for people; may be empty
+	Key         ServiceKey
+	Scheduler   string          // as in ipvsadm
+	Flags       scheduler.Flags // of the scheduler: sh-port, mh-fallback, ...
+	OnePacket   bool            // every datagram is scheduled anew (UDP)
+	Persistence Persistence
+	Answer      Answer
+	Conns       ConnPolicy
+	Reals       []RealServer // in the order in which they were added; IPVS lists the last first
 }
 
 // RealServer is a real server as it should be.
@@ -213,6 +241,7 @@ type Limits struct {
 	Services     uint32 `json:"services"`
 	RealServers  uint32 `json:"real_servers"` // over all services
 	PlanSlots    uint32 `json:"plan_slots"`   // over all services, 4 bytes each
+	MarkEntries  uint32 `json:"mark_entries"` // of marking rules, 256 bytes each; a range of ports needs several
 }
 
 // DefaultLimits fit a machine with 512 MiB of memory: the tables take about 60 MiB.
@@ -222,12 +251,14 @@ var DefaultLimits = Limits{
 	Services:     1 << 14,
 	RealServers:  1 << 16,
 	PlanSlots:    1 << 21,
+	MarkEntries:  1 << 14,
 }
 
 // Desired is the whole state that somebody asked for.
 type Desired struct {
 	Interfaces []Interface
 	Services   []Service
+	Marks      []MarkRule
 	Timeouts   Timeouts
 }
 
@@ -238,16 +269,16 @@ func (s *Service) Validate() error {
 	fail := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("service %s: "+format, append([]any{s.Key}, args...)...))
 	}
-	if fault := addressFault(s.Key.Addr); fault != "" {
+	if fault := s.Key.fault(); fault != "" {
 		fail("%s", fault)
 	}
-	if s.Key.Port == 0 {
-		fail("port 0")
+	if err := s.Persistence.validate(s.Key.Addr); err != nil {
+		fail("%w", err)
 	}
 	if _, err := newScheduler(*s); err != nil {
 		fail("%w", err)
 	}
-	if s.OnePacket && s.Key.Protocol != UDP {
+	if s.OnePacket && s.Key.Protocol != UDP && s.Key.Mark == 0 {
 		fail("one-packet scheduling is for udp only")
 	}
 	if s.Conns.OnDown == FateDrop {
@@ -267,6 +298,17 @@ func (s *Service) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// fault says why there cannot be such a service.
+func (k ServiceKey) fault() string {
+	if k.Mark == 0 {
+		return addressFault(k.Addr)
+	}
+	if k.Port != 0 || k.Protocol != TCP || !k.Addr.IsValid() || !k.Addr.IsUnspecified() {
+		return "a firewall mark stands for protocol, address and port"
+	}
+	return ""
 }
 
 // addressFault says why an address cannot be a service's or a real server's.
@@ -302,7 +344,7 @@ func (r *RealServer) validate(s *Service) (errs []error) {
 	if r.Lower > r.Upper {
 		errs = append(errs, fmt.Errorf("lower threshold %d is above the upper one, %d", r.Lower, r.Upper))
 	}
-	if r.Method == DirectRouting && r.Key.Port != s.Key.Port {
+	if r.Method == DirectRouting && r.Key.Port != s.Key.Port && s.Key.Mark == 0 {
 		errs = append(errs, fmt.Errorf("direct routing cannot change the port (%d to %d)", s.Key.Port, r.Key.Port))
 	}
 	return errs

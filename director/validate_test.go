@@ -6,12 +6,13 @@ import (
 	"encoding/json"
 	"net/netip"
 	"testing"
+	"time"
 )
 
 // TestValidate: every rule once, with its message, and all of them together.
 func TestValidate(t *testing.T) {
 	good := func() Service {
-		return Service{Key: ServiceKey{UDP, addr("192.0.2.1"), 80}, Scheduler: "rr",
+		return Service{Key: ServiceKey{Protocol: UDP, Addr: addr("192.0.2.1"), Port: 80}, Scheduler: "rr",
 			Reals: []RealServer{{Key: RealKey{addr("10.0.0.1"), 80}, Method: DirectRouting, Weight: MaxWeight}}}
 	}
 	if s := good(); s.Validate() != nil {
@@ -26,7 +27,11 @@ func TestValidate(t *testing.T) {
 		"zone":                  {func(s *Service) { s.Key.Addr = addr("fe80::1%eth0") }, "address with a zone"},
 		"unspecified":           {func(s *Service) { s.Key.Addr = addr("0.0.0.0") }, "unspecified address"},
 		"multicast":             {func(s *Service) { s.Key.Addr = addr("ff02::1") }, "multicast address"},
-		"port 0":                {func(s *Service) { s.Key.Port = 0 }, "port 0"},
+		"mark and port":         {func(s *Service) { s.Key.Mark = 1 }, "a firewall mark stands for protocol, address and port"},
+		"persistence":           {func(s *Service) { s.Persistence.Timeout = 1500 * time.Millisecond }, "timeout 1.5s is not 1s to"},
+		"persistence too long":  {func(s *Service) { s.Persistence.Timeout = MaxPersistence + time.Second }, "is not 1s to 576h"},
+		"persistence's netmask": {func(s *Service) { s.Persistence = Persistence{Timeout: time.Second, Prefix: 33} }, "prefix length 33 is above 32"},
+		"netmask alone":         {func(s *Service) { s.Persistence.Prefix = 24 }, "timeout 0s is not 1s to"},
 		"one packet, not UDP":   {func(s *Service) { s.Key.Protocol, s.OnePacket = TCP, true }, "one-packet scheduling is for udp only"},
 		"dropped when down":     {func(s *Service) { s.Conns.OnDown = FateDrop }, "on_down: connections are dropped of removed real servers only"},
 		"sloppy, UDP":           {func(s *Service) { s.Conns.Sloppy = true }, "sloppy is for tcp and sctp only"},
@@ -66,7 +71,7 @@ func TestNames(t *testing.T) {
 	for m, name := range map[Method]string{NAT: "Masq", Local: "Local", Tunnel: "Tunnel", DirectRouting: "Route", FullNAT: "FullNat"} {
 		expect(t, "IPVS's name", m.IPVSName(), name)
 	}
-	expect(t, "IPv6 key", ServiceKey{TCP, addr("2001:db8::1"), 80}.String(), "tcp [2001:db8::1]:80")
+	expect(t, "IPv6 key", ServiceKey{Protocol: TCP, Addr: addr("2001:db8::1"), Port: 80}.String(), "tcp [2001:db8::1]:80")
 	names := SchedulerNames()
 	names[0] = "changed by the caller"
 	expect(t, "first scheduler", SchedulerNames()[0], "dh")

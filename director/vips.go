@@ -31,7 +31,9 @@ func (d *Director) dropVIPs() {
 	wanted := make(map[bpf.Key]bool, len(d.vips))
 	for _, services := range []map[ServiceKey]*service{d.services, d.ending} {
 		for key := range services {
-			wanted[vipKey(key.Addr)] = true
+			if key.Mark == 0 {
+				wanted[vipKey(key.Addr)] = true
+			}
 		}
 	}
 	for k := range d.vips {

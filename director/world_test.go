@@ -344,7 +344,7 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 // key4 is a service on an address of its own.
 func key4(i int) ServiceKey {
-	return ServiceKey{TCP, netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 80}
+	return ServiceKey{Protocol: TCP, Addr: netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), Port: 80}
 }
 
 // real4 is a real server for key4's services.

@@ -75,7 +75,7 @@ func BenchmarkConnections(b *testing.B) {
 	client := newClient(b, path)
 	b.ReportAllocs()
 	b.ResetTimer()
-	if err := client.Connections(context.Background(), "", func(*director.Conn) error { return nil }); err != nil {
+	if err := client.Connections().List(context.Background(), "", func(*director.Conn) error { return nil }); err != nil {
 		b.Fatal(err)
 	}
 }

@@ -90,35 +90,47 @@ func (c *Client) SetTimeouts(ctx context.Context, change director.Timeouts) (t d
 	return t, err
 }
 
-// CountConnections counts those that the filter lets through; the empty one lets all.
-func (c *Client) CountConnections(ctx context.Context, filter string) (uint64, error) {
+// Entries are what a connection table has: connections, or templates.
+type Entries struct {
+	client      *Client
+	path, count string
+}
+
+// Connections are the connections of clients.
+func (c *Client) Connections() Entries { return Entries{c, pathConnections, pathCount} }
+
+// Templates are what persistence remembers.
+func (c *Client) Templates() Entries { return Entries{c, pathPersistence, pathTemplates} }
+
+// Count counts those that the filter lets through; the empty one lets all.
+func (e Entries) Count(ctx context.Context, filter string) (uint64, error) {
 	var body countBody
-	err := c.call(ctx, http.MethodGet, pathCount, filterQuery(filter), nil, &body)
+	err := e.client.call(ctx, http.MethodGet, e.count, filterQuery(filter), nil, &body)
 	return body.Count, err
 }
 
-// DeleteConnections ends those that the filter lets through, which must not be
-// empty, and returns how many.
-func (c *Client) DeleteConnections(ctx context.Context, filter string) (uint64, error) {
-	return c.deleteConnections(ctx, filterQuery(filter))
+// Delete ends those that the filter lets through, which must not be empty, and
+// returns how many.
+func (e Entries) Delete(ctx context.Context, filter string) (uint64, error) {
+	return e.delete(ctx, filterQuery(filter))
 }
 
-// DeleteAllConnections ends every connection, and returns how many those were.
-func (c *Client) DeleteAllConnections(ctx context.Context) (uint64, error) {
-	return c.deleteConnections(ctx, url.Values{"all": {"true"}})
+// DeleteAll ends all, and returns how many those were.
+func (e Entries) DeleteAll(ctx context.Context) (uint64, error) {
+	return e.delete(ctx, url.Values{"all": {"true"}})
 }
 
-func (c *Client) deleteConnections(ctx context.Context, query url.Values) (uint64, error) {
+func (e Entries) delete(ctx context.Context, query url.Values) (uint64, error) {
 	var body deletedBody
-	err := c.call(ctx, http.MethodDelete, pathConnections, query, nil, &body)
+	err := e.client.call(ctx, http.MethodDelete, e.path, query, nil, &body)
 	return body.Deleted, err
 }
 
-// Connections calls yield for each connection that the filter lets through,
-// in the table's order, and stops at its first error. The connection is void
-// when yield returns. An error means that some are missing.
-func (c *Client) Connections(ctx context.Context, filter string, yield func(*director.Conn) error) error {
-	resp, err := c.do(ctx, http.MethodGet, pathConnections, filterQuery(filter), nil)
+// List calls yield for each one that the filter lets through, in the table's
+// order, and stops at its first error. The *Conn is void when yield returns. An
+// error means that some are missing.
+func (e Entries) List(ctx context.Context, filter string, yield func(*director.Conn) error) error {
+	resp, err := e.client.do(ctx, http.MethodGet, e.path, filterQuery(filter), nil)
 	if err != nil {
 		return err
 	}

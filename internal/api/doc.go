@@ -7,6 +7,9 @@
 //	GET    /v1/connections?filter=TEXT     application/x-ndjson, one director.Conn a line
 //	DELETE /v1/connections?filter=TEXT     {"deleted": 12}; with all=true in the filter's place: all
 //	GET    /v1/connections/count?filter=…  {"count": 12}
+//	GET    /v1/persistence?filter=TEXT     the same for the templates of persistence, a director.Conn each
+//	DELETE /v1/persistence?filter=TEXT     likewise
+//	GET    /v1/persistence/count?filter=…  likewise
 //	GET    /v1/timeouts                    {"tcp": "15m", "tcpfin": "2m", …}, all that are in force
 //	PATCH  /v1/timeouts                    the same, changed by a body as {"tcp": "10m", "udp": 30}
 //	GET    /v1/version                     {"version": "v0.1.0"}
@@ -43,6 +46,10 @@ type Backend interface {
 	// DeleteConnections ends the connections that match, and returns how many. It
 	// stops at the first error, and when ctx ends. Match does not keep the connection.
 	DeleteConnections(ctx context.Context, match func(*director.Conn) bool) (uint64, error)
+	// Templates is Connections for the templates of persistence.
+	Templates(ctx context.Context, yield func(*director.Conn) error) error
+	// DeleteTemplates is DeleteConnections for them.
+	DeleteTemplates(ctx context.Context, match func(*director.Conn) bool) (uint64, error)
 	// Timeouts are those in force.
 	Timeouts(ctx context.Context) (director.Timeouts, error)
 	// SetTimeouts changes those that are not 0, and returns all in force then.
@@ -59,6 +66,8 @@ const (
 	pathSnapshot    = "/v1/snapshot"
 	pathConnections = "/v1/connections"
 	pathCount       = "/v1/connections/count"
+	pathPersistence = "/v1/persistence"
+	pathTemplates   = "/v1/persistence/count"
 	pathTimeouts    = "/v1/timeouts"
 	pathVersion     = "/v1/version"
 	pathReload      = "/v1/reload"

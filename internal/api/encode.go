@@ -29,7 +29,17 @@ func AppendConn(dst []byte, c *director.Conn) []byte {
 		dst = append(dst, `,"service":`...)
 		dst = appendString(dst, c.Service)
 	}
+	dst = appendNumber(dst, `,"mark":`, c.Mark)
+	dst = appendNumber(dst, `,"controls":`, c.Controls)
 	return append(dst, '}')
+}
+
+// appendNumber leaves 0 out.
+func appendNumber(dst []byte, key string, n uint32) []byte {
+	if n == 0 {
+		return dst
+	}
+	return strconv.AppendUint(append(dst, key...), uint64(n), 10)
 }
 
 func appendAddrPort(dst []byte, a netip.AddrPort) []byte {

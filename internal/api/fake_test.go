@@ -22,10 +22,11 @@ import (
 
 // fakeBackend makes up its answers.
 type fakeBackend struct {
-	snapshot *director.Snapshot
-	conns    int   // how many connections there are
-	connErr  error // after them
-	reload   func(context.Context) error
+	snapshot  *director.Snapshot
+	conns     int   // how many connections there are
+	connErr   error // after them
+	templates []director.Conn
+	reload    func(context.Context) error
 
 	timeouts    director.Timeouts
 	timeoutsErr error
@@ -46,6 +47,25 @@ func (b *fakeBackend) Connections(ctx context.Context, yield func(*director.Conn
 		}
 	}
 	return b.connErr
+}
+
+func (b *fakeBackend) Templates(ctx context.Context, yield func(*director.Conn) error) error {
+	for i := range b.templates {
+		if err := yield(&b.templates[i]); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (b *fakeBackend) DeleteTemplates(ctx context.Context, match func(*director.Conn) bool) (n uint64, err error) {
+	err = b.Templates(ctx, func(c *director.Conn) error {
+		if match(c) {
+			n++
+		}
+		return nil
+	})
+	return n, err
 }
 
 func (b *fakeBackend) DeleteConnections(ctx context.Context, match func(*director.Conn) bool) (n uint64, err error) {

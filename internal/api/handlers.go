@@ -3,6 +3,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ var routes = []route{
 	{http.MethodGet, pathConnections, reader, []string{"filter"}, false, (*Server).connections},
 	{http.MethodDelete, pathConnections, admin, []string{"filter", "all"}, false, (*Server).deleteConnections},
 	{http.MethodGet, pathCount, reader, []string{"filter"}, false, (*Server).count},
+	{http.MethodGet, pathPersistence, reader, []string{"filter"}, false, (*Server).templates},
+	{http.MethodDelete, pathPersistence, admin, []string{"filter", "all"}, false, (*Server).deleteTemplates},
+	{http.MethodGet, pathTemplates, reader, []string{"filter"}, false, (*Server).countTemplates},
 	{http.MethodGet, pathTimeouts, reader, nil, false, (*Server).timeouts},
 	{http.MethodPatch, pathTimeouts, admin, nil, true, (*Server).setTimeouts},
 	{http.MethodGet, pathVersion, reader, nil, false, (*Server).version},
@@ -179,9 +183,20 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, struct{}{})
 }
 
+// entries is what lists connections, or templates.
+type entries func(context.Context, func(*director.Conn) error) error
+
 func (s *Server) count(w http.ResponseWriter, r *http.Request) error {
+	return countOf(w, r, s.backend.Connections)
+}
+
+func (s *Server) countTemplates(w http.ResponseWriter, r *http.Request) error {
+	return countOf(w, r, s.backend.Templates)
+}
+
+func countOf(w http.ResponseWriter, r *http.Request, list entries) error {
 	var n uint64
-	err := s.eachMatch(r, func(*director.Conn) error { n++; return nil })
+	err := eachMatch(r, list, func(*director.Conn) error { n++; return nil })
 	if err != nil {
 		return err
 	}
@@ -190,11 +205,25 @@ func (s *Server) count(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) connections(w http.ResponseWriter, r *http.Request) error {
 	stream := s.newStream(w)
-	return stream.finish(s.eachMatch(r, stream.add))
+	return stream.finish(eachMatch(r, s.backend.Connections, stream.add))
 }
 
-// deleteConnections does not take a forgotten filter for all.
+func (s *Server) templates(w http.ResponseWriter, r *http.Request) error {
+	stream := s.newStream(w)
+	return stream.finish(eachMatch(r, s.backend.Templates, stream.add))
+}
+
 func (s *Server) deleteConnections(w http.ResponseWriter, r *http.Request) error {
+	return deleteMatches(w, r, "connections", s.backend.DeleteConnections)
+}
+
+func (s *Server) deleteTemplates(w http.ResponseWriter, r *http.Request) error {
+	return deleteMatches(w, r, "templates", s.backend.DeleteTemplates)
+}
+
+// deleteMatches does not take a forgotten filter for all.
+func deleteMatches(w http.ResponseWriter, r *http.Request, what string,
+	remove func(context.Context, func(*director.Conn) bool) (uint64, error)) error {
 	text, all := r.URL.Query().Get("filter"), r.URL.Query().Get("all")
 	filter, err := connfilter.Parse(text)
 	switch {
@@ -203,27 +232,27 @@ func (s *Server) deleteConnections(w http.ResponseWriter, r *http.Request) error
 	case all != "" && all != "true":
 		return failure(http.StatusBadRequest, "parameter all is true or absent, not %q", all)
 	case strings.TrimSpace(text) == "" && all == "":
-		return failure(http.StatusBadRequest, "no filter says which connections to delete; all=true deletes all")
+		return failure(http.StatusBadRequest, "no filter says which %s to delete; all=true deletes all", what)
 	case strings.TrimSpace(text) != "" && all != "":
 		return failure(http.StatusBadRequest, "a filter and all=true contradict each other")
 	}
-	n, err := s.backend.DeleteConnections(r.Context(), filter.Match)
+	n, err := remove(r.Context(), filter.Match)
 	if r.Context().Err() != nil { // or it is the one who asked that went away
-		return failure(http.StatusServiceUnavailable, "the daemon stops (%d connections are deleted)", n)
+		return failure(http.StatusServiceUnavailable, "the daemon stops (%d %s are deleted)", n, what)
 	}
 	if err != nil {
-		return fmt.Errorf("%w (%d connections are deleted)", err, n)
+		return fmt.Errorf("%w (%d %s are deleted)", err, n, what)
 	}
 	return writeJSON(w, deletedBody{n})
 }
 
-// eachMatch calls yield for the connections that the request's filter lets through.
-func (s *Server) eachMatch(r *http.Request, yield func(*director.Conn) error) error {
+// eachMatch calls yield for the entries that the request's filter lets through.
+func eachMatch(r *http.Request, list entries, yield func(*director.Conn) error) error {
 	filter, err := connfilter.Parse(r.URL.Query().Get("filter"))
 	if err != nil {
 		return failure(http.StatusBadRequest, "%s", err)
 	}
-	err = s.backend.Connections(r.Context(), func(c *director.Conn) error {
+	err = list(r.Context(), func(c *director.Conn) error {
 		if !filter.Match(c) {
 			return nil
 		}

@@ -71,7 +71,7 @@ func TestConnections(t *testing.T) {
 	path, _ := start(t, &fakeBackend{conns: 1000}, ServerOptions{})
 	client := newClient(t, path)
 	n := 0
-	err := client.Connections(t.Context(), "", func(c *director.Conn) error {
+	err := client.Connections().List(t.Context(), "", func(c *director.Conn) error {
 		if want := fakeConn(n); *c != want {
 			t.Fatalf("connection %d: %+v, want %+v", n, c, want)
 		}
@@ -85,7 +85,7 @@ func TestConnections(t *testing.T) {
 
 func TestNoConnections(t *testing.T) {
 	path, _ := start(t, &fakeBackend{}, ServerOptions{})
-	if err := newClient(t, path).Connections(t.Context(), "", func(*director.Conn) error { return errors.New("one") }); err != nil {
+	if err := newClient(t, path).Connections().List(t.Context(), "", func(*director.Conn) error { return errors.New("one") }); err != nil {
 		t.Error(err)
 	}
 }
@@ -94,20 +94,20 @@ func TestFilteredConnections(t *testing.T) {
 	path, _ := start(t, &fakeBackend{conns: 1000}, ServerOptions{})
 	client := newClient(t, path)
 	n := 0
-	err := client.Connections(t.Context(), "state syn_recv and dst 192.0.2.1", func(c *director.Conn) error {
+	err := client.Connections().List(t.Context(), "state syn_recv and dst 192.0.2.1", func(c *director.Conn) error {
 		n++
 		return nil
 	})
 	if n != 250 || err != nil {
 		t.Errorf("%d connections, %v", n, err)
 	}
-	if n, err := client.CountConnections(t.Context(), "src 2001:db8::/32"); n != 250 || err != nil {
+	if n, err := client.Connections().Count(t.Context(), "src 2001:db8::/32"); n != 250 || err != nil {
 		t.Errorf("counted %d, %v", n, err)
 	}
-	if n, err := client.CountConnections(t.Context(), ""); n != 1000 || err != nil {
+	if n, err := client.Connections().Count(t.Context(), ""); n != 1000 || err != nil {
 		t.Errorf("counted %d, %v", n, err)
 	}
-	_, err = client.CountConnections(t.Context(), "stat udp")
+	_, err = client.Connections().Count(t.Context(), "stat udp")
 	wantStatus(t, err, http.StatusBadRequest)
 	wantError(t, err, `filter: column 1: unknown word "stat"`)
 }
@@ -116,18 +116,18 @@ func TestDeleteConnections(t *testing.T) {
 	b := &fakeBackend{conns: 1000}
 	path, stop := start(t, b, ServerOptions{})
 	client := newClient(t, path)
-	if n, err := client.DeleteConnections(t.Context(), "src 2001:db8::/32"); n != 250 || err != nil {
+	if n, err := client.Connections().Delete(t.Context(), "src 2001:db8::/32"); n != 250 || err != nil {
 		t.Errorf("deleted %d, %v", n, err)
 	}
-	if n, err := client.DeleteAllConnections(t.Context()); n != 1000 || err != nil {
+	if n, err := client.Connections().DeleteAll(t.Context()); n != 1000 || err != nil {
 		t.Errorf("deleted %d, %v", n, err)
 	}
-	_, err := client.DeleteConnections(t.Context(), "")
+	_, err := client.Connections().Delete(t.Context(), "")
 	wantStatus(t, err, http.StatusBadRequest)
 	stop()
 	b.connErr = errors.New("free overflow connection: broken")
 	path, _ = start(t, b, ServerOptions{})
-	_, err = newClient(t, path).DeleteConnections(t.Context(), "state udp")
+	_, err = newClient(t, path).Connections().Delete(t.Context(), "state udp")
 	wantStatus(t, err, http.StatusInternalServerError)
 	wantError(t, err, "free overflow connection: broken (250 connections are deleted)")
 }
@@ -161,7 +161,7 @@ func TestConnectionsError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path, _ := start(t, &fakeBackend{conns: conns, connErr: errors.New("read table: broken")}, ServerOptions{})
 			n := 0
-			err := newClient(t, path).Connections(t.Context(), "", func(*director.Conn) error { n++; return nil })
+			err := newClient(t, path).Connections().List(t.Context(), "", func(*director.Conn) error { n++; return nil })
 			wantError(t, err, "read table: broken")
 			if n != conns {
 				t.Errorf("%d connections", n)
@@ -175,12 +175,12 @@ func TestReaderStops(t *testing.T) {
 	const many = 1 << 30
 	path, stop := start(t, &fakeBackend{conns: many}, ServerOptions{})
 	enough := errors.New("enough")
-	err := newClient(t, path).Connections(t.Context(), "", func(*director.Conn) error { return enough })
+	err := newClient(t, path).Connections().List(t.Context(), "", func(*director.Conn) error { return enough })
 	if err != enough {
 		t.Errorf("error %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	err = newClient(t, path).Connections(ctx, "", func(*director.Conn) error { cancel(); return nil })
+	err = newClient(t, path).Connections().List(ctx, "", func(*director.Conn) error { cancel(); return nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
@@ -198,7 +198,7 @@ func TestShutdownWhileStreaming(t *testing.T) {
 			result := make(chan error, 1)
 			go func() {
 				n := 0
-				result <- newClient(t, path).Connections(context.Background(), "", func(*director.Conn) error {
+				result <- newClient(t, path).Connections().List(context.Background(), "", func(*director.Conn) error {
 					if n++; n == 1 {
 						close(begun)
 						if stalled {
@@ -224,7 +224,7 @@ func TestShutdownWhileStreaming(t *testing.T) {
 func TestStalledReader(t *testing.T) {
 	path, _ := start(t, &fakeBackend{conns: 1 << 30}, ServerOptions{StallTimeout: 50 * time.Millisecond})
 	first := true
-	err := newClient(t, path).Connections(t.Context(), "", func(*director.Conn) error {
+	err := newClient(t, path).Connections().List(t.Context(), "", func(*director.Conn) error {
 		if first {
 			time.Sleep(300 * time.Millisecond)
 			first = false
@@ -244,7 +244,7 @@ func TestConcurrentClients(t *testing.T) {
 		group.Go(func() {
 			for range 3 {
 				_, err1 := client.Snapshot(t.Context())
-				err2 := client.Connections(t.Context(), "", func(*director.Conn) error { seen.Add(1); return nil })
+				err2 := client.Connections().List(t.Context(), "", func(*director.Conn) error { seen.Add(1); return nil })
 				err3 := client.Reload(t.Context())
 				if err := errors.Join(err1, err2, err3); err != nil {
 					t.Error(err)
@@ -311,7 +311,7 @@ func TestRaw(t *testing.T) {
 		"version":           {"GET", "/v1/version", "", 200, `{"version":"v1.2.3"}`},
 		"count":             {"GET", "/v1/connections/count", "", 200, `{"count":2}`},
 		"reload":            {"POST", "/v1/reload", "", 200, `{}`},
-		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/timeouts, /v1/version, /v1/reload)"}`},
+		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/persistence, /v1/persistence/count, /v1/timeouts, /v1/version, /v1/reload)"}`},
 		"root":              {"GET", "/", "", 404, `{"error":"unknown path \"/\" (known: `},
 		"wrong method":      {"GET", "/v1/reload", "", 405, `{"error":"/v1/reload wants POST, not GET"}`},
 		"two methods":       {"PUT", "/v1/connections", "", 405, `{"error":"/v1/connections wants GET or DELETE, not PUT"}`},
@@ -469,7 +469,7 @@ func TestMillionConnections(t *testing.T) {
 	var peak uint64
 	n := 0
 	begin := time.Now()
-	err := client.Connections(t.Context(), "", func(c *director.Conn) error {
+	err := client.Connections().List(t.Context(), "", func(c *director.Conn) error {
 		if n++; n%20_000 == 0 {
 			peak = max(peak, heap())
 		}

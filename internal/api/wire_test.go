@@ -33,6 +33,7 @@ func oddConns() map[string]director.Conn {
 	add("escapes", func(c *director.Conn) { c.Service = "a\"b\\c<d>&\n\x00\u2028é\xff" })
 	add("state", func(c *director.Conn) { c.State = "S-RECEIVED" })
 	add("expired", func(c *director.Conn) { c.Expires = -time.Second })
+	add("template", func(c *director.Conn) { c.Protocol, c.Mark, c.Controls = 0, 4294967295, 7 })
 	add("for ever", func(c *director.Conn) { c.Expires = math.MaxInt64 })
 	return odd
 }
@@ -65,7 +66,7 @@ func wantSameJSON(t *testing.T, c *director.Conn) {
 // TestDecode: each connection comes back as encoding/json gives it back, and
 // the usual ones by the short way.
 func TestDecode(t *testing.T) {
-	short := map[string]bool{"ipv4": true, "ipv6": true, "no service": true, "state": true, "for ever": true, "expired": true,
+	short := map[string]bool{"zero": true, "ipv4": true, "ipv6": true, "no service": true, "state": true, "for ever": true, "expired": true,
 		"mapped": true, "mapped zone": true, "port without address": true}
 	for name, c := range oddConns() {
 		t.Run(name, func(t *testing.T) {

@@ -29,71 +29,109 @@ const filterHelp = `A FILTER is written in ss's words; all its terms must hold:
 
 as in: src 10.0.0.0/8 and dport = :443 state established`
 
+// entryKind is a kind of entries of the connection table, and what its commands say.
+type entryKind struct {
+	of             func(*api.Client) api.Entries
+	name           string // in the plural
+	list, onDelete string // the commands' long texts
+}
+
+var connectionKind = entryKind{
+	of:   (*api.Client).Connections,
+	name: "connections",
+	list: "List connections in the table's order, in the layout of ipvsadm -Lnc.",
+	onDelete: "Delete connections from the director's table, and print how many those were. The next\n" +
+		"packet of one is that of an unknown connection: a datagram is scheduled as new, a TCP\n" +
+		"segment other than a SYN goes to the director's own stack, which resets it.",
+}
+
+var templateKind = entryKind{
+	of:   (*api.Client).Templates,
+	name: "templates",
+	list: "List the templates of services with persistence, in the layout of ipvsadm -Lnc. A template\n" +
+		"says which real server a client's connections go to; it is ASSURED when one of them was\n" +
+		"established. It expires when the client has begun no connection for the service's time and\n" +
+		"has none left.",
+	onDelete: "Let persistence forget clients, and print how many templates those were. Their connections\n" +
+		"go on; the next one that a client begins is scheduled as a new client's.",
+}
+
 func (a *app) connectionsCommand() *cobra.Command {
+	cmd := a.entriesCommand(connectionKind)
+	cmd.Use, cmd.Aliases = "connections [FILTER]", []string{"conns"}
+	cmd.AddCommand(a.countCommand(connectionKind), a.deleteCommand(connectionKind))
+	return cmd
+}
+
+func (a *app) persistenceCommand() *cobra.Command {
+	cmd := a.entriesCommand(templateKind)
+	cmd.Use = "persistence [FILTER]"
+	list := a.entriesCommand(templateKind)
+	list.Use = "list [FILTER]"
+	cmd.AddCommand(list, a.countCommand(templateKind), a.deleteCommand(templateKind))
+	return cmd
+}
+
+func (a *app) entriesCommand(kind entryKind) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "connections [FILTER]",
-		Aliases: []string{"conns"},
-		Short:   "List connections",
-		Long:    "List connections in the table's order, in the layout of ipvsadm -Lnc.\n\n" + filterHelp,
-		Args:    cobra.ArbitraryArgs,
+		Short: "List " + kind.name,
+		Long:  kind.list + "\n\n" + filterHelp,
+		Args:  cobra.ArbitraryArgs,
 	}
 	format := addFormat(cmd, "text", "wide", "json")
 	addNumeric(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.listConnections(cmd.Context(), format, args)
+		return a.listEntries(cmd.Context(), kind, format, args)
 	}
-	cmd.AddCommand(a.countCommand(), a.deleteCommand())
 	return cmd
 }
 
-func (a *app) countCommand() *cobra.Command {
+func (a *app) countCommand(kind entryKind) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "count [FILTER]",
-		Short: "Count connections",
-		Long:  "Count connections.\n\n" + filterHelp,
+		Short: "Count " + kind.name,
+		Long:  "Count " + kind.name + ".\n\n" + filterHelp,
 		Args:  cobra.ArbitraryArgs,
 	}
 	format := addFormat(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.countConnections(cmd.Context(), format, args)
+		return a.countEntries(cmd.Context(), kind, format, args)
 	}
 	return cmd
 }
 
-func (a *app) deleteCommand() *cobra.Command {
+func (a *app) deleteCommand(kind entryKind) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "delete FILTER | --all",
-		Short: "Delete connections",
-		Long: "Delete connections from the director's table, and print how many those were. The next\n" +
-			"packet of one is that of an unknown connection: a datagram is scheduled as new, a TCP\n" +
-			"segment other than a SYN goes to the director's own stack, which resets it.\n\n" + filterHelp,
-		Args: cobra.ArbitraryArgs,
+		Short: "Delete " + kind.name,
+		Long:  kind.onDelete + "\n\n" + filterHelp,
+		Args:  cobra.ArbitraryArgs,
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "delete every connection")
+	cmd.Flags().BoolVar(&all, "all", false, "delete all "+kind.name)
 	format := addFormat(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.deleteConnections(cmd.Context(), format, args, all)
+		return a.deleteEntries(cmd.Context(), kind, format, args, all)
 	}
 	return cmd
 }
 
-func (a *app) deleteConnections(ctx context.Context, format *format, args []string, all bool) error {
+func (a *app) deleteEntries(ctx context.Context, kind entryKind, format *format, args []string, all bool) error {
 	filter, err := filterText(args)
 	if err != nil {
 		return err
 	}
 	empty := strings.TrimSpace(filter) == ""
 	if empty != all {
-		return usagef("want a FILTER that says which connections to delete, or --all")
+		return usagef("want a FILTER that says which %s to delete, or --all", kind.name)
 	}
 	client := a.client()
 	defer client.Close()
 	var n uint64
 	if all {
-		n, err = client.DeleteAllConnections(ctx)
+		n, err = kind.of(client).DeleteAll(ctx)
 	} else {
-		n, err = client.DeleteConnections(ctx, filter)
+		n, err = kind.of(client).Delete(ctx, filter)
 	}
 	if err != nil {
 		return err
@@ -114,14 +152,14 @@ func filterText(args []string) (string, error) {
 	return text, nil
 }
 
-func (a *app) countConnections(ctx context.Context, format *format, args []string) error {
+func (a *app) countEntries(ctx context.Context, kind entryKind, format *format, args []string) error {
 	filter, err := filterText(args)
 	if err != nil {
 		return err
 	}
 	client := a.client()
 	defer client.Close()
-	n, err := client.CountConnections(ctx, filter)
+	n, err := kind.of(client).Count(ctx, filter)
 	if err != nil {
 		return err
 	}
@@ -132,7 +170,7 @@ func (a *app) countConnections(ctx context.Context, format *format, args []strin
 	return err
 }
 
-func (a *app) listConnections(ctx context.Context, format *format, args []string) error {
+func (a *app) listEntries(ctx context.Context, kind entryKind, format *format, args []string) error {
 	filter, err := filterText(args)
 	if err != nil {
 		return err
@@ -143,7 +181,7 @@ func (a *app) listConnections(ctx context.Context, format *format, args []string
 	if !format.json() {
 		p.buf = append(p.buf, a.connHeader()...)
 	}
-	err = client.Connections(ctx, filter, p.add)
+	err = kind.of(client).List(ctx, filter, p.add)
 	if err != nil && !p.begun { // a header alone would look like an empty table
 		return err
 	}
@@ -208,6 +246,12 @@ func appendConn(dst []byte, c *director.Conn) []byte {
 func appendConnExtra(dst []byte, c *director.Conn) []byte {
 	if c.Service != "" {
 		dst = append(append(dst, "  service="...), c.Service...)
+	}
+	if c.Mark != 0 {
+		dst = strconv.AppendUint(append(dst, "  fwmark="...), uint64(c.Mark), 10)
+	}
+	if c.Controls != 0 {
+		dst = strconv.AppendUint(append(dst, "  controls="...), uint64(c.Controls), 10)
 	}
 	return dst
 }

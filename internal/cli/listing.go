@@ -5,8 +5,10 @@ package cli
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"xdplvs/director"
 )
@@ -41,7 +43,7 @@ func (a *app) newListing(w io.Writer, services []director.ServiceState, wide, ex
 func widest(services []director.ServiceState) (width int) {
 	for i := range services {
 		s := &services[i]
-		width = max(width, len(addrPort(s.Key.Addr, s.Key.Port)))
+		width = max(width, len(serviceAddr(s.Key)))
 		for j := range s.Reals {
 			width = max(width, len(addrPort(s.Reals[j].Key.Addr, s.Reals[j].Key.Port)))
 		}
@@ -86,6 +88,22 @@ func (l *listing) printThresholds(s *director.Snapshot) {
 	}
 }
 
+// printPersistent is the layout of ipvsadm -Ln --persistent-conn.
+func (l *listing) printPersistent(s *director.Snapshot) {
+	l.printTitle(s)
+	l.printBold(fmt.Sprintf("%-*s %-9s %-11s %-10s %-10s", l.width+5, "Prot LocalAddress:Port", "Weight", "PersistConn", "ActiveConn", "InActConn"))
+	l.printBold("  -> RemoteAddress:Port")
+	for i := range s.Services {
+		service := &s.Services[i]
+		l.printService(service)
+		for j := range service.Reals {
+			real := &service.Reals[j]
+			fmt.Fprintf(l.w, "  -> %-*s %-9d %-11d %-10d %-10d%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
+				real.Weight, real.Templates, real.Active, real.Inactive, l.realExtra(real), l.unreachable(real))
+		}
+	}
+}
+
 // overloaded is the marker of a real server that gets no new connections.
 func (l *listing) overloaded(r *director.RealState) string {
 	if !r.Overloaded {
@@ -100,9 +118,24 @@ func (l *listing) printTitle(s *director.Snapshot) {
 
 func (l *listing) printBold(line string) { fmt.Fprintln(l.w, l.style.bold(line)) }
 
-// serviceLabel is TCP  192.0.2.1:80.
+// serviceLabel is TCP  192.0.2.1:80, or FWM  7.
 func serviceLabel(s *director.ServiceState) string {
-	return fmt.Sprintf("%-4s %s", protocolLabel(s.Key.Protocol), addrPort(s.Key.Addr, s.Key.Port))
+	if s.Key.Mark != 0 {
+		return "FWM  " + serviceAddr(s.Key)
+	}
+	return fmt.Sprintf("%-4s %s", protocolLabel(s.Key.Protocol), serviceAddr(s.Key))
+}
+
+// serviceAddr is 192.0.2.1:80, or a firewall mark: 7, or 7 IPv6.
+func serviceAddr(k director.ServiceKey) string {
+	switch {
+	case k.Mark == 0:
+		return addrPort(k.Addr, k.Port)
+	case k.Addr.Is6():
+		return fmt.Sprintf("%d IPv6", k.Mark)
+	default:
+		return fmt.Sprint(k.Mark)
+	}
 }
 
 // serviceFlags are the words after the scheduler, each with a blank before it.
@@ -110,10 +143,30 @@ func serviceFlags(s *director.ServiceState) (words string) {
 	if s.Flags != "" {
 		words += " (" + s.Flags + ")"
 	}
+	words += persistenceWords(s)
 	if s.OnePacket {
 		words += " ops"
 	}
 	return words
+}
+
+// persistenceWords are those of ipvsadm, which names a netmask only where it is not
+// every bit.
+func persistenceWords(s *director.ServiceState) string {
+	p := s.Persistence
+	if p.Timeout == 0 {
+		return ""
+	}
+	words := fmt.Sprintf(" persistent %d", p.Timeout/time.Second)
+	bits := p.NetmaskBits(s.Key.Addr)
+	switch {
+	case bits == s.Key.Addr.BitLen():
+		return words
+	case s.Key.Addr.Is6():
+		return words + fmt.Sprintf(" mask %d", bits)
+	default:
+		return words + " mask " + net.IP(net.CIDRMask(bits, 32)).String()
+	}
 }
 
 func (l *listing) serviceExtra(s *director.ServiceState) string {

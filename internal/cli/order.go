@@ -16,20 +16,12 @@ import (
 // compares addresses by a difference of 32 bits that overflows, so that
 // 192.0.2.1 comes before 10.0.0.1; here it does not.
 func sortServices(services []director.ServiceState) {
-	slices.SortFunc(services, func(a, b director.ServiceState) int { return compareKeys(a.Key, b.Key) })
+	slices.SortFunc(services, func(a, b director.ServiceState) int { return a.Key.Compare(b.Key) })
 	for i := range services {
 		slices.SortFunc(services[i].Reals, func(a, b director.RealState) int {
 			return cmp.Or(a.Key.Addr.Compare(b.Key.Addr), cmp.Compare(a.Key.Port, b.Key.Port))
 		})
 	}
-}
-
-func compareKeys(a, b director.ServiceKey) int {
-	return cmp.Or(
-		cmp.Compare(a.Addr.BitLen(), b.Addr.BitLen()),
-		cmp.Compare(a.Protocol, b.Protocol),
-		a.Addr.Compare(b.Addr),
-		cmp.Compare(a.Port, b.Port))
 }
 
 // maxNamesInError bounds how many services an error names.
@@ -46,7 +38,7 @@ func selectServices(services []director.ServiceState, texts []string) ([]directo
 	for _, s := range services {
 		wanted := false
 		for i, text := range texts {
-			if text == s.Name || text == addrPort(s.Key.Addr, s.Key.Port) {
+			if text == s.Name || text == serviceRef(s.Key) {
 				wanted, used[i] = true, true
 			}
 		}
@@ -60,6 +52,16 @@ func selectServices(services []director.ServiceState, texts []string) ([]directo
 	return selected, nil
 }
 
+// serviceRef is what a service without a name is called on the command line.
+func serviceRef(k director.ServiceKey) string {
+	if k.Mark != 0 {
+		return k.String()
+	}
+	return addrPort(k.Addr, k.Port)
+}
+
+func serviceName(s *director.ServiceState) string { return cmp.Or(s.Name, serviceRef(s.Key)) }
+
 func serviceNames(services []director.ServiceState) string {
 	if len(services) == 0 {
 		return "none"
@@ -70,7 +72,7 @@ func serviceNames(services []director.ServiceState) string {
 			names = append(names, fmt.Sprintf("… %d more", len(services)-i))
 			break
 		}
-		names = append(names, cmp.Or(s.Name, addrPort(s.Key.Addr, s.Key.Port)))
+		names = append(names, serviceName(&s))
 	}
 	return strings.Join(names, ", ")
 }

@@ -33,7 +33,7 @@ func (a *app) serviceCommand(name, short string) *serviceCommand {
 	c := &serviceCommand{app: a, cmd: &cobra.Command{
 		Use:   name + " [SERVICE…]",
 		Short: short,
-		Long: short + ".\n\nA SERVICE is a service's name or ADDRESS:PORT; without one all are shown.\n" +
+		Long: short + ".\n\nA SERVICE is a service's name, ADDRESS:PORT or \"fwmark N\"; without one all are shown.\n" +
 			"The layout is that of ipvsadm; -o wide adds what it has no column for.",
 		ValidArgsFunction: a.completeServices,
 	}}
@@ -51,12 +51,17 @@ func (c *serviceCommand) addExact() {
 
 func (a *app) listCommand() *cobra.Command {
 	c := a.serviceCommand("list", "List services and real servers")
-	var thresholds bool
+	var thresholds, persistent bool
 	c.cmd.Flags().BoolVar(&thresholds, "thresholds", false, "show real servers' upper and lower thresholds")
+	c.cmd.Flags().BoolVar(&persistent, "persistent-conn", false, "show how many clients persistence sends to real servers")
+	c.cmd.MarkFlagsMutuallyExclusive("thresholds", "persistent-conn")
 	c.text = func(l *listing, s *director.Snapshot) {
-		if thresholds {
+		switch {
+		case thresholds:
 			l.printThresholds(s)
-		} else {
+		case persistent:
+			l.printPersistent(s)
+		default:
 			l.printState(s)
 		}
 	}
@@ -160,7 +165,7 @@ func (a *app) completeServices(cmd *cobra.Command, _ []string, _ string) ([]stri
 	}
 	var names []string
 	for _, service := range s.Services {
-		names = append(names, cmp.Or(service.Name, addrPort(service.Key.Addr, service.Key.Port)))
+		names = append(names, serviceName(&service))
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }

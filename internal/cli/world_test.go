@@ -39,12 +39,13 @@ func TestMain(m *testing.M) {
 
 // fakeBackend makes up its answers.
 type fakeBackend struct {
-	mu       sync.Mutex
-	snapshot *director.Snapshot // nil: still starting
-	conns    []director.Conn
-	million  int   // this many of conns, over and over
-	connErr  error // after them
-	reload   error
+	mu        sync.Mutex
+	snapshot  *director.Snapshot // nil: still starting
+	conns     []director.Conn
+	million   int   // this many of conns, over and over
+	connErr   error // after them
+	templates []director.Conn
+	reload    error
 
 	timeouts    director.Timeouts
 	timeoutsErr error
@@ -73,6 +74,25 @@ func (b *fakeBackend) Connections(ctx context.Context, yield func(*director.Conn
 		}
 	}
 	return b.connErr
+}
+
+func (b *fakeBackend) Templates(ctx context.Context, yield func(*director.Conn) error) error {
+	for i := range b.templates {
+		if err := yield(&b.templates[i]); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (b *fakeBackend) DeleteTemplates(ctx context.Context, match func(*director.Conn) bool) (n uint64, err error) {
+	err = b.Templates(ctx, func(c *director.Conn) error {
+		if match(c) {
+			n++
+		}
+		return nil
+	})
+	return n, err
 }
 
 func (b *fakeBackend) DeleteConnections(ctx context.Context, match func(*director.Conn) bool) (n uint64, err error) {

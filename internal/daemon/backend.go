@@ -34,6 +34,16 @@ func (b backend) DeleteConnections(ctx context.Context, match func(*director.Con
 	return b.d.director.DeleteConnections(ctx, match)
 }
 
+// Templates implements api.Backend.
+func (b backend) Templates(ctx context.Context, yield func(*director.Conn) error) error {
+	return b.d.director.Templates(ctx, yield)
+}
+
+// DeleteTemplates implements api.Backend.
+func (b backend) DeleteTemplates(ctx context.Context, match func(*director.Conn) bool) (uint64, error) {
+	return b.d.director.DeleteTemplates(ctx, match)
+}
+
 // Timeouts implements api.Backend.
 func (b backend) Timeouts(ctx context.Context) (director.Timeouts, error) {
 	return b.d.director.Timeouts(ctx)

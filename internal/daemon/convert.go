@@ -23,6 +23,7 @@ func sizes(l director.Limits) bpf.Sizes {
 		Services: l.Services,
 		Reals:    l.RealServers,
 		Plans:    l.PlanSlots,
+		Marks:    l.MarkEntries,
 	}
 }
 

@@ -4,11 +4,13 @@ package conformance
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"xdplvs/director"
 	"xdplvs/scheduler"
@@ -19,19 +21,47 @@ var protocols = map[string]director.Protocol{"tcp": director.TCP, "udp": directo
 // service is the scenario's virtual service before it has real servers.
 func (s scenario) service() (director.Service, error) {
 	service := director.Service{Key: director.ServiceKey{Protocol: protocols[s.Proto], Addr: s.VIP.Addr(), Port: s.VIP.Port()}}
+	if s.Fwmark != 0 {
+		service.Key = director.MarkKey(uint32(s.Fwmark), false)
+	}
 	return edited(service, append([]string{"-s", s.Sched}, strings.Fields(s.SvcArgs)...))
+}
+
+// keyOf is the service that a command is about: -t 10.0.0.1:80, or -f 7.
+func keyOf(words []string) (key director.ServiceKey, err error) {
+	if words[0] == "-f" {
+		mark, err := strconv.ParseUint(words[1], 10, 32)
+		return director.MarkKey(uint32(mark), false), err
+	}
+	where, err := netip.ParseAddrPort(words[1])
+	protocol, known := map[string]director.Protocol{"-t": director.TCP, "-u": director.UDP}[words[0]]
+	if err == nil && !known {
+		err = fmt.Errorf("unknown option %q", words[0])
+	}
+	return director.ServiceKey{Protocol: protocol, Addr: where.Addr(), Port: where.Port()}, err
 }
 
 // edited is the service with ipvsadm's service options. As ipvsadm does, -E
 // leaves nothing of the options before.
 func edited(service director.Service, options []string) (director.Service, error) {
-	service.OnePacket, service.Flags = false, 0
+	service.OnePacket, service.Flags, service.Persistence.Timeout = false, 0, 0
 	for i := 0; i < len(options); i++ {
 		var err error
 		switch options[i] {
 		case "--ops", "-o":
 			service.OnePacket = true
 			continue
+		case "-p":
+			var seconds string
+			if seconds, err = argument(options, i); err == nil {
+				service.Persistence.Timeout, err = time.ParseDuration(seconds + "s")
+			}
+		case "-M":
+			var mask netip.Addr
+			if mask, err = netip.ParseAddr(options[i+1]); err == nil {
+				ones, _ := net.IPMask(mask.AsSlice()).Size()
+				service.Persistence.Prefix = uint8(ones)
+			}
 		case "-s":
 			service.Scheduler, err = argument(options, i)
 		case "-b":
@@ -63,8 +93,8 @@ func command(service director.Service, line string) (director.Service, error) {
 	if len(words) < 4 || words[0] != "ipvsadm" {
 		return service, fmt.Errorf("no ipvsadm command: %q", line)
 	}
-	if key := service.Key; words[3] != netip.AddrPortFrom(key.Addr, key.Port).String() {
-		return service, fmt.Errorf("another service: %q", line)
+	if key, err := keyOf(words[2:]); err != nil || key != service.Key {
+		return service, fmt.Errorf("another service: %q (%v)", line, err)
 	}
 	service.Reals = slices.Clone(service.Reals)
 	switch words[1] {

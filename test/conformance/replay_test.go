@@ -158,7 +158,7 @@ func (r *replay) createServices() error {
 				continue
 			}
 			seen[target] = true
-			service.Key.Addr, service.Key.Port = target.Addr(), target.Port()
+			service.Key = director.ServiceKey{Protocol: protocols[r.Proto], Addr: target.Addr(), Port: target.Port()}
 			r.services = append(r.services, service)
 		}
 	}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * persist.h - persistence: a client's connections go where its first one went.
+ * A template remembers that: an entry of the connection table, under a key that
+ * all those connections share. Each of them names its template, which so knows
+ * how many it controls: while there are any its time is not over.
+ */
+#ifndef DIRECTOR_PERSIST_H
+#define DIRECTOR_PERSIST_H
+
+#include "plan.h"
+#include "work.h"
+
+/* No transport protocol that services have: what packets say can never be a template's key. */
+#define TEMPLATE_PROTOCOL 0x40
+
+/* The key of the template for packet p, as if it were a packet. */
+__inline void template_key(struct packet *t, const struct packet *p, const struct service *s, int v6)
+{
+	t->ports = (__u32)s->template_port << 16;
+	t->protocol = (s->mark ? 0 : p->protocol) | TEMPLATE_PROTOCOL;
+	t->now = p->now;
+	t->ingress = 0;
+	if (v6) {
+		t->addr[0] = p->addr[0] & s->client_mask[0];
+		t->addr[1] = p->addr[1] & s->client_mask[1];
+		t->addr[2] = s->mark ?: p->addr[2];
+		t->addr[3] = s->mark ? 0 : p->addr[3];
+	} else {
+		t->addr[0] = (__u32)(p->addr[0] & s->client_mask[0]) |
+			     (s->mark ? (__u64)s->mark << 32 : p->addr[0] & 0xffffffff00000000);
+	}
+}
+
+/* A template controls connections when it fires: from then on it fires once a minute. */
+__inline int template_held(struct conn *c, __u64 link)
+{
+	__u64 held = (link & ~(__u64)TEMPLATE_FIELD) | TEMPLATE_HELD;
+
+	if (!(link >> TEMPLATE_CONTROLS & TEMPLATE_FIELD))
+		return 0;
+	__sync_val_compare_and_swap(&c->link, link, held);
+	return 1;
+}
+
+/* Is its time over, with nothing left that it controls? */
+__inline int template_over(const struct known *t, __u32 now)
+{
+	__u64 link = READ_ONCE(t->conn->link);
+	__u32 limit = (link & TEMPLATE_FIELD) * settings.hz;
+
+	return (__s32)(now - t->last_use) > (__s32)limit && !template_held(t->conn, link);
+}
+
+/* Is it worth something still? A quiesced or overloaded real server goes on getting connections by its templates (IPVS). */
+__inline int template_stands(const struct known *t, const struct service *s, __u32 now)
+{
+	__u32 id = t->real;
+	struct real *r = bpf_map_lookup_elem(&reals, &id);
+
+	if (!r || r->generation != t->generation || r->flags & REAL_REMOVED)
+		return 0;
+	if (!(r->flags & REAL_NEXT_HOP) && !(s->flags & SERVICE_KEEP_DOWN))
+		return 0;
+	if (!(r->flags & REAL_USABLE) && s->flags & SERVICE_EXPIRE_QUIESCENT)
+		return 0;
+	return !template_over(t, now);
+}
+
+/* The real server that template c stands for; at: the connection's place. NO_REAL: none any more. */
+__inline __u32 template_use(struct conn *c, struct work *w, struct place *at, const struct service *s, int v6)
+{
+	struct known t = conn_read(c);
+
+	if (!template_stands(&t, s, w->reply.now) || !known_holds(&t, &w->reply_at))
+		return NO_REAL;
+	c->last_use = w->reply.now;
+	known_at(&t, &w->reply_at);
+	at->link = link_to(&w->reply_at) | (__u64)v6 << LINK_V6;
+	return t.real;
+}
+
+/* One that stands for nothing any more makes room. 0: it has changed meanwhile. */
+__inline int template_free(struct conn *c, struct conn *home, struct work *w, const struct service *s, int v6)
+{
+	struct known t = conn_read(c);
+
+	return !template_stands(&t, s, w->reply.now) && known_holds(&t, &w->reply_at) &&
+	       conn_free(&t, home, &w->reply, &w->reply_at, v6);
+}
+
+static __noinline int template_free4(struct conn *c, struct conn *home, struct work *w, const struct service *s)
+{
+	return template_free(c, home, w, s, 0);
+}
+
+static __noinline int template_free6(struct conn *c, struct conn *home, struct work *w, const struct service *s)
+{
+	return template_free(c, home, w, s, 1);
+}
+
+/* The scheduler chooses, and a template remembers it. home: its place is locked; NULL: nothing is remembered. */
+__inline __u32 template_new(struct packet *p, struct place *at, struct service *s, struct conn *home, int v6)
+{
+	struct work *w = work_get();
+	struct real_counts *counts;
+	struct conn_new *n;
+	struct real *r;
+	__u32 id;
+
+	r = pick(s, p, at->want >> 32, &id, v6);
+	if (!r)
+		return NO_REAL;
+	counts = counts_get(id);
+	if (!home || !counts || !w)
+		return id;
+	n = &w->fresh;
+	n->real = id;
+	n->generation = r->generation;
+	n->word = TEMPLATE_NONE;
+	n->in_sets = 1;
+	n->link = s->persistent;
+	n->link_version = 1ULL << TEMPLATE_VERSION;
+	mac_copy(n->peer, packet_source(p));
+	if (!conn_store(&w->reply, &w->reply_at, home, n, v6))
+		return id;
+	__sync_fetch_and_add(&counts->templates, 1);
+	at->link = link_to(&w->reply_at) | (__u64)v6 << LINK_V6;
+	return id;
+}
+
+static __noinline __u32 template_new4(struct packet *p, struct place *at, struct service *s, struct conn *home)
+{
+	return template_new(p, at, s, home, 0);
+}
+
+static __noinline __u32 template_new6(struct packet *p, struct place *at, struct service *s, struct conn *home)
+{
+	return template_new(p, at, s, home, 1);
+}
+
+__inline void template_unlock(struct work *w, int v6)
+{
+	struct conn *home = place_home(&w->reply_at, v6);
+
+	if (home)
+		place_unlock(&w->reply_at, home);
+}
+
+/*
+ * Finds the real server for a client's new connection by packet p, which belongs
+ * to place at; at->link leads to the template then. No lock of a connection's is
+ * held here: several CPUs may ask for one connection, and are told the same.
+ */
+__inline __u32 persist(struct packet *p, struct place *at, __u32 service, int v6)
+{
+	struct service *s = bpf_map_lookup_elem(&services, &service);
+	struct conn *home, *c;
+	struct work *w = work_get();
+	int locked;
+	__u32 id;
+
+	if (!s || !w)
+		return NO_REAL;
+	template_key(&w->reply, p, s, v6);
+	c = conn_find(&w->reply, &w->reply_at, v6);
+	id = c ? template_use(c, w, at, s, v6) : NO_REAL;
+	home = place_home(&w->reply_at, v6);
+	if (id != NO_REAL || at->asked != ASK_SCHEDULER || !home)
+		return id;
+	locked = place_lock(&w->reply_at, home);
+	if (unlikely(!locked)) {
+		c = conn_find_or_lock(&w->reply, &w->reply_at, home, &locked, v6);
+		id = c ? template_use(c, w, at, s, v6) : NO_REAL;
+		if (id != NO_REAL)
+			return id;
+	}
+	if (!locked || (c && !(v6 ? template_free6(c, home, w, s) : template_free4(c, home, w, s))))
+		home = NULL;
+	id = v6 ? template_new6(p, at, s, home) : template_new4(p, at, s, home);
+	if (locked)
+		template_unlock(w, v6);
+	return id;
+}
+
+__noinline __u32 persist4(struct packet *p, struct place *at, __u32 service)
+{
+	return p && at ? persist(p, at, service, 0) : NO_REAL;
+}
+
+__noinline __u32 persist6(struct packet *p, struct place *at, __u32 service)
+{
+	return p && at ? persist(p, at, service, 1) : NO_REAL;
+}
+
+#endif
