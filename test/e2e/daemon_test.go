@@ -245,8 +245,13 @@ func (f *farm) realState(service, name string) director.RealState {
 // connections is what connections -o json shows.
 func (f *farm) connections(filter ...string) []director.Conn {
 	f.t.Helper()
-	var list []director.Conn
-	d := json.NewDecoder(strings.NewReader(f.output(append([]string{"connections", "-o", "json"}, filter...)...)))
+	return f.entries(append([]string{"connections", "-o", "json"}, filter...)...)
+}
+
+// entries are the connections, or templates, that a command prints as JSON.
+func (f *farm) entries(args ...string) (list []director.Conn) {
+	f.t.Helper()
+	d := json.NewDecoder(strings.NewReader(f.output(args...)))
 	for d.More() {
 		var c director.Conn
 		must(f.t, d.Decode(&c))
