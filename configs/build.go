@@ -49,6 +49,8 @@ func (b *builder) root(r root) {
 	b.timeouts(r.timeouts.value)
 	b.interfaces(r.interfaces)
 	b.allServices(r.services.value)
+	b.ownerships(r.addresses.value)
+	b.announcing(r.announce.value)
 }
 
 func (b *builder) limits(s setting[limits]) {

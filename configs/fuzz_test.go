@@ -102,6 +102,11 @@ func written(c *Config) string {
 	l, d := c.Limits, c.Desired.Timeouts
 	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d}",
 		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots)
+	line("announce: {burst: %d, refresh: %s}", c.Announce.Burst, c.Announce.Refresh)
+	line("addresses:")
+	for _, a := range c.Addresses {
+		line("  - {address: %q, mode: %s%s}", a.Addr, a.Mode, writtenPlace(a))
+	}
 	line("timeouts:")
 	for _, name := range director.TimeoutNames() {
 		line("  %s: %s", name, director.FormatTimeout(d.Get(name)))
@@ -117,6 +122,17 @@ func written(c *Config) string {
 		line("    ]}")
 	}
 	return b.String()
+}
+
+func writtenPlace(a director.Address) string {
+	if a.Mode == director.AddressNone {
+		return ""
+	}
+	text := fmt.Sprintf(", interface: %q, force: %t", a.Interface, a.Force)
+	if a.Mode == director.AddressInterface {
+		text += fmt.Sprintf(", prefix_length: %d", a.Prefix)
+	}
+	return text
 }
 
 func writtenPolicy(protocol director.Protocol, p director.ConnPolicy) string {

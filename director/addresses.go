@@ -87,6 +87,12 @@ type Rival struct {
 	Seen time.Time `json:"seen"`
 }
 
+// AddressList is all virtual addresses that the configuration lists, at one moment.
+type AddressList struct {
+	Time      time.Time      `json:"time"`
+	Addresses []AddressState `json:"addresses"`
+}
+
 // AddressState is a virtual address as it is held.
 type AddressState struct {
 	Addr      netip.Addr    `json:"address"`

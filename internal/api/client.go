@@ -90,6 +90,12 @@ func (c *Client) SetTimeouts(ctx context.Context, change director.Timeouts) (t d
 	return t, err
 }
 
+// Addresses are the virtual addresses as they are held.
+func (c *Client) Addresses(ctx context.Context) (list director.AddressList, err error) {
+	err = c.call(ctx, http.MethodGet, pathAddresses, nil, nil, &list)
+	return list, err
+}
+
 // CountConnections counts those that the filter lets through; the empty one lets all.
 func (c *Client) CountConnections(ctx context.Context, filter string) (uint64, error) {
 	var body countBody

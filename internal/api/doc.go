@@ -9,6 +9,7 @@
 //	GET    /v1/connections/count?filter=…  {"count": 12}
 //	GET    /v1/timeouts                    {"tcp": "15m", "tcpfin": "2m", …}, all that are in force
 //	PATCH  /v1/timeouts                    the same, changed by a body as {"tcp": "10m", "udp": 30}
+//	GET    /v1/addresses                   director.AddressList
 //	GET    /v1/version                     {"version": "v0.1.0"}
 //	POST   /v1/reload                      {} when the configuration is in force
 //
@@ -47,6 +48,8 @@ type Backend interface {
 	Timeouts(ctx context.Context) (director.Timeouts, error)
 	// SetTimeouts changes those that are not 0, and returns all in force then.
 	SetTimeouts(ctx context.Context, change director.Timeouts) (director.Timeouts, error)
+	// Addresses are the virtual addresses as they are held.
+	Addresses() director.AddressList
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
@@ -60,6 +63,7 @@ const (
 	pathConnections = "/v1/connections"
 	pathCount       = "/v1/connections/count"
 	pathTimeouts    = "/v1/timeouts"
+	pathAddresses   = "/v1/addresses"
 	pathVersion     = "/v1/version"
 	pathReload      = "/v1/reload"
 )

@@ -33,6 +33,7 @@ var routes = []route{
 	{http.MethodGet, pathCount, reader, []string{"filter"}, false, (*Server).count},
 	{http.MethodGet, pathTimeouts, reader, nil, false, (*Server).timeouts},
 	{http.MethodPatch, pathTimeouts, admin, nil, true, (*Server).setTimeouts},
+	{http.MethodGet, pathAddresses, reader, nil, false, (*Server).addresses},
 	{http.MethodGet, pathVersion, reader, nil, false, (*Server).version},
 	{http.MethodPost, pathReload, admin, nil, false, (*Server).reload},
 }
@@ -166,6 +167,10 @@ func (s *Server) setTimeouts(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, t)
+}
+
+func (s *Server) addresses(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, s.backend.Addresses())
 }
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {

@@ -17,6 +17,7 @@ import (
 	"xdplvs/bpf"
 	"xdplvs/configs"
 	"xdplvs/director"
+	"xdplvs/internal/vip"
 )
 
 // logged is a log that may be read while it is written.
@@ -141,6 +142,7 @@ func newHalf(t *testing.T, config string) *half {
 			t.Error(err)
 		}
 	})
+	h.addresses = vip.New(vip.Options{Answers: noAnswers{}, File: filepath.Join(t.TempDir(), "addresses.json")})
 	if err := h.director.Set(t.Context(), loaded.Desired); err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,7 @@ type engine struct {
 	applyAt  time.Time // when to apply the inbox; zero: it is empty
 	resyncAt time.Time
 	strayAt  time.Time // when to try again to give up what could not be; zero: nothing is left
+	stale    bool      // the kernel's tables changed since they were read
 	dirty    bool      // states changed since they were shown
 }
 
@@ -62,7 +63,10 @@ func newEngine(m *Manager, k kernel) (*engine, error) {
 	if !m.opts.Answering {
 		clear(e.record.answered)
 	}
-	if err := e.resync(time.Now()); err != nil {
+	if err = e.resync(time.Now()); err == nil {
+		err = e.read()
+	}
+	if err != nil {
 		e.close()
 		return nil, err
 	}
@@ -100,9 +104,10 @@ func (e *engine) work(now time.Time) time.Time {
 	}
 	if due(e.resyncAt, now) {
 		if err := e.resync(now); err != nil {
-			e.log.Warn("cannot read the kernel's tables, will try again", "event", "address_read_failed", "error", err)
+			e.log.Warn("cannot watch the kernel's tables, will try again", "event", "address_watch_failed", "error", err)
 		}
 	}
+	e.freshen(now)
 	e.tendPorts(now)
 	var taking []*holding
 	for _, h := range e.holdings {
@@ -145,13 +150,7 @@ func (e *engine) apply(n news, now time.Time) {
 		e.resyncAt = now
 		return
 	}
-	if n.changed {
-		if err := e.read(); err != nil {
-			e.log.Warn("cannot read the kernel's tables, will try again", "event", "address_read_failed", "error", err)
-			e.resyncAt = earliest(e.resyncAt, now.Add(soon))
-			return
-		}
-	}
+	e.stale = e.stale || n.changed
 	e.wentDown(n.downs, now)
 	for s := range n.sightings {
 		e.hear(s, now)
@@ -173,7 +172,8 @@ func (e *engine) wentDown(links map[int]bool, now time.Time) {
 	}
 }
 
-// resync reads everything, after subscribing if there is no subscription, so that nothing is missed.
+// resync makes everything be read again, after subscribing if there is no subscription, so that
+// nothing is missed.
 func (e *engine) resync(now time.Time) error {
 	e.resyncAt = now.Add(soon)
 	if e.stop == nil {
@@ -183,16 +183,25 @@ func (e *engine) resync(now time.Time) error {
 		}
 		e.stop = stop
 	}
-	if err := e.read(); err != nil {
-		return err
-	}
 	table, err := e.opts.Answers.Answered()
 	if err != nil {
 		return err
 	}
-	e.table = table
+	e.table, e.stale = table, true
 	e.resyncAt = now.Add(e.opts.Resync)
 	return nil
+}
+
+// freshen reads the kernel's tables, if something changed and anything depends on it: there are hosts
+// whose interfaces come and go all the time.
+func (e *engine) freshen(now time.Time) {
+	if !e.stale || len(e.holdings)+len(e.record.added)+len(e.table) == 0 {
+		return
+	}
+	if err := e.read(); err != nil {
+		e.log.Warn("cannot read the kernel's tables, will try again", "event", "address_read_failed", "error", err)
+		e.resyncAt = earliest(e.resyncAt, now.Add(soon))
+	}
 }
 
 // read reads the kernel's tables.
@@ -208,6 +217,7 @@ func (e *engine) read() error {
 	if e.groups, err = e.k.groups(); err != nil {
 		return err
 	}
+	e.stale = false
 	e.links, e.byName, e.macs = links, map[string]link{}, map[arpnd.MAC]bool{}
 	for _, l := range links {
 		e.byName[l.name], e.macs[l.mac] = l, true
