@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -30,8 +31,9 @@ func (d *daemon) newAddresses() *vip.Manager {
 	})
 }
 
-// holdAddresses is for a configuration whose services are in force.
-func (d *daemon) holdAddresses(config *configs.Config) {
+// holdAddresses is for a configuration whose services are in force. Those addresses that are not to be
+// held any more are given up when it returns.
+func (d *daemon) holdAddresses(ctx context.Context, config *configs.Config) error {
 	names := map[netip.Addr]string{}
 	for i := range config.Desired.Services {
 		for _, r := range config.Desired.Services[i].Reals {
@@ -41,7 +43,7 @@ func (d *daemon) holdAddresses(config *configs.Config) {
 		}
 	}
 	d.names.Store(&names)
-	d.addresses.Set(config.Addresses, config.Announce)
+	return d.addresses.Set(ctx, config.Addresses, config.Announce)
 }
 
 // identify names the host that has a link-layer address, if it is a real server or the way to one.

@@ -3,11 +3,9 @@
 package daemon
 
 import (
-	"context"
 	"net/netip"
 	"testing"
 
-	"xdplvs/director"
 	"xdplvs/internal/arpnd"
 	"xdplvs/internal/nexthop"
 	"xdplvs/internal/vip"
@@ -51,15 +49,6 @@ func (noAnswers) DeleteAnswered(vip.Place) error             { return nil }
 // TestReloadAddresses: the file's addresses are those that are to be held, unless it is refused.
 func TestReloadAddresses(t *testing.T) {
 	h := newHalf(t, weighing(1))
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- h.addresses.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
 	owned := weighing(1) + "addresses: [{address: 192.0.2.1, mode: none}]\n"
 	for _, step := range []struct {
 		config string
@@ -70,13 +59,8 @@ func TestReloadAddresses(t *testing.T) {
 		if err := h.reload(t.Context()); (err == nil) != step.fine {
 			t.Fatalf("reload: %v", err)
 		}
-		var list director.AddressList
-		eventually(t, "the addresses are those of the file", func() bool {
-			list = h.backend().Addresses()
-			return len(list.Addresses) == step.want
-		})
-		if list.Time.IsZero() {
-			t.Error("the list has no time")
+		if list := h.backend().Addresses(); len(list.Addresses) != step.want || list.Time.IsZero() {
+			t.Errorf("addresses are %+v, want %d", list, step.want)
 		}
 	}
 }

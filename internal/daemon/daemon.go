@@ -176,7 +176,9 @@ func (d *daemon) start(ctx context.Context) error {
 		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
 	}
 	d.started = true
-	d.holdAddresses(d.config)
+	if err := d.holdAddresses(ctx, d.config); err != nil && ctx.Err() == nil {
+		return err
+	}
 	d.log.Info("ready", "event", "ready", "version", d.opts.Version,
 		"services", len(d.config.Desired.Services), "memory_bytes", d.plane.Tables.Bytes())
 	notify(d.log, systemd.SdNotifyReady)
@@ -260,8 +262,7 @@ func (d *daemon) readAgain(ctx context.Context) error {
 	if err := d.director.Set(ctx, config.Desired); err != nil {
 		return err
 	}
-	d.holdAddresses(config)
-	return nil
+	return d.holdAddresses(ctx, config)
 }
 
 // end says what becomes of the data plane, and sees to it.

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"xdplvs/bpf"
 	"xdplvs/configs"
 	"xdplvs/director"
@@ -134,15 +136,16 @@ func newHalf(t *testing.T, config string) *half {
 		Links: func(string) (int, error) { return 1, nil },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- h.director.Run(ctx) }()
+	h.addresses = vip.New(vip.Options{Answers: noAnswers{}, File: filepath.Join(t.TempDir(), "addresses.json")})
+	var parts errgroup.Group
+	parts.Go(func() error { return h.director.Run(ctx) })
+	parts.Go(func() error { return h.addresses.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := parts.Wait(); err != nil {
 			t.Error(err)
 		}
 	})
-	h.addresses = vip.New(vip.Options{Answers: noAnswers{}, File: filepath.Join(t.TempDir(), "addresses.json")})
 	if err := h.director.Set(t.Context(), loaded.Desired); err != nil {
 		t.Fatal(err)
 	}

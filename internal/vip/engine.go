@@ -39,7 +39,7 @@ type engine struct {
 	table     map[Place]arpnd.MAC
 	record    *record
 
-	given    bool // Set was called
+	given    uint64 // the latest call of Set that was taken up; 0: there was none
 	announce director.Announcing
 	holdings []*holding
 	plain    []director.AddressState // of what is not managed, by the place in Set's order
@@ -118,6 +118,7 @@ func (e *engine) work(now time.Time) time.Time {
 	e.take(taking, now)
 	e.giveUpOthers(now)
 	e.publish()
+	e.out.begin(e.given)
 	return e.next()
 }
 
@@ -233,14 +234,14 @@ func (e *engine) read() error {
 // retarget takes over the addresses of Set.
 func (e *engine) retarget() {
 	want := e.out.desired()
-	if want == nil {
+	if want.number == 0 {
 		return
 	}
 	old := map[holdingKey]*holding{}
 	for _, h := range e.holdings {
 		old[keyOf(h.want)] = h
 	}
-	e.given, e.announce, e.dirty = true, want.announce, true
+	e.given, e.announce, e.dirty = want.number, want.announce, true
 	e.holdings, e.plain, e.order = nil, nil, nil
 	watched := map[netip.Addr]bool{}
 	for _, a := range want.addresses {

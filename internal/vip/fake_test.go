@@ -126,7 +126,10 @@ func (w *world) pass(d time.Duration) {
 
 // set says what the manager is to hold.
 func (w *world) set(addresses ...director.Address) {
-	w.m.Set(addresses, director.Announcing{Burst: 3, Refresh: time.Minute})
+	w.t.Helper()
+	if err := w.m.Set(w.t.Context(), addresses, director.Announcing{Burst: 3, Refresh: time.Minute}); err != nil {
+		w.t.Error(err)
+	}
 	synctest.Wait()
 }
 

@@ -86,7 +86,10 @@ type Manager struct {
 	wake    chan struct{} // capacity 1: Set was called
 
 	mu     sync.Mutex
-	wanted *desired // nil: Set was not called yet
+	wanted desired
+	begun  uint64        // number of the latest Set that was taken up
+	taken  chan struct{} // closed, and made anew, when begun changes
+	ended  chan struct{} // closed when Run returns
 
 	states atomic.Pointer[[]director.AddressState]
 }
@@ -95,28 +98,63 @@ type Manager struct {
 type desired struct {
 	addresses []director.Address
 	announce  director.Announcing
+	number    uint64 // of the call; 0: there was none
 }
 
 // New makes a Manager. It does nothing until Run.
 func New(opts Options) *Manager {
-	m := &Manager{opts: opts.withDefaults(), wake: make(chan struct{}, 1)}
+	m := &Manager{opts: opts.withDefaults(), wake: make(chan struct{}, 1),
+		taken: make(chan struct{}), ended: make(chan struct{})}
 	m.states.Store(&[]director.AddressState{})
 	return m
 }
 
 // Set says which addresses to hold: all of them, the latest call wins. Before the first call nothing
-// is changed that a former process has left.
-func (m *Manager) Set(addresses []director.Address, announce director.Announcing) {
+// is changed that a former process has left. It returns when those are given up that are not wanted any
+// more, and those are held that need no asking; it waits for that until ctx or Run ends.
+func (m *Manager) Set(ctx context.Context, addresses []director.Address, announce director.Announcing) error {
 	m.mu.Lock()
-	m.wanted = &desired{slices.Clone(addresses), announce}
+	number := m.wanted.number + 1
+	m.wanted = desired{slices.Clone(addresses), announce, number}
 	m.mu.Unlock()
 	signal(m.wake)
+	for {
+		begun, taken := m.progress()
+		if begun >= number {
+			return nil
+		}
+		select {
+		case <-taken:
+		case <-m.ended:
+			return errors.New("hold addresses: Run has ended")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
-func (m *Manager) desired() *desired {
+func (m *Manager) desired() desired {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.wanted
+}
+
+// progress is how far Run is with the calls of Set, and a channel that is closed when that changes.
+func (m *Manager) progress() (begun uint64, taken <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.begun, m.taken
+}
+
+// begin tells those who wait for a call of Set that it was taken up.
+func (m *Manager) begin(number uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.begun != number {
+		m.begun = number
+		close(m.taken)
+		m.taken = make(chan struct{})
+	}
 }
 
 // States tells how the addresses are held, in the order of Set. It must not be changed.
@@ -136,6 +174,7 @@ func (m *Manager) run(ctx context.Context, k kernel) error {
 	if !m.started.CompareAndSwap(false, true) {
 		return errors.New("hold addresses: Run was called before")
 	}
+	defer close(m.ended)
 	e, err := newEngine(m, k)
 	if err != nil {
 		return fmt.Errorf("hold addresses: %w", err)

@@ -3,6 +3,7 @@
 package vip
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"os"
@@ -392,7 +393,7 @@ func TestBrokenRecord(t *testing.T) {
 		if err := os.WriteFile(w.file, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := New(Options{Answers: w, File: w.file}).run(t.Context(), w)
+		err := New(Options{Answers: w, File: w.file}).run(w.t.Context(), w)
 		if err == nil {
 			t.Error("it runs")
 		}
@@ -406,6 +407,30 @@ func TestUnmanaged(t *testing.T) {
 		w.pass(5 * time.Second)
 		w.wantStates("2001:db8::10 none  unmanaged", "192.0.2.10 interface eth0 held", "192.0.2.10 none  unmanaged")
 		w.wantThere("eth0 192.0.2.10/32")
+	})
+}
+
+// TestSet: it waits until what can be done at once was done, and no longer than anybody does it.
+func TestSet(t *testing.T) {
+	inWorld(t, func(w *world) {
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
+		defer cancel()
+		set := func(a ...director.Address) error { return w.m.Set(ctx, a, director.Announcing{}) }
+		if err := errors.Join(set(onInterface(vip4, forced)), set(answeredFor(vip4))); err != nil {
+			t.Error(err)
+		}
+		w.wantThere("answer eth0 192.0.2.10")
+		if err := set(); err != nil {
+			t.Error(err)
+		}
+		w.wantThere()
+		w.stop()
+		if err := set(); err == nil || err.Error() != "hold addresses: Run has ended" {
+			t.Errorf("after the end: %v", err)
+		}
+		if err := New(Options{}).Set(ctx, nil, director.Announcing{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("before the begin: %v", err)
+		}
 	})
 }
 

@@ -190,7 +190,7 @@ func (e *engine) taken(h *holding, now time.Time) {
 // giveUpOthers removes what the director took and nobody wants any more. What could not be removed is
 // tried again.
 func (e *engine) giveUpOthers(now time.Time) {
-	if !e.given || now.Before(e.strayAt) {
+	if e.given == 0 || now.Before(e.strayAt) {
 		return
 	}
 	e.strayAt = time.Time{}
