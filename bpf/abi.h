@@ -24,6 +24,7 @@ enum limit {
 	MARK_SHAPES = 1024,	 /* of marking rules, for each family */
 	MARK_WAYS = 4,		 /* marking rules of one bucket */
 	MARK_WORDS = 6,		 /* 64-bit words of what a marking rule looks at */
+	ADDRESSES = 1 << 13,	 /* places that ARP and ND are answered for: address, interface and VLAN */
 	PACKETS_COUNTED = 10,	 /* of a connection: more need not be told apart */
 };
 
@@ -33,7 +34,7 @@ enum limit {
  */
 enum verdict {
 	/* to the stack, untouched */
-	PASS_NOT_IP,		/* ARP, LLDP, ... */
+	PASS_NOT_IP,		/* LLDP, ARP about other addresses, ... */
 	PASS_OTHER_HOST,	/* broadcast or multicast at the link level */
 	PASS_NO_SERVICE,	/* IP, but no virtual service's */
 	PASS_MALFORMED,		/* no whole IP header: the stack will drop and count it */
@@ -50,6 +51,8 @@ enum verdict {
 	TX_ONE_PACKET,		/* one-packet scheduling */
 	TX_ICMP,		/* ICMP error about a connection, to its real server */
 	TX_ECHO,		/* echo answered for a virtual address */
+	TX_ARP,			/* ARP request answered for a virtual address */
+	TX_NEIGHBOR,		/* IPv6: neighbour solicitation answered for one */
 	TX_UNREACHABLE,		/* no usable real server: ICMP port unreachable */
 	TX_RESET,		/* no usable real server, or it is gone: TCP RST */
 	TX_TIME_EXCEEDED,	/* TTL or hop limit ended here */
@@ -187,6 +190,18 @@ struct fragment_key {
 	__u64 addr[4];
 	__u32 id;
 	__u32 protocol;
+};
+
+/* Where the director answers ARP or neighbour solicitations for an address itself, and with what. */
+struct answered_key {
+	__u8 addr[16];	    /* IPv4 is mapped */
+	__u32 ifindex;	    /* that the question comes in by */
+	__be16 vlan[2];	    /* VLAN ids, outermost first; 0: no tag */
+};
+
+struct answered_mac {
+	__u8 mac[6];
+	__u16 reserved;
 };
 
 /* Answers that one CPU has sent, for their limit. */

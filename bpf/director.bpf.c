@@ -9,6 +9,7 @@
 #include "icmp.h"
 #include "mark.h"
 #include "nat_icmp.h"
+#include "neighbor.h"
 #include "parse.h"
 #include "persist.h"
 #include "plain.h"
@@ -480,6 +481,8 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 
 	if (unlikely(verdict != UNDECIDED))
 		return verdict;
+	if (v6 && unlikely(p->protocol == IPPROTO_ICMPV6) && neighbor_asked(ctx, p))
+		return packet_neighbor(ctx, p);
 	/* A switch floods such frames to every director on it. */
 	if (unlikely(packet_multicast(p)))
 		return PASS_OTHER_HOST;
@@ -531,6 +534,8 @@ __inline enum verdict packet(struct xdp_md *ctx, struct way_out *out)
 		return packet_ip(ctx, w, &cur, out, 0);
 	case bpf_htons(ETH_P_IPV6):
 		return packet_ip(ctx, w, &cur, out, 1);
+	case bpf_htons(ETH_P_ARP):
+		return packet_arp(ctx, &w->packet);
 	default:
 		return PASS_NOT_IP;
 	}

@@ -19,6 +19,19 @@ type directorAnswerCount struct {
 	Sent   uint32
 }
 
+type directorAnsweredKey struct {
+	_       structs.HostLayout
+	Addr    [16]uint8
+	Ifindex uint32
+	Vlan    [2]uint16
+}
+
+type directorAnsweredMac struct {
+	_        structs.HostLayout
+	Mac      [6]uint8
+	Reserved uint16
+}
+
 type directorBpfDevmapVal struct {
 	_       structs.HostLayout
 	Ifindex uint32
@@ -186,6 +199,7 @@ const (
 	directorLimitMARK_SHAPES     directorLimit = 1024
 	directorLimitMARK_WAYS       directorLimit = 4
 	directorLimitMARK_WORDS      directorLimit = 6
+	directorLimitADDRESSES       directorLimit = 8192
 	directorLimitPACKETS_COUNTED directorLimit = 10
 )
 
@@ -436,21 +450,23 @@ const (
 	directorVerdictTX_ONE_PACKET      directorVerdict = 13
 	directorVerdictTX_ICMP            directorVerdict = 14
 	directorVerdictTX_ECHO            directorVerdict = 15
-	directorVerdictTX_UNREACHABLE     directorVerdict = 16
-	directorVerdictTX_RESET           directorVerdict = 17
-	directorVerdictTX_TIME_EXCEEDED   directorVerdict = 18
-	directorVerdictTX_TOO_BIG         directorVerdict = 19
-	directorVerdictDROP_MALFORMED     directorVerdict = 20
-	directorVerdictDROP_NO_REAL       directorVerdict = 21
-	directorVerdictDROP_REAL_GONE     directorVerdict = 22
-	directorVerdictDROP_NO_ROOM       directorVerdict = 23
-	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 24
-	directorVerdictDROP_TTL           directorVerdict = 25
-	directorVerdictDROP_TOO_BIG       directorVerdict = 26
-	directorVerdictDROP_RATE          directorVerdict = 27
-	directorVerdictDROP_ERROR         directorVerdict = 28
-	directorVerdictVERDICTS           directorVerdict = 29
-	directorVerdictUNDECIDED          directorVerdict = 29
+	directorVerdictTX_ARP             directorVerdict = 16
+	directorVerdictTX_NEIGHBOR        directorVerdict = 17
+	directorVerdictTX_UNREACHABLE     directorVerdict = 18
+	directorVerdictTX_RESET           directorVerdict = 19
+	directorVerdictTX_TIME_EXCEEDED   directorVerdict = 20
+	directorVerdictTX_TOO_BIG         directorVerdict = 21
+	directorVerdictDROP_MALFORMED     directorVerdict = 22
+	directorVerdictDROP_NO_REAL       directorVerdict = 23
+	directorVerdictDROP_REAL_GONE     directorVerdict = 24
+	directorVerdictDROP_NO_ROOM       directorVerdict = 25
+	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 26
+	directorVerdictDROP_TTL           directorVerdict = 27
+	directorVerdictDROP_TOO_BIG       directorVerdict = 28
+	directorVerdictDROP_RATE          directorVerdict = 29
+	directorVerdictDROP_ERROR         directorVerdict = 30
+	directorVerdictVERDICTS           directorVerdict = 31
+	directorVerdictUNDECIDED          directorVerdict = 31
 )
 
 type directorWork struct {
@@ -546,6 +562,7 @@ type directorWork struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	directorMapAnswered       = "answered"
 	directorMapAnswers        = "answers"
 	directorMapConns4         = "conns4"
 	directorMapConns6         = "conns6"
@@ -624,6 +641,7 @@ type directorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorMapSpecs struct {
+	Answered    *ebpf.MapSpec `ebpf:"answered"`
 	Answers     *ebpf.MapSpec `ebpf:"answers"`
 	Conns4      *ebpf.MapSpec `ebpf:"conns4"`
 	Conns6      *ebpf.MapSpec `ebpf:"conns6"`
@@ -672,6 +690,7 @@ func (o *directorObjects) Close() error {
 //
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorMaps struct {
+	Answered    *ebpf.Map `ebpf:"answered"`
 	Answers     *ebpf.Map `ebpf:"answers"`
 	Conns4      *ebpf.Map `ebpf:"conns4"`
 	Conns6      *ebpf.Map `ebpf:"conns6"`
@@ -692,6 +711,7 @@ type directorMaps struct {
 
 func (m *directorMaps) Close() error {
 	return _DirectorClose(
+		m.Answered,
 		m.Answers,
 		m.Conns4,
 		m.Conns6,

@@ -22,6 +22,7 @@
  *                           CPU
  * fragments      packet     ports           BPF             pinned; the least recently used goes
  * answers        (one)      count, per CPU  BPF             pinned
+ * answered       where      MAC address     userspace       pinned
  * works          (one)      work (work.h)   BPF, own CPU    a packet's
  * tx_ports       port       interface       userspace       pinned
  */
@@ -80,6 +81,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct answer_count);
 } answers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ADDRESSES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct answered_key);
+	__type(value, struct answered_mac);
+} answered SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);

@@ -50,6 +50,8 @@ func (b *builder) root(r root) {
 	b.interfaces(r.interfaces)
 	b.marks(r.marks.value)
 	b.allServices(r.services.value)
+	b.ownerships(r.addresses.value)
+	b.announcing(r.announce.value)
 }
 
 func (b *builder) limits(s setting[limits]) {

@@ -29,6 +29,9 @@ type Config struct {
 	Limits   director.Limits
 	Socket   string // Unix socket of the daemon
 	StateDir string // directory in a bpffs where maps and links are pinned
+
+	Addresses []director.Address // who has the services' addresses, as far as the file says
+	Announce  director.Announcing
 }
 
 // Default is the configuration of a file that says nothing. It is not one to run:
@@ -39,6 +42,7 @@ func Default() *Config {
 		Limits:   director.DefaultLimits,
 		Socket:   DefaultSocket,
 		StateDir: DefaultStateDir,
+		Announce: director.DefaultAnnouncing,
 	}
 }
 

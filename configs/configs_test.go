@@ -68,6 +68,11 @@ timeouts:
    sctp_cookie_sent: 15, sctp_cookie_replied: 16, sctp_cookie_wait: 17, sctp_cookie: 18, sctp_cookie_echoed: 19,
    sctp_established: 20, sctp_shutdown_sent: 21, sctp_shutdown_received: 22, sctp_shutdown_ack_sent: 23,
    sctp_rejected: 24, sctp_closed: 25}
+announce: {burst: 3, refresh: 90s}
+addresses:
+  - {address: 192.0.2.10, mode: interface, interface: eth9, prefix_length: 24, force: true}
+  - {address: "2001:db8::10", mode: answer, interface: eth1}
+  - {address: "2001:db8::10", mode: answer, interface: eth2, force: false}
 services:
   - name: web
     protocol: tcp
@@ -156,6 +161,12 @@ func TestEverything(t *testing.T) {
 		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 5, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15},
 		Socket:   "/run/x.sock",
 		StateDir: "/sys/fs/bpf/x",
+		Addresses: []director.Address{
+			{Addr: netip.MustParseAddr("192.0.2.10"), Mode: director.AddressInterface, Interface: "eth9", Prefix: 24, Force: true},
+			{Addr: netip.MustParseAddr("2001:db8::10"), Mode: director.AddressAnswer, Interface: "eth1"},
+			{Addr: netip.MustParseAddr("2001:db8::10"), Mode: director.AddressAnswer, Interface: "eth2"},
+		},
+		Announce: director.Announcing{Burst: 3, Refresh: 90 * time.Second},
 	}
 	if got := mustParse(t, everything); !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
@@ -222,10 +233,33 @@ func TestPersistencePorts(t *testing.T) {
 	}
 }
 
+// TestOwnership: what an address has where the file says little.
+func TestOwnership(t *testing.T) {
+	vip4, vip6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	for text, want := range map[string]director.Address{
+		"{address: 192.0.2.1, mode: interface}":                   {Addr: vip4, Mode: director.AddressInterface, Interface: "eth0", Prefix: 32},
+		"{address: 2001:db8::1, mode: interface}":                 {Addr: vip6, Mode: director.AddressInterface, Interface: "eth0", Prefix: 128},
+		"{address: 2001:db8::1, mode: interface, interface: lo}":  {Addr: vip6, Mode: director.AddressInterface, Interface: "lo", Prefix: 128},
+		"{address: 2001:db8::1, mode: answer}":                    {Addr: vip6, Mode: director.AddressAnswer, Interface: "eth0"},
+		"{address: 192.0.2.1, mode: none}":                        {Addr: vip4},
+		"{address: 192.0.2.1, mode: interface, prefix_length: 8}": {Addr: vip4, Mode: director.AddressInterface, Interface: "eth0", Prefix: 8},
+	} {
+		config := mustParse(t, "interfaces: [eth0]\nservices: [{virtual: 192.0.2.1:80}, {virtual: '[2001:db8::1]:80'}]\naddresses: ["+text+"]")
+		if len(config.Addresses) != 1 || config.Addresses[0] != want {
+			t.Errorf("%s: %+v, want %+v", text, config.Addresses, want)
+		}
+	}
+	never := mustParse(t, "interfaces: [eth0]\nannounce: {refresh: 0}").Announce
+	if want := (director.Announcing{Burst: director.DefaultAnnouncing.Burst}); never != want {
+		t.Errorf("announced %+v, want %+v", never, want)
+	}
+}
+
 // TestEverythingHasAllKeys keeps the test above complete.
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{
 		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(), persistenceObject.keys(), markObject.keys(),
+		ownershipObject.keys(), announcingObject.keys(),
 	} {
 		for _, k := range keys {
 			if !strings.Contains(everything, k+":") {
@@ -289,10 +323,11 @@ func TestMerge(t *testing.T) {
 // TestExamples loads the example files, of which none may be missing.
 func TestExamples(t *testing.T) {
 	names := map[string]string{
-		"minimal.yaml": "tcp 192.0.2.10:80 2",
-		"rtsp.yaml":    "fwmark 1 2",
-		"dns.yaml":     "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
-		"dr-web.yaml":  "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
+		"minimal.yaml":   "tcp 192.0.2.10:80 2",
+		"rtsp.yaml":      "fwmark 1 2",
+		"dns.yaml":       "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
+		"addresses.yaml": "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",
+		"dr-web.yaml":    "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
 	}
 	files, err := filepath.Glob("*.yaml")
 	if err != nil || len(files) != len(names) {

@@ -103,6 +103,11 @@ func written(c *Config) string {
 	l, d := c.Limits, c.Desired.Timeouts
 	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d, mark_entries: %d}",
 		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots, l.MarkEntries)
+	line("announce: {burst: %d, refresh: %s}", c.Announce.Burst, c.Announce.Refresh)
+	line("addresses:")
+	for _, a := range c.Addresses {
+		line("  - {address: %q, mode: %s%s}", a.Addr, a.Mode, writtenPlace(a))
+	}
 	line("timeouts:")
 	for _, name := range director.TimeoutNames() {
 		line("  %s: %s", name, director.FormatTimeout(d.Get(name)))
@@ -166,6 +171,17 @@ func writtenMark(m director.MarkRule) string {
 	add(m.Interface != "", "interface", fmt.Sprintf("%q", m.Interface))
 	if m.DSCP != nil {
 		add(true, "dscp", *m.DSCP)
+	}
+	return text
+}
+
+func writtenPlace(a director.Address) string {
+	if a.Mode == director.AddressNone {
+		return ""
+	}
+	text := fmt.Sprintf(", interface: %q, force: %t", a.Interface, a.Force)
+	if a.Mode == director.AddressInterface {
+		text += fmt.Sprintf(", prefix_length: %d", a.Prefix)
 	}
 	return text
 }

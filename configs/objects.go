@@ -21,6 +21,8 @@ type root struct {
 	timeouts   setting[timeouts]
 	marks      setting[list[markRule]]
 	services   setting[list[service]]
+	addresses  setting[list[ownership]]
+	announce   setting[announcing]
 }
 
 // bpffs bounds no path, so the kernel's PATH_MAX does; a socket's is unix(7)'s sun_path.
@@ -49,6 +51,10 @@ var rootObject = object[root]{
 			"Rules that give packets firewall marks, for services that have one in the place of an address."),
 		key("services", listOf("services", serviceObject.kind()), func(r *root) *setting[list[service]] { return &r.services },
 			"Virtual services."),
+		key("addresses", listOf("addresses", ownershipObject.kind()), func(r *root) *setting[list[ownership]] { return &r.addresses },
+			"Who has the services' addresses; what is not listed is somebody else's."),
+		key("announce", announcingObject.kind(), func(r *root) *setting[announcing] { return &r.announce },
+			"How others are told where the addresses are: gratuitous ARP, unsolicited neighbour advertisements."),
 	},
 }
 

@@ -90,6 +90,12 @@ func (c *Client) SetTimeouts(ctx context.Context, change director.Timeouts) (t d
 	return t, err
 }
 
+// Addresses are the virtual addresses as they are held.
+func (c *Client) Addresses(ctx context.Context) (list director.AddressList, err error) {
+	err = c.call(ctx, http.MethodGet, pathAddresses, nil, nil, &list)
+	return list, err
+}
+
 // Entries are what a connection table has: connections, or templates.
 type Entries struct {
 	client      *Client

@@ -12,6 +12,7 @@
 //	GET    /v1/persistence/count?filter=…  likewise
 //	GET    /v1/timeouts                    {"tcp": "15m", "tcpfin": "2m", …}, all that are in force
 //	PATCH  /v1/timeouts                    the same, changed by a body as {"tcp": "10m", "udp": 30}
+//	GET    /v1/addresses                   director.AddressList
 //	GET    /v1/version                     {"version": "v0.1.0"}
 //	POST   /v1/reload                      {} when the configuration is in force
 //
@@ -54,6 +55,8 @@ type Backend interface {
 	Timeouts(ctx context.Context) (director.Timeouts, error)
 	// SetTimeouts changes those that are not 0, and returns all in force then.
 	SetTimeouts(ctx context.Context, change director.Timeouts) (director.Timeouts, error)
+	// Addresses are the virtual addresses as they are held.
+	Addresses() director.AddressList
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
@@ -69,6 +72,7 @@ const (
 	pathPersistence = "/v1/persistence"
 	pathTemplates   = "/v1/persistence/count"
 	pathTimeouts    = "/v1/timeouts"
+	pathAddresses   = "/v1/addresses"
 	pathVersion     = "/v1/version"
 	pathReload      = "/v1/reload"
 )

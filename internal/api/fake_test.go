@@ -28,11 +28,14 @@ type fakeBackend struct {
 	templates []director.Conn
 	reload    func(context.Context) error
 
+	addresses director.AddressList
+
 	timeouts    director.Timeouts
 	timeoutsErr error
 }
 
 func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
+func (b *fakeBackend) Addresses() director.AddressList  { return b.addresses }
 func (b *fakeBackend) Version() string                  { return "v1.2.3" }
 func (b *fakeBackend) Reload(ctx context.Context) error { return b.reload(ctx) }
 

@@ -37,6 +37,7 @@ var routes = []route{
 	{http.MethodGet, pathTemplates, reader, []string{"filter"}, false, (*Server).countTemplates},
 	{http.MethodGet, pathTimeouts, reader, nil, false, (*Server).timeouts},
 	{http.MethodPatch, pathTimeouts, admin, nil, true, (*Server).setTimeouts},
+	{http.MethodGet, pathAddresses, reader, nil, false, (*Server).addresses},
 	{http.MethodGet, pathVersion, reader, nil, false, (*Server).version},
 	{http.MethodPost, pathReload, admin, nil, false, (*Server).reload},
 }
@@ -170,6 +171,10 @@ func (s *Server) setTimeouts(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, t)
+}
+
+func (s *Server) addresses(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, s.backend.Addresses())
 }
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {

@@ -301,6 +301,9 @@ func holdConn(t *testing.T, path string) net.Conn {
 // TestRaw: what a client of another make sees.
 func TestRaw(t *testing.T) {
 	b := &fakeBackend{conns: 2, snapshot: bigSnapshot(1, 1), timeouts: director.DefaultTimeouts, reload: func(context.Context) error { return nil }}
+	b.addresses = director.AddressList{Time: time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC), Addresses: []director.AddressState{
+		{Addr: virtual4, Mode: director.AddressAnswer, Interface: "eth0", Status: director.AddressWaiting, Reason: "interface is down"},
+	}}
 	path, _ := start(t, b, ServerOptions{})
 	long := strings.Repeat("x", 64<<10)
 	for name, test := range map[string]struct {
@@ -308,10 +311,11 @@ func TestRaw(t *testing.T) {
 		status             int
 		text               string
 	}{
+		"addresses":         {"GET", "/v1/addresses", "", 200, `{"time":"2026-11-22T16:00:00Z","addresses":[{"address":"192.0.2.1","mode":"answer","interface":"eth0","status":"waiting","reason":"interface is down"}]}`},
 		"version":           {"GET", "/v1/version", "", 200, `{"version":"v1.2.3"}`},
 		"count":             {"GET", "/v1/connections/count", "", 200, `{"count":2}`},
 		"reload":            {"POST", "/v1/reload", "", 200, `{}`},
-		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/persistence, /v1/persistence/count, /v1/timeouts, /v1/version, /v1/reload)"}`},
+		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/persistence, /v1/persistence/count, /v1/timeouts, /v1/addresses, /v1/version, /v1/reload)"}`},
 		"root":              {"GET", "/", "", 404, `{"error":"unknown path \"/\" (known: `},
 		"wrong method":      {"GET", "/v1/reload", "", 405, `{"error":"/v1/reload wants POST, not GET"}`},
 		"two methods":       {"PUT", "/v1/connections", "", 405, `{"error":"/v1/connections wants GET or DELETE, not PUT"}`},

@@ -5,6 +5,7 @@ package cli
 import (
 	"errors"
 	"math"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -40,6 +41,36 @@ func farm() *director.Snapshot {
 	}
 }
 
+// owned has an address in every state.
+func owned() director.AddressList {
+	now := time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
+	address := func(text string, mode director.AddressMode, iface string, status director.AddressStatus, change func(*director.AddressState)) director.AddressState {
+		s := director.AddressState{Addr: netip.MustParseAddr(text), Mode: mode, Interface: iface, Status: status}
+		change(&s)
+		return s
+	}
+	const onInterface, answered = director.AddressInterface, director.AddressAnswer
+	return director.AddressList{Time: now, Addresses: []director.AddressState{
+		address("192.0.2.1", answered, "eth0", director.AddressHeld, func(s *director.AddressState) {
+			s.Announced, s.Announcements, s.Since = now.Add(-12*time.Second), 123, now.Add(-26*time.Hour)
+		}),
+		address("2001:db8::1", onInterface, "bond0.100", director.AddressHeld, func(s *director.AddressState) {
+			s.Announced, s.Announcements, s.Since = now.Add(-61*time.Second), 5, now.Add(-time.Hour)
+			s.Repaired, s.RepairedAt = 2, now.Add(-26*time.Hour)
+			s.Rival = &director.Rival{MAC: "02:00:00:00:09:09", Who: "real server rs1 (10.0.0.1)", Seen: now.Add(-9 * time.Second)}
+		}),
+		address("10.1.2.3", onInterface, "eth0", director.AddressConflict, func(s *director.AddressState) {
+			s.Reason, s.Since = "another host has it: 02:00:00:00:09:08", now.Add(-time.Minute)
+			s.Rival = &director.Rival{MAC: "02:00:00:00:09:08", Seen: now}
+		}),
+		address("10.1.2.4", answered, "eth1", director.AddressWaiting, func(s *director.AddressState) { s.Reason = "interface is down" }),
+		address("10.1.2.5", onInterface, "eth1", director.AddressHeld, func(s *director.AddressState) {
+			s.Foreign, s.Announced, s.Repaired, s.RepairedAt = true, now, 1, now
+		}),
+		address("10.1.2.6", director.AddressNone, "", director.AddressUnmanaged, func(*director.AddressState) {}),
+	}}
+}
+
 func farmConns() []director.Conn {
 	conns := recordedConns()
 	for i := range conns {
@@ -50,7 +81,7 @@ func farmConns() []director.Conn {
 }
 
 func TestGolden(t *testing.T) {
-	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts})
+	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts, addresses: owned()})
 	for name, args := range map[string][]string{
 		"list":                {"list"},
 		"list-nosort":         {"list", "--nosort"},
@@ -85,6 +116,8 @@ func TestGolden(t *testing.T) {
 		"delete-mistake":      {"connections", "delete", "sport", "=", "https"},
 		"timeouts":            {"timeouts"},
 		"timeouts-json":       {"timeouts", "-o", "json"},
+		"addresses":           {"addresses"},
+		"addresses-json":      {"addresses", "-o", "json"},
 		"reload":              {"reload"},
 		"version":             {"version"},
 		"version-flag":        {"--version"},
@@ -134,6 +167,9 @@ func TestGoldenUsage(t *testing.T) {
 		"usage-set-long":           {"timeouts", "set", "1s", "600h", "0"},
 		"no-daemon-timeouts":       {"timeouts"},
 		"no-daemon-delete":         {"connections", "delete", "--all"},
+		"help-addresses":           {"addresses", "-h"},
+		"usage-addresses":          {"addresses", "192.0.2.1"},
+		"no-daemon-addresses":      {"addresses"},
 		"usage-help":               {"help", "nonsense"},
 		"usage-completion":         {"completion", "fsh"},
 		"no-daemon":                {"list"},
@@ -167,6 +203,8 @@ func TestGoldenTrouble(t *testing.T) {
 		"trouble-set":          {&fakeBackend{timeoutsErr: errors.New("director has stopped")}, []string{"timeouts", "set", "udp=3"}},
 		"trouble-delete":       {&fakeBackend{conns: farmConns(), connErr: errors.New("read table: broken")}, []string{"connections", "delete", "protocol", "udp"}},
 		"trouble-protocol":     {&fakeBackend{conns: append(farmConns()[:1], director.Conn{Protocol: 47})}, []string{"connections"}},
+		"empty-addresses":      {&fakeBackend{}, []string{"addresses"}},
+		"empty-addresses-json": {&fakeBackend{}, []string{"addresses", "-o", "json"}},
 		"empty-list-json":      {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"list", "-o", "json"}},
 		"empty-stats-json":     {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"stats", "-o", "json"}},
 		"empty-verdicts":       {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"stats", "--verdicts"}},

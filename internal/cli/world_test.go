@@ -47,12 +47,15 @@ type fakeBackend struct {
 	templates []director.Conn
 	reload    error
 
+	addresses director.AddressList
+
 	timeouts    director.Timeouts
 	timeoutsErr error
 }
 
-func (b *fakeBackend) Version() string              { return "v0.9.9" }
-func (b *fakeBackend) Reload(context.Context) error { return b.reload }
+func (b *fakeBackend) Version() string                 { return "v0.9.9" }
+func (b *fakeBackend) Addresses() director.AddressList { return b.addresses }
+func (b *fakeBackend) Reload(context.Context) error    { return b.reload }
 
 func (b *fakeBackend) Snapshot() *director.Snapshot {
 	b.mu.Lock()

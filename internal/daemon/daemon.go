@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -24,6 +26,7 @@ import (
 	"xdplvs/director"
 	"xdplvs/internal/api"
 	"xdplvs/internal/nexthop"
+	"xdplvs/internal/vip"
 )
 
 // Options are the settings of a run.
@@ -38,14 +41,16 @@ type Options struct {
 
 // daemon is one run.
 type daemon struct {
-	opts     Options
-	log      *slog.Logger
-	config   *configs.Config
-	plane    *bpf.DataPlane
-	director *director.Director
-	resolver *nexthop.Resolver
-	lost     bool          // there were tables of a former process that could not be taken over
-	reached  chan struct{} // closed when the director was told the first complete next hops
+	opts      Options
+	log       *slog.Logger
+	config    *configs.Config
+	plane     *bpf.DataPlane
+	director  *director.Director
+	resolver  *nexthop.Resolver
+	addresses *vip.Manager
+	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
+	lost      bool                                  // there were tables of a former process that could not be taken over
+	reached   chan struct{}                         // closed when the director was told the first complete next hops
 
 	started   bool       // the configuration was put in force
 	reloading sync.Mutex // one reload at a time: who reads the file last applies it last
@@ -104,6 +109,8 @@ func (d *daemon) open() error {
 		Links:  linkByName,
 	})
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
+	d.names.Store(&map[netip.Addr]string{})
+	d.addresses = d.newAddresses()
 	d.reached = make(chan struct{})
 	return nil
 }
@@ -130,6 +137,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.director.Run(ctx) })
 	group.Go(func() error { return d.resolver.Run(ctx) })
 	group.Go(func() error { return d.feedHops(ctx) })
+	group.Go(func() error { return d.addresses.Run(ctx) })
 	group.Go(func() error { return api.NewServer(d.log, d.backend(), api.ServerOptions{}).Serve(ctx, socket) })
 	group.Go(func() error {
 		if err := d.start(ctx); err != nil {
@@ -168,6 +176,9 @@ func (d *daemon) start(ctx context.Context) error {
 		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
 	}
 	d.started = true
+	if err := d.holdAddresses(ctx, d.config); err != nil && ctx.Err() == nil {
+		return err
+	}
 	d.log.Info("ready", "event", "ready", "version", d.opts.Version,
 		"services", len(d.config.Desired.Services), "memory_bytes", d.plane.Tables.Bytes())
 	notify(d.log, systemd.SdNotifyReady)
@@ -248,7 +259,10 @@ func (d *daemon) readAgain(ctx context.Context) error {
 	if d.opts.Socket == "" && config.Socket != d.config.Socket {
 		return fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
 	}
-	return d.director.Set(ctx, config.Desired)
+	if err := d.director.Set(ctx, config.Desired); err != nil {
+		return err
+	}
+	return d.holdAddresses(ctx, config)
 }
 
 // end says what becomes of the data plane, and sees to it.
@@ -260,8 +274,15 @@ func (d *daemon) end() error {
 			"event", "stopped", "data_plane", "kept", "state_dir", d.config.StateDir)
 		return nil
 	}
+	var released error
+	if d.opts.Detach { // the addresses first: they bring packets here
+		released = d.addresses.Release()
+	}
 	if err := bpf.Remove(d.config.StateDir); err != nil {
-		return fmt.Errorf("remove data plane: %w", err)
+		return errors.Join(released, fmt.Errorf("remove data plane: %w", err))
+	}
+	if released != nil {
+		return released
 	}
 	d.log.Info("stopped: the data plane is removed", "event", "stopped", "data_plane", "removed")
 	return nil

@@ -14,9 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"xdplvs/bpf"
 	"xdplvs/configs"
 	"xdplvs/director"
+	"xdplvs/internal/vip"
 )
 
 // logged is a log that may be read while it is written.
@@ -133,11 +136,13 @@ func newHalf(t *testing.T, config string) *half {
 		Links: func(string) (int, error) { return 1, nil },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- h.director.Run(ctx) }()
+	h.addresses = vip.New(vip.Options{Answers: noAnswers{}, File: filepath.Join(t.TempDir(), "addresses.json")})
+	var parts errgroup.Group
+	parts.Go(func() error { return h.director.Run(ctx) })
+	parts.Go(func() error { return h.addresses.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := parts.Wait(); err != nil {
 			t.Error(err)
 		}
 	})

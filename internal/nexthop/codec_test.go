@@ -4,12 +4,9 @@ package nexthop
 
 import (
 	"bytes"
-	"encoding/hex"
 	"net/netip"
-	"strings"
 	"testing"
 
-	"github.com/mdlayher/arp"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,133 +16,8 @@ var (
 	ip9     = netip.MustParseAddr("10.0.0.9")
 	six9    = netip.MustParseAddr("fd00::9")
 	six1    = netip.MustParseAddr("fe80::1")
-	nodes   = netip.MustParseAddr("ff02::1")
 	groupHW = mac{1, 0, 0x5e, 0, 0, 1}
 )
-
-func TestARPFrame(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		to   mac
-		dst  string
-	}{
-		{"everybody", mac{}, "ffffffffffff"},
-		{"unicast", macA, "02000000010a"},
-	} {
-		got, err := arpFrame(question{from: ip1, mac: own, target: ip9, to: c.to})
-		want := c.dst + "020000000001" + "0806" + "0001080006040001" +
-			"020000000001" + "0a000001" + "000000000000" + "0a000009" + strings.Repeat("00", 18)
-		if hex.EncodeToString(got) != want || err != nil {
-			t.Errorf("%s: %x, %v, want %s", c.name, got, err, want)
-		}
-	}
-	if _, err := arpFrame(question{from: six1, mac: own, target: ip9}); err == nil {
-		t.Error("a request from an IPv6 address was built")
-	}
-}
-
-func TestReadARP(t *testing.T) {
-	at9 := neighKey{0, ip9}
-	for _, c := range []struct {
-		name  string
-		frame []byte
-		want  sighting // zero: nothing is told
-	}{
-		{"answer to us", arpPacket(arp.OperationReply, macA, ip9, own, ip1), sighting{at9, macA, true, true}},
-		{"announcement, request", arpPacket(arp.OperationRequest, macA, ip9, mac{}, ip9), sighting{at9, macA, false, true}},
-		{"announcement, reply", arpPacket(arp.OperationReply, macA, ip9, mac{}, ip9), sighting{at9, macA, false, true}},
-		{"question of another", arpPacket(arp.OperationRequest, macA, ip9, mac{}, ip1), sighting{at9, macA, false, true}},
-		{"probe", arpPacket(arp.OperationRequest, macA, netip.IPv4Unspecified(), mac{}, ip9), sighting{}},
-		{"our own", arpPacket(arp.OperationRequest, own, ip1, mac{}, ip9), sighting{}},
-		{"group address", arpPacket(arp.OperationReply, groupHW, ip9, own, ip1), sighting{}},
-		{"no address", arpPacket(arp.OperationReply, mac{}, ip9, own, ip1), sighting{}},
-		{"cut off", arpPacket(arp.OperationReply, macA, ip9, own, ip1)[:41], sighting{}},
-		{"empty", nil, sighting{}},
-		{"advertisement", advertisement(macA, six9, six1, macA, true, true), sighting{}},
-	} {
-		if got, ok := readARP(c.frame, own); ok != (c.want != sighting{}) || ok && got != c.want {
-			t.Errorf("%s: %+v, %v, want %+v", c.name, got, ok, c.want)
-		}
-	}
-}
-
-func TestNDFrame(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		to     mac
-		header string // Ethernet and IPv6
-	}{
-		{"everybody", mac{}, "3333ff000009" + "020000000001" + "86dd" + "6000000000203aff" +
-			"fe800000000000000000000000000001" + "ff0200000000000000000001ff000009"},
-		{"unicast", macA, "02000000010a" + "020000000001" + "86dd" + "6000000000203aff" +
-			"fe800000000000000000000000000001" + "fd000000000000000000000000000009"},
-	} {
-		got, err := ndFrame(question{from: six1, mac: own, target: six9, to: c.to})
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := c.header + "8700" + hex.EncodeToString(got[56:58]) + "00000000" +
-			"fd000000000000000000000000000009" + "0101" + "020000000001"
-		if hex.EncodeToString(got) != want {
-			t.Errorf("%s: %x, want %s", c.name, got, want)
-		}
-		if _, _, ok := icmp6(got); !ok {
-			t.Errorf("%s: the checksum is wrong", c.name)
-		}
-	}
-	if _, err := ndFrame(question{from: six1, mac: own, target: ip9}); err == nil {
-		t.Error("a solicitation for an IPv4 address was built")
-	}
-}
-
-func TestReadND(t *testing.T) {
-	at9 := neighKey{0, six9}
-	good := func() []byte { return advertisement(macA, six9, six1, macA, true, true) }
-	edit := func(change func([]byte)) []byte { b := good(); change(b); return b }
-	for _, c := range []struct {
-		name  string
-		frame []byte
-		want  sighting // zero: nothing is told
-	}{
-		{"answer", good(), sighting{at9, macA, true, true}},
-		{"answer without override", advertisement(macA, six9, six1, macA, true, false), sighting{at9, macA, true, false}},
-		{"answer without address", advertisement(macA, six9, six1, mac{}, true, false), sighting{at9, mac{}, true, false}},
-		{"announcement", advertisement(macA, six9, nodes, macA, false, true), sighting{at9, macA, false, true}},
-		{"announcement without address", advertisement(macA, six9, nodes, mac{}, false, true), sighting{}},
-		{"solicited, to a group", advertisement(macA, six9, nodes, macA, true, true), sighting{}},
-		{"our own", advertisement(own, six9, nodes, own, false, true), sighting{}},
-		{"group address", advertisement(macA, six9, six1, groupHW, true, true), sighting{}},
-		{"wrong checksum", edit(func(b []byte) { b[56]++ }), sighting{}},
-		{"routed", edit(func(b []byte) { b[21] = 254 }), sighting{}},
-		{"not IPv6", edit(func(b []byte) { b[14] = 0x45 }), sighting{}},
-		{"solicitation", edit(func(b []byte) { b[54]--; b[56]++ }), sighting{}},
-		{"with a code", edit(func(b []byte) { b[55]++; b[57]-- }), sighting{}},
-		{"length beyond the frame", edit(func(b []byte) { b[19]++ }), sighting{}},
-		{"cut off", good()[:60], sighting{}},
-		{"empty", nil, sighting{}},
-	} {
-		if got, ok := readND(c.frame, own); ok != (c.want != sighting{}) || ok && got != c.want {
-			t.Errorf("%s: %+v, %v, want %+v", c.name, got, ok, c.want)
-		}
-	}
-}
-
-// FuzzReadFrames: what is taken from a frame is an address of the family and a station's MAC
-// address other than ours, or a confirmation without one.
-func FuzzReadFrames(f *testing.F) {
-	f.Add(arpPacket(arp.OperationReply, macA, ip9, own, ip1))
-	f.Add(advertisement(macA, six9, six1, macA, true, true))
-	f.Add(advertisement(macA, six9, six1, mac{}, true, false))
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		if s, ok := readARP(frame, own); ok && (!s.key.addr.Is4() || !s.mac.unicast() || s.mac == own) {
-			t.Errorf("ARP: %+v", s)
-		}
-		s, ok := readND(frame, own)
-		if ok && (!s.key.addr.Is6() || s.mac == own || !s.mac.unicast() && (s.mac != mac{} || !s.solicited)) {
-			t.Errorf("ND: %+v", s)
-		}
-	})
-}
 
 // rtmsg builds a route message.
 func rtmsg(family, bits, kind byte, flags uint32, attrs ...[]byte) []byte {

@@ -4,9 +4,10 @@ package nexthop
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
+
+	"xdplvs/internal/arpnd"
 )
 
 // maxTags is how many VLAN tags the fast path writes on a frame.
@@ -76,18 +77,4 @@ func (h Hop) String() string {
 }
 
 // mac is an Ethernet address.
-type mac [6]byte
-
-// String gives the usual notation, 02:00:00:00:00:01.
-func (m mac) String() string { return net.HardwareAddr(m[:]).String() }
-
-// unicast tells whether a single station can have the address: not zero, group bit clear.
-func (m mac) unicast() bool { return m != mac{} && m[0]&1 == 0 }
-
-// macFrom takes an address of six bytes; other lengths (Infiniband, tunnels) are not Ethernet.
-func macFrom(b []byte) (m mac, ok bool) {
-	if len(b) != len(m) {
-		return mac{}, false
-	}
-	return mac(b), true
-}
+type mac = arpnd.MAC

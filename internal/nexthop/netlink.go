@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"xdplvs/internal/arpnd"
 )
 
 const (
@@ -101,7 +103,7 @@ func linkFrom(row netlink.Link) link {
 		foreign: a.NetNsID >= 0,
 	}
 	if a.EncapType == "ether" {
-		l.mac, l.ether = macFrom(a.HardwareAddr)
+		l.mac, l.ether = arpnd.MACFrom(a.HardwareAddr)
 	}
 	if v, ok := row.(*netlink.Vlan); ok {
 		l.vlan, l.tag = true, tag{id: uint16(v.VlanId), tpid: TPIDCustomer}
@@ -166,7 +168,7 @@ func entryFrom(row *netlink.Neigh) (k neighKey, e entry, ok bool) {
 	}
 	const valid = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE | netlink.NUD_PERMANENT
 	e.failed = row.State&netlink.NUD_FAILED != 0
-	if m, ok := macFrom(row.HardwareAddr); ok && m.unicast() {
+	if m, ok := arpnd.MACFrom(row.HardwareAddr); ok && m.Unicast() {
 		managed := row.State&netlink.NUD_NOARP != 0 && row.Flags&netlink.NTF_EXT_LEARNED != 0
 		e.static = row.State&netlink.NUD_PERMANENT != 0 || managed
 		e.valid = row.State&valid != 0 || managed

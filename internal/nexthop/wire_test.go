@@ -9,11 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mdlayher/arp"
-	"github.com/mdlayher/ethernet"
-	"github.com/mdlayher/ndp"
-	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
+
+	"xdplvs/internal/arpnd"
 )
 
 // sendAnnouncement sends a gratuitous ARP request or an unsolicited neighbour advertisement.
@@ -22,53 +20,40 @@ func sendAnnouncement(ifindex int, hw string, a netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	protocol, frame := ethernet.EtherTypeARP, []byte(nil)
-	if a.Is4() {
-		frame = arpPacket(arp.OperationRequest, mac(from), a, mac{}, a)
-	} else {
-		protocol = ethernet.EtherTypeIPv6
-		frame = advertisement(mac(from), a, netip.MustParseAddr("ff02::1"), mac(from), false, true)
-	}
-	conn, err := packet.Listen(&net.Interface{Index: ifindex}, packet.Raw, int(protocol), nil)
+	frames, err := arpnd.Announcement(a, mac(from))
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	_, err = conn.WriteTo(frame, &packet.Addr{HardwareAddr: ethernet.Broadcast})
-	return err
+	socket, err := arpnd.Open(ifindex, arpnd.ARP)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	return socket.Send(frames[0])
 }
 
-// arpPacket builds a frame with an ARP packet, to the target's hardware address or everybody.
-func arpPacket(op arp.Operation, hw mac, sender netip.Addr, targetHW mac, target netip.Addr) []byte {
-	p, err := arp.NewPacket(op, hw[:], sender, targetHW[:], target)
-	if err != nil {
-		panic(err)
+// TestWireHears: what others tell of their addresses is news, what we say ourselves and what is only
+// planned is not.
+func TestWireHears(t *testing.T) {
+	frame := func(b []byte, err error) []byte {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
 	}
-	payload, _ := p.MarshalBinary()
-	f := ethernet.Frame{Destination: ethernet.Broadcast, Source: hw[:], EtherType: ethernet.EtherTypeARP, Payload: payload}
-	if targetHW != (mac{}) {
-		f.Destination = targetHW[:]
+	asks := func(from netip.Addr, at mac) []byte {
+		return frame(arpnd.Question{From: from, MAC: at, Target: ip9}.Frame())
 	}
-	b, _ := f.MarshalBinary()
-	return b
-}
-
-// advertisement builds a frame with a neighbour advertisement; a zero offer is left out.
-func advertisement(hw mac, target, dst netip.Addr, offer mac, solicited, override bool) []byte {
-	adv := &ndp.NeighborAdvertisement{TargetAddress: target, Solicited: solicited, Override: override}
-	if offer != (mac{}) {
-		adv.Options = []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Target, Addr: offer[:]}}
+	in := newInbox()
+	w := &wire{link: link{index: 7, mac: own}}
+	for _, b := range [][]byte{asks(ip1, own), asks(netip.IPv4Unspecified(), macA), nil, asks(ip1, macA)} {
+		w.hear(b, in)
 	}
-	msg, err := ndp.MarshalMessageChecksum(adv, target, dst)
-	if err != nil {
-		panic(err)
+	want := sighting{key: neighKey{7, ip1}, mac: macA, override: true}
+	if got := in.take().sightings; len(got) != 1 || got[0] != want {
+		t.Errorf("heard %+v, want %+v", got, want)
 	}
-	f := ethernet.Frame{
-		Destination: net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, Source: hw[:], EtherType: ethernet.EtherTypeIPv6,
-		Payload: append(ipv6Header(target, dst, len(msg)), msg...),
-	}
-	b, _ := f.MarshalBinary()
-	return b
 }
 
 // countFiles counts this process's open files.

@@ -81,8 +81,14 @@ func (f *farm) launch() *daemon {
 // launchWith runs the director with more variables in its environment.
 func (f *farm) launchWith(env ...string) *daemon {
 	f.t.Helper()
+	return f.launchAs(nil, env)
+}
+
+// launchAs runs the director with more flags and variables.
+func (f *farm) launchAs(flags, env []string) *daemon {
+	f.t.Helper()
 	d := &daemon{f: f, log: &lockedBuffer{}, done: make(chan struct{})}
-	d.cmd = f.director.Command(context.Background(), program, "run", "-c", f.configFile(), "--log-format", "text")
+	d.cmd = f.director.Command(context.Background(), program, append([]string{"run", "-c", f.configFile(), "--log-format", "text"}, flags...)...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.Env = append(environment(), env...)
 	must(f.t, f.director.Start(d.cmd))

@@ -32,12 +32,14 @@ var DirectorLaw = Law{
 		"director": {"bpf", "scheduler", "defense"},
 		"configs":  {"director"},
 
-		"internal/nexthop": {},
+		"internal/arpnd":   {},
+		"internal/nexthop": {"internal/arpnd"},
+		"internal/vip":     {"director", "internal/arpnd"},
 		"internal/api":     {"director"},
 		"internal/metrics": {"director"},
 		"internal/cli":     {"director", "internal/api"},
 		// The one place where parts meet, and the only one that knows the file format.
-		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/metrics", "internal/nexthop"},
+		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/metrics", "internal/nexthop", "internal/vip"},
 		"cmd/director":    {"internal/cli", "internal/daemon"},
 
 		// Not in the product.
@@ -54,11 +56,11 @@ var DirectorLaw = Law{
 		"github.com/prometheus":          {"internal/metrics"},
 		"github.com/spf13":               {"internal/cli"},
 		"github.com/coreos/go-systemd":   {"internal/daemon"},
-		"github.com/vishvananda/netlink": {"internal/nexthop", "internal/netlab"},
+		"github.com/vishvananda/netlink": {"internal/nexthop", "internal/vip", "internal/netlab"},
 		"github.com/vishvananda/netns":   {"internal/nexthop", "internal/netlab"},
-		"github.com/mdlayher":            {"internal/nexthop"},
+		"github.com/mdlayher":            {"internal/arpnd"},
 		"github.com/safchain/ethtool":    {"internal/netlab"},
-		"golang.org/x/net":               {"internal/nexthop"},
+		"golang.org/x/net":               {"internal/arpnd"},
 		"golang.org/x/sync":              anywhere,
 		"golang.org/x/sys":               anywhere,
 	},
