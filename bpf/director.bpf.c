@@ -7,6 +7,7 @@
 #include "forward.h"
 #include "fragment.h"
 #include "icmp.h"
+#include "locality.h"
 #include "nat_icmp.h"
 #include "parse.h"
 #include "plain.h"
@@ -102,7 +103,10 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 	struct real *r;
 	__u32 id;
 
-	r = pick(s, p, at->want >> 32, &id, v6);
+	if (likely(plan_of(s)->kind < PLAN_LBLC))
+		r = pick(s, p, at->want >> 32, &id, v6);
+	else
+		r = pick_local(s, p, at->want >> 32, &id, v6);
 	if (!r)
 		return no_real(s, p);
 	if (s->flags & SERVICE_ONE_PACKET) {

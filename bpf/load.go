@@ -72,15 +72,16 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 		return nil, fmt.Errorf("read data plane object: %w", err)
 	}
 	for name, n := range map[string]uint32{
-		directorMapConns4:      s.Conns4 / ways,
-		directorMapConns6:      s.Conns6 / ways,
-		directorMapOverflow:    s.Overflow,
-		directorMapServices:    s.Services,
-		directorMapServiceKeys: s.keyBuckets(),
-		directorMapPlans:       s.planChunks(),
-		directorMapReals:       s.Reals,
-		directorMapRealConns:   s.Reals,
-		directorMapRealTraffic: s.Reals * uint32(s.CPUs),
+		directorMapConns4:       s.Conns4 / ways,
+		directorMapConns6:       s.Conns6 / ways,
+		directorMapOverflow:     s.Overflow,
+		directorMapDestinations: max(1, s.Destinations),
+		directorMapServices:     s.Services,
+		directorMapServiceKeys:  s.keyBuckets(),
+		directorMapPlans:        s.planChunks(),
+		directorMapReals:        s.Reals,
+		directorMapRealConns:    s.Reals,
+		directorMapRealTraffic:  s.Reals * uint32(s.CPUs),
 	} {
 		spec.Maps[name].MaxEntries = n
 	}
@@ -148,7 +149,7 @@ const (
 )
 
 func (d *DataPlane) mapTables(cpus int) error {
-	t := &Tables{CPUs: cpus}
+	t := &Tables{CPUs: cpus, Destinations: int(d.objects.Maps[directorMapDestinations].MaxEntries())}
 	var settings []Settings
 	err := errors.Join(
 		mapInto(d, &settings, mapSettings),

@@ -22,6 +22,9 @@ type (
 	Conn4       = directorConn4
 	Conn6       = directorConn6
 	ConnKey     = directorConnKey
+
+	Destination    = directorDestination
+	DestinationKey = directorDestinationKey
 )
 
 // Flags and values of the rows.
@@ -50,6 +53,14 @@ const (
 	PlanSH       = uint32(directorPlanKindPLAN_SH)
 	PlanMH       = uint32(directorPlanKindPLAN_MH)
 	PlanFlow     = uint32(directorPlanKindPLAN_FLOW)
+	PlanLBLC     = uint32(directorPlanKindPLAN_LBLC)
+	PlanLBLCR    = uint32(directorPlanKindPLAN_LBLCR)
+
+	// The slots before the base of lblc's and lblcr's plans.
+	RosterExpiration = int(directorRosterROSTER_EXPIRATION)
+	RosterCount      = int(directorRosterROSTER_COUNT)
+	RosterFirst      = int(directorRosterROSTER_FIRST)
+	RosterSlots      = int(directorRosterROSTER_SLOTS)
 
 	// NoReal marks an empty plan slot.
 	NoReal = uint32(directorLimitNO_REAL)
@@ -77,6 +88,8 @@ type Tables struct {
 	Conns4   []Conn4
 	Conns6   []Conn6
 	CPUs     int
+
+	Destinations int // that lblc and lblcr can remember; they are no rows
 }
 
 // Sizes are how many rows the tables have.
@@ -84,10 +97,13 @@ type Sizes struct {
 	Conns4   uint32 // places, a power of two, at least a set
 	Conns6   uint32
 	Overflow uint32 // connections that found no place; at least 1
-	Services uint32
-	Reals    uint32
-	Plans    uint32 // slots over all services
-	CPUs     int    // possible CPUs; 0: this machine's
+	// Destinations that lblc and lblcr remember, over all services; 0: one, for
+	// those who have no such service.
+	Destinations uint32
+	Services     uint32
+	Reals        uint32
+	Plans        uint32 // slots over all services
+	CPUs         int    // possible CPUs; 0: this machine's
 }
 
 func (s Sizes) keyBuckets() uint32 {
@@ -130,6 +146,8 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 		Conns4:   make([]Conn4, s.Conns4),
 		Conns6:   make([]Conn6, s.Conns6),
 		CPUs:     s.CPUs,
+
+		Destinations: int(s.Destinations),
 	}, nil
 }
 

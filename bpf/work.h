@@ -11,6 +11,7 @@ struct work {
 	struct place at;
 	struct packet reply; /* nat: the packet that a reply will be */
 	struct place reply_at;
+	struct destination destination; /* lblc, lblcr: the one that is stored */
 };
 
 struct {

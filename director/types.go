@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"xdplvs/scheduler"
 )
@@ -179,9 +181,12 @@ type Service struct {
 	Scheduler string          // as in ipvsadm
 	Flags     scheduler.Flags // of the scheduler: sh-port, mh-fallback, ...
 	OnePacket bool            // every datagram is scheduled anew (UDP)
-	Answer    Answer
-	Conns     ConnPolicy
-	Reals     []RealServer // in the order in which they were added; IPVS lists the last first
+	MHTable   int             // slots of mh's table, one of MHTables; 0: 4093, as in IPVS
+	// Expiration is the sysctl lblc_expiration or lblcr_expiration; 0: 24 hours.
+	Expiration time.Duration
+	Answer     Answer
+	Conns      ConnPolicy
+	Reals      []RealServer // in the order in which they were added; IPVS lists the last first
 }
 
 // RealServer is a real server as it should be.
@@ -192,10 +197,25 @@ type RealServer struct {
 	Weight uint32 // 0: quiesced, known connections go on; at most MaxWeight
 	Upper  uint32 // threshold: connections from which on it gets no new ones; 0: none; at most MaxThreshold
 	Lower  uint32 // below so many it gets new ones again; 0: three quarters of Upper, as in IPVS
+	// SlowStart is how long its weight grows once it can get connections (again); 0: not at all.
+	SlowStart time.Duration
 }
 
 // MaxWeight is the largest weight that can be configured, as in IPVS's tools.
 const MaxWeight = 65535
+
+// MHTables are the lengths that mh's table can have: IPVS's, and 65537, as the
+// authors of Maglev have it.
+func MHTables() []int {
+	return []int{251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 65537, 131071}
+}
+
+// The bounds of a service's Expiration and of a SlowStart.
+const (
+	MinExpiration = time.Second
+	MaxExpiration = 24 * 24 * time.Hour // of jiffies in 32 bits
+	MaxSlowStart  = 24 * time.Hour
+)
 
 // MaxThreshold is the highest threshold, as in IPVS.
 const MaxThreshold = 1<<31 - 1
@@ -213,15 +233,17 @@ type Limits struct {
 	Services     uint32 `json:"services"`
 	RealServers  uint32 `json:"real_servers"` // over all services
 	PlanSlots    uint32 `json:"plan_slots"`   // over all services, 4 bytes each
+	Destinations uint32 `json:"destinations"` // that lblc and lblcr remember, over all services
 }
 
-// DefaultLimits fit a machine with 512 MiB of memory: the tables take about 60 MiB.
+// DefaultLimits fit a machine with 512 MiB of memory: the tables take about 65 MiB.
 var DefaultLimits = Limits{
 	Connections4: 1 << 18,
 	Connections6: 1 << 16,
 	Services:     1 << 14,
 	RealServers:  1 << 16,
 	PlanSlots:    1 << 21,
+	Destinations: scheduler.DefaultDestinations,
 }
 
 // Desired is the whole state that somebody asked for.
@@ -247,6 +269,9 @@ func (s *Service) Validate() error {
 	if _, err := newScheduler(*s); err != nil {
 		fail("%w", err)
 	}
+	for _, err := range s.validateOptions() {
+		fail("%w", err)
+	}
 	if s.OnePacket && s.Key.Protocol != UDP {
 		fail("one-packet scheduling is for udp only")
 	}
@@ -267,6 +292,21 @@ func (s *Service) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// validateOptions looks at what only some schedulers know.
+func (s *Service) validateOptions() (errs []error) {
+	if s.MHTable != 0 && s.Scheduler != "mh" {
+		errs = append(errs, fmt.Errorf("scheduler %s has no table size", s.Scheduler))
+	} else if s.MHTable != 0 && !slices.Contains(MHTables(), s.MHTable) {
+		errs = append(errs, fmt.Errorf("mh table of %d slots (known: %v)", s.MHTable, MHTables()))
+	}
+	if s.Expiration != 0 && !s.remembers() {
+		errs = append(errs, fmt.Errorf("scheduler %s remembers nothing that could expire", s.Scheduler))
+	} else if s.Expiration != 0 && (s.Expiration < MinExpiration || s.Expiration > MaxExpiration) {
+		errs = append(errs, fmt.Errorf("expiration of %s is not between %s and %s", s.Expiration, MinExpiration, MaxExpiration))
+	}
+	return errs
 }
 
 // addressFault says why an address cannot be a service's or a real server's.
@@ -301,6 +341,9 @@ func (r *RealServer) validate(s *Service) (errs []error) {
 	}
 	if r.Lower > r.Upper {
 		errs = append(errs, fmt.Errorf("lower threshold %d is above the upper one, %d", r.Lower, r.Upper))
+	}
+	if r.SlowStart < 0 || r.SlowStart > MaxSlowStart {
+		errs = append(errs, fmt.Errorf("slow start of %s is not between 0 and %s", r.SlowStart, MaxSlowStart))
 	}
 	if r.Method == DirectRouting && r.Key.Port != s.Key.Port {
 		errs = append(errs, fmt.Errorf("direct routing cannot change the port (%d to %d)", s.Key.Port, r.Key.Port))

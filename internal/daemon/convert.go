@@ -23,6 +23,8 @@ func sizes(l director.Limits) bpf.Sizes {
 		Services: l.Services,
 		Reals:    l.RealServers,
 		Plans:    l.PlanSlots,
+
+		Destinations: l.Destinations,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"xdplvs/director"
 	"xdplvs/scheduler"
@@ -18,7 +19,9 @@ var protocols = map[string]director.Protocol{"tcp": director.TCP, "udp": directo
 
 // service is the scenario's virtual service before it has real servers.
 func (s scenario) service() (director.Service, error) {
-	service := director.Service{Key: director.ServiceKey{Protocol: protocols[s.Proto], Addr: s.VIP.Addr(), Port: s.VIP.Port()}}
+	service := director.Service{
+		Key: director.ServiceKey{Protocol: protocols[s.Proto], Addr: s.VIP.Addr(), Port: s.VIP.Port()},
+	}
 	return edited(service, append([]string{"-s", s.Sched}, strings.Fields(s.SvcArgs)...))
 }
 
@@ -63,7 +66,7 @@ func command(service director.Service, line string) (director.Service, error) {
 	if len(words) < 4 || words[0] != "ipvsadm" {
 		return service, fmt.Errorf("no ipvsadm command: %q", line)
 	}
-	if key := service.Key; words[3] != netip.AddrPortFrom(key.Addr, key.Port).String() {
+	if key := service.Key; words[2] != "-f" && words[3] != netip.AddrPortFrom(key.Addr, key.Port).String() {
 		return service, fmt.Errorf("another service: %q", line)
 	}
 	service.Reals = slices.Clone(service.Reals)
@@ -81,6 +84,9 @@ func editedReals(service director.Service, how string, options []string) (direct
 	if err != nil {
 		return service, err
 	}
+	if r.Key.Port != service.Key.Port {
+		r.Method = director.NAT
+	}
 	i := slices.IndexFunc(service.Reals, func(o director.RealServer) bool { return o.Key == r.Key })
 	switch {
 	case how == "-a" && i < 0:
@@ -93,6 +99,17 @@ func editedReals(service director.Service, how string, options []string) (direct
 		return service, fmt.Errorf("cannot do %s %s", how, r.Key)
 	}
 	return service, nil
+}
+
+// sysctl is the service after a change of a sysctl of its scheduler.
+func sysctl(service director.Service, line string) (director.Service, error) {
+	name, value, _ := strings.Cut(line, "=")
+	seconds, err := strconv.Atoi(value)
+	if err == nil && name != service.Scheduler+"_expiration" {
+		err = fmt.Errorf("sysctl %s is not one of a service's with %s", name, service.Scheduler)
+	}
+	service.Expiration = time.Duration(seconds) * time.Second
+	return service, err
 }
 
 // realServer is one of direct routing, whatever the recorded one was.

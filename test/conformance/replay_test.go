@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
+	"xdplvs/bpf"
 	"xdplvs/director"
 	"xdplvs/internal/packet"
 )
@@ -30,26 +32,21 @@ func foreseen(pattern string) bool { return pattern != "fin" && pattern != "rst"
 
 // undrivable is the reason why a scenario cannot be replayed, "" if it can.
 func (s scenario) undrivable() string {
-	if !slices.Contains(director.SchedulerNames(), s.Sched) {
-		return "the scheduler " + s.Sched + " is not available yet"
-	}
-	if s.Fwmark != 0 && s.Sched != "dh" {
+	if s.Fwmark != 0 && s.Sched != "dh" && !s.remembers() {
 		return "services of a firewall mark are not available yet"
 	}
-	for _, d := range s.Dests {
-		if s.Fwmark == 0 && d.Addr.Port() != s.VIP.Port() {
-			return "direct routing cannot change the port"
-		}
-	}
 	for _, st := range s.Steps {
-		if reason := st.undrivable(); reason != "" {
+		if reason := st.undrivable(s.remembers()); reason != "" {
 			return reason
 		}
 	}
 	return ""
 }
 
-func (st step) undrivable() string {
+// remembers reports whether the scheduler remembers destinations.
+func (s scenario) remembers() bool { return s.Sched == "lblc" || s.Sched == "lblcr" }
+
+func (st step) undrivable(remembers bool) string {
 	switch st.Op {
 	case "run":
 		if slices.ContainsFunc(st.Choices, func(c int) bool { return c < refused }) {
@@ -64,6 +61,10 @@ func (st step) undrivable() string {
 			return "a command was refused: TestLives replays it"
 		}
 		return ""
+	case "sysctl", "idle":
+		if remembers {
+			return ""
+		}
 	}
 	return fmt.Sprintf("the step %q: TestLives replays it", st.Op)
 }
@@ -83,7 +84,8 @@ type judge interface {
 type exact struct{ settled func() bool }
 
 func (e exact) before(r *replay, pattern string) {
-	if e.settled() || !foreseen(pattern) {
+	// Where a destination is remembered, nobody takes the choice that was foreseen.
+	if e.settled() || !foreseen(pattern) || r.remembers() {
 		r.settle()
 	}
 }
@@ -108,13 +110,14 @@ type replay struct {
 	scenario
 	// services differ in their keys only: one, or for dh one for each destination.
 	services []director.Service
+	targets  map[netip.AddrPort]bool // that packets of the services are addressed to
 	judge    judge
 	choices  int
 }
 
 // newReplay brings the scenario's service up, one command after another.
 func newReplay(n *node, s scenario, j judge) (*replay, error) {
-	r := &replay{node: n, scenario: s, judge: j}
+	r := &replay{node: n, scenario: s, judge: j, targets: map[netip.AddrPort]bool{}}
 	if err := r.createServices(); err != nil {
 		return nil, err
 	}
@@ -124,6 +127,9 @@ func newReplay(n *node, s scenario, j judge) (*replay, error) {
 	}
 	n.reach(addrs...)
 	if err := n.set(r.services...); err != nil {
+		return nil, err
+	}
+	if err := r.shareService(); err != nil {
 		return nil, err
 	}
 	for _, d := range s.Dests {
@@ -141,7 +147,8 @@ func newReplay(n *node, s scenario, j judge) (*replay, error) {
 }
 
 // createServices: dh's choice depends on the destination alone, so the service of
-// a firewall mark is replaced by one for each destination.
+// a firewall mark is replaced by one for each destination. Where destinations are
+// remembered they must be one service's: see shareService.
 func (r *replay) createServices() error {
 	service, err := r.service()
 	if err != nil {
@@ -151,15 +158,34 @@ func (r *replay) createServices() error {
 		r.services = []director.Service{service}
 		return nil
 	}
-	seen := map[netip.AddrPort]bool{}
 	for _, st := range r.Steps {
 		for _, target := range st.Targets {
-			if seen[target] {
+			if r.targets[target] {
 				continue
 			}
-			seen[target] = true
+			r.targets[target] = true
 			service.Key.Addr, service.Key.Port = target.Addr(), target.Port()
-			r.services = append(r.services, service)
+			if !r.remembers() || len(r.services) == 0 {
+				r.services = append(r.services, service)
+			}
+		}
+	}
+	return nil
+}
+
+// shareService stands in for a firewall mark: packets find the one service under
+// all the addresses that clients connect to.
+func (r *replay) shareService() error {
+	if !r.remembers() {
+		return nil
+	}
+	keys := bpf.NewKeyTable(r.plane.Tables)
+	named := keys.All()
+	i := slices.IndexFunc(named, func(e bpf.KeyEntry) bool { return e.Key.Port == r.services[0].Key.Port })
+	for target := range r.targets {
+		key := bpf.Key{Addr: target.Addr(), Port: target.Port(), Protocol: uint8(protocols[r.Proto])}
+		if err := keys.Set(key, named[i].Service); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -192,8 +218,13 @@ func (r *replay) play() error {
 }
 
 func (r *replay) step(st step) error {
-	if st.Op == "cmd" {
+	switch st.Op {
+	case "cmd":
 		return r.change(func(service director.Service) (director.Service, error) { return command(service, st.Cmd) })
+	case "sysctl":
+		return r.change(func(service director.Service) (director.Service, error) { return sysctl(service, st.Cmd) })
+	case "idle":
+		r.idle(time.Duration(st.MS) * time.Millisecond)
 	}
 	for i, client := range st.Clients {
 		f := flow{client, r.VIP}
@@ -215,6 +246,12 @@ func (r *replay) step(st step) error {
 		return err
 	}
 	return r.judge.table(got, st.Table)
+}
+
+// idle lets time pass, the kernel's too: no connection of the scenarios ends by it.
+func (r *replay) idle(d time.Duration) {
+	sleepReally(d)
+	time.Sleep(d)
 }
 
 // connect sends what a client does; all of it has to reach the same real server.
