@@ -59,6 +59,7 @@ func (b *builder) limits(s setting[limits]) {
 		Services:     l.services.or(d.Services),
 		RealServers:  l.realServers.or(d.RealServers),
 		PlanSlots:    l.planSlots.or(d.PlanSlots),
+		Destinations: l.destinations.or(d.Destinations),
 	}
 	b.mostServices, b.mostReals = int(b.config.Limits.Services), int(b.config.Limits.RealServers)
 	if s.wrong() || l.services.wrong() {

@@ -50,6 +50,11 @@ func limited(r director.RealServer, upper, lower uint32) director.RealServer {
 	return r
 }
 
+func slow(r director.RealServer, seconds int) director.RealServer {
+	r.SlowStart = time.Duration(seconds) * time.Second
+	return r
+}
+
 // everything has each key of the format, in all its forms.
 const everything = `
 version: 1
@@ -61,7 +66,7 @@ interfaces:
   - {name: eth3, mode: auto}
 socket: /run/d/../x.sock
 state_dir: /sys/fs/bpf/x/
-limits: {connections4: 1024, connections6: 128k, services: 3, real_servers: 5K, plan_slots: 1M}
+limits: {connections4: 1024, connections6: 128k, services: 6, real_servers: 5K, plan_slots: 1M, destinations: 7k}
 timeouts:
   {tcp: 1h30m, tcpfin: 90, udp: "1.5s", tcp_none: 3, tcp_syn_sent: 4, tcp_syn_recv: 5, tcp_time_wait: 6, tcp_close: 7,
    tcp_close_wait: 8, tcp_last_ack: 9, tcp_listen: 10, tcp_synack: 11, sctp_none: 12, sctp_init1: 13, sctp_init: 14,
@@ -85,6 +90,7 @@ services:
     sloppy_sctp: false
     method: dr
     weight: 7
+    slow_start: 30s
     reals:
       - 10.0.0.1
       - 10.0.0.2:80
@@ -94,6 +100,7 @@ services:
         weight: 0
         upper: 100
         lower: 60
+        slow_start: 1m30s
         method: dr
   - protocol: udp
     virtual: "[2001:db8::10]:53"
@@ -101,6 +108,9 @@ services:
     answer: drop
     reals: ["[fd00::1]:53", fd00::2]
   - {virtual: 192.0.2.10:443, name: 443}
+  - {virtual: 192.0.2.10:444, scheduler: mh, mh_table: 65537}
+  - {virtual: 192.0.2.10:445, scheduler: lblc, lblc_expiration: 1h}
+  - {virtual: 192.0.2.10:446, scheduler: lblcr, lblcr_expiration: 90}
 `
 
 func TestEverything(t *testing.T) {
@@ -116,7 +126,8 @@ func TestEverything(t *testing.T) {
 					Flags: director.SchedulerFlags("sh-port", "sh-fallback"),
 					Conns: director.ConnPolicy{OnRemove: director.FateReset, OnDown: director.FateReschedule,
 						Reuse: director.ReuseClosed, ExpireNodest: true, Sloppy: true},
-					Reals: []director.RealServer{realAt("10.0.0.1:80", 7), realAt("10.0.0.2:80", 7), named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60))},
+					Reals: []director.RealServer{slow(realAt("10.0.0.1:80", 7), 30), slow(realAt("10.0.0.2:80", 7), 30),
+						slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90)},
 				},
 				{
 					Key: keyOf(director.UDP, "[2001:db8::10]:53"), Scheduler: "wrr", OnePacket: true, Answer: director.AnswerDrop,
@@ -124,10 +135,13 @@ func TestEverything(t *testing.T) {
 					Reals: []director.RealServer{realAt("[fd00::1]:53", 1), realAt("[fd00::2]:53", 1)},
 				},
 				{Name: "443", Key: keyOf(director.TCP, "192.0.2.10:443"), Scheduler: "wrr"},
+				{Key: keyOf(director.TCP, "192.0.2.10:444"), Scheduler: "mh", MHTable: 65537},
+				{Key: keyOf(director.TCP, "192.0.2.10:445"), Scheduler: "lblc", Expiration: time.Hour},
+				{Key: keyOf(director.TCP, "192.0.2.10:446"), Scheduler: "lblcr", Expiration: 90 * time.Second},
 			},
 			Timeouts: everyTimeout(90*time.Minute, 90*time.Second, 1500*time.Millisecond),
 		},
-		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 3, RealServers: 5 << 10, PlanSlots: 1 << 20},
+		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 6, RealServers: 5 << 10, PlanSlots: 1 << 20, Destinations: 7 << 10},
 		Socket:   "/run/x.sock",
 		StateDir: "/sys/fs/bpf/x",
 	}

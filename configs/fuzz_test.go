@@ -100,19 +100,19 @@ func written(c *Config) string {
 		line("  - {name: %q, mode: %s}", i.Name, i.Mode)
 	}
 	l, d := c.Limits, c.Desired.Timeouts
-	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d}",
-		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots)
+	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d, destinations: %d}",
+		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots, l.Destinations)
 	line("timeouts:")
 	for _, name := range director.TimeoutNames() {
 		line("  %s: %s", name, director.FormatTimeout(d.Get(name)))
 	}
 	line("services:")
 	for _, s := range c.Desired.Services {
-		line("  - {%s protocol: %s, address: %q, port: %d, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s, reals: [",
-			writtenName(s.Name), s.Key.Protocol, s.Key.Addr, s.Key.Port, s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPolicy(s.Key.Protocol, s.Conns))
+		line("  - {%s protocol: %s, address: %q, port: %d, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s, %s reals: [",
+			writtenName(s.Name), s.Key.Protocol, s.Key.Addr, s.Key.Port, s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPolicy(s.Key.Protocol, s.Conns), writtenOptions(s))
 		for _, r := range s.Reals {
-			line("      {%s address: %q, port: %d, method: %s, weight: %d, upper: %d, lower: %d},",
-				writtenName(r.Name), r.Key.Addr, r.Key.Port, r.Method, r.Weight, r.Upper, r.Lower)
+			line("      {%s address: %q, port: %d, method: %s, weight: %d, upper: %d, lower: %d, slow_start: %s},",
+				writtenName(r.Name), r.Key.Addr, r.Key.Port, r.Method, r.Weight, r.Upper, r.Lower, r.SlowStart)
 		}
 		line("    ]}")
 	}
@@ -127,6 +127,17 @@ func writtenPolicy(protocol director.Protocol, p director.ConnPolicy) string {
 	mode := map[director.Reuse]int{director.ReuseNever: 0, director.ReuseClosed: 1, director.ReuseClosing: 3}[p.Reuse]
 	return fmt.Sprintf("%s, on_down: %s, conn_reuse_mode: %d, expire_nodest_conn: %t, sloppy_%s: %t",
 		remove, p.OnDown, mode, p.ExpireNodest, strings.Replace(protocol.String(), "udp", "tcp", 1), p.Sloppy)
+}
+
+// writtenOptions are those that only one scheduler knows.
+func writtenOptions(s director.Service) (text string) {
+	if s.MHTable != 0 {
+		text += fmt.Sprintf("mh_table: %d, ", s.MHTable)
+	}
+	if s.Expiration != 0 {
+		text += fmt.Sprintf("%s_expiration: %s, ", s.Scheduler, s.Expiration)
+	}
+	return text
 }
 
 func writtenName(name string) string {

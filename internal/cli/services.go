@@ -51,12 +51,17 @@ func (c *serviceCommand) addExact() {
 
 func (a *app) listCommand() *cobra.Command {
 	c := a.serviceCommand("list", "List services and real servers")
-	var thresholds bool
+	var thresholds, shares bool
 	c.cmd.Flags().BoolVar(&thresholds, "thresholds", false, "show real servers' upper and lower thresholds")
+	c.cmd.Flags().BoolVar(&shares, "shares", false, "show real servers' shares of the new connections of the last minute")
+	c.cmd.MarkFlagsMutuallyExclusive("thresholds", "shares")
 	c.text = func(l *listing, s *director.Snapshot) {
-		if thresholds {
+		switch {
+		case thresholds:
 			l.printThresholds(s)
-		} else {
+		case shares:
+			l.printShares(s)
+		default:
 			l.printState(s)
 		}
 	}
