@@ -61,15 +61,19 @@ func (d *Director) forgetIdle() {
 		d.log.Error("sweep destinations", "event", "sweep_failed", "error", err)
 		return
 	}
+	all = slices.DeleteFunc(all, func(r remembered) bool {
+		if r.expiry == 0 {
+			d.forgetDestination(&r.key)
+		}
+		return r.expiry == 0
+	})
 	goal, idle := d.memory.Sweep(len(all))
 	slices.SortFunc(all, func(a, b remembered) int { return cmp.Compare(b.idle, a.idle) })
-	for i := range all {
-		r := &all[i]
-		if r.expiry != 0 && (goal <= 0 || r.idle < cmp.Or(idle, r.expiry)) {
-			continue
+	for i := 0; i < len(all) && goal > 0; i++ {
+		if all[i].idle >= cmp.Or(idle, all[i].expiry) {
+			d.forgetDestination(&all[i].key)
+			goal--
 		}
-		goal--
-		d.forgetDestination(&r.key)
 	}
 }
 
