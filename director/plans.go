@@ -133,17 +133,16 @@ func (d *Director) publishPlan(s *service) error {
 	return nil
 }
 
-// nextLength is how many slots the next plan may have.
+// nextLength is how many slots the next plan may have: twice as many as were wanted
+// of this one, so that it does not come to its end.
 func (s *service) nextLength() int {
 	if !s.aware() && !s.easing {
 		return planLimit
 	}
 	first := firstLength(len(s.reals))
-	length := max(first, int(s.row.Plan[s.inForce()].Length))
-	if s.handed > uint64(length)/2 {
-		length *= 2
-	}
-	return min(length, max(awareLimit, first))
+	wanted := s.handed + atomic.LoadUint64(&s.row.NoReal) - s.noReal
+	length := max(uint64(first), uint64(s.row.Plan[s.inForce()].Length), 2*min(wanted, awareLimit))
+	return int(min(length, uint64(max(awareLimit, first))))
 }
 
 // aware reports whether the plan depends on the connections. That of fo does by

@@ -101,17 +101,14 @@ func (h *history) weight(want template) uint32 {
 // share lets packets find the service under several addresses.
 func (h *history) share() {
 	h.t.Helper()
-	h.targets = []netip.Addr{h.service.Key.Addr}
-	keys := bpf.NewKeyTable(h.plane.Tables)
-	named := keys.All()
-	i := slices.IndexFunc(named, func(e bpf.KeyEntry) bool { return e.Key.Port == h.service.Key.Port })
+	var more []netip.AddrPort
 	for range 5 {
-		target := h.draw(h.random)
-		h.targets = append(h.targets, target)
-		key := bpf.Key{Addr: target, Port: h.service.Key.Port, Protocol: uint8(h.service.Key.Protocol)}
-		if err := keys.Set(key, named[i].Service); err != nil {
-			h.t.Fatal(err)
-		}
+		more = append(more, netip.AddrPortFrom(h.draw(h.random), h.service.Key.Port))
+	}
+	h.alias(h.service.Key, more...)
+	h.targets = []netip.Addr{h.service.Key.Addr}
+	for _, a := range more {
+		h.targets = append(h.targets, a.Addr())
 	}
 }
 

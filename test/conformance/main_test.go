@@ -28,10 +28,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// sizes hold the largest scenario several times: no connection may have to make
-// room for another. dh takes a service for each destination.
+// sizes hold the largest scenario, and what lives of a load, several times: no
+// connection may have to make room for another. dh takes a service for each destination.
 var sizes = bpf.Sizes{
-	Conns4: 1 << 12, Conns6: 1 << 10, Overflow: 1,
+	Conns4: 1 << 16, Conns6: 1 << 10, Overflow: 1,
 	Services: 2048, Reals: 4096, Plans: 1 << 19, Destinations: 1 << 12,
 }
 

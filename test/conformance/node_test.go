@@ -193,6 +193,25 @@ func (n *node) send(frame []byte) (int, error) {
 	return 0, fmt.Errorf("went to %x, which is nobody's address", to)
 }
 
+// alias lets packets find a service under more addresses and ports than its own, as
+// they find one of a firewall mark.
+func (n *node) alias(service director.ServiceKey, more ...netip.AddrPort) {
+	n.t.Helper()
+	keys := bpf.NewKeyTable(n.plane.Tables)
+	key := bpf.Key{Addr: service.Addr, Port: service.Port, Protocol: uint8(service.Protocol)}
+	named := keys.All()
+	i := slices.IndexFunc(named, func(e bpf.KeyEntry) bool { return e.Key == key })
+	if i < 0 {
+		n.t.Fatalf("service %s has no key", service)
+	}
+	for _, a := range more {
+		key.Addr, key.Port = a.Addr(), a.Port()
+		if err := keys.Set(key, named[i].Service); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
 // abort establishes a TCP connection that has begun, and resets it: it is inactive then.
 func (n *node) abort(f flow) error {
 	_, err := n.send(f.frame(director.TCP, packet.ACK))

@@ -4,11 +4,11 @@ package conformance
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
-	"xdplvs/bpf"
 	"xdplvs/director"
 	"xdplvs/internal/packet"
 )
@@ -129,8 +129,8 @@ func newReplay(n *node, s scenario, j judge) (*replay, error) {
 	if err := n.set(r.services...); err != nil {
 		return nil, err
 	}
-	if err := r.shareService(); err != nil {
-		return nil, err
+	if r.remembers() { // in place of a firewall mark
+		n.alias(r.services[0].Key, slices.Collect(maps.Keys(r.targets))...)
 	}
 	for _, d := range s.Dests {
 		if d.Weight < 0 {
@@ -148,7 +148,7 @@ func newReplay(n *node, s scenario, j judge) (*replay, error) {
 
 // createServices: dh's choice depends on the destination alone, so the service of
 // a firewall mark is replaced by one for each destination. Where destinations are
-// remembered they must be one service's: see shareService.
+// remembered they must be one service's.
 func (r *replay) createServices() error {
 	service, err := r.service()
 	if err != nil {
@@ -168,24 +168,6 @@ func (r *replay) createServices() error {
 			if !r.remembers() || len(r.services) == 0 {
 				r.services = append(r.services, service)
 			}
-		}
-	}
-	return nil
-}
-
-// shareService stands in for a firewall mark: packets find the one service under
-// all the addresses that clients connect to.
-func (r *replay) shareService() error {
-	if !r.remembers() {
-		return nil
-	}
-	keys := bpf.NewKeyTable(r.plane.Tables)
-	named := keys.All()
-	i := slices.IndexFunc(named, func(e bpf.KeyEntry) bool { return e.Key.Port == r.services[0].Key.Port })
-	for target := range r.targets {
-		key := bpf.Key{Addr: target.Addr(), Port: target.Port(), Protocol: uint8(protocols[r.Proto])}
-		if err := keys.Set(key, named[i].Service); err != nil {
-			return err
 		}
 	}
 	return nil
