@@ -16,6 +16,8 @@ enum limit {
 	SERVICE_WAYS = 4,	 /* keys of one bucket of the service table */
 	PLAN_CHUNK = 16,	 /* plan slots of one array element: a cache line */
 	PICK_TRIES = 32,	 /* plan slots tried for one new connection */
+	DESTINATION_REALS = 16,	 /* that lblcr remembers of one destination */
+	WEIGHT_WHOLE = 256,	 /* parts of a weight, see real.held */
 	FILTER_WORDS = 1 << 14,	 /* 64-bit words of the service filter: 128 KiB */
 	TIMEOUTS = 64,		 /* one for each connection state */
 	TX_PORTS = 64,		 /* interfaces one director transmits on */
@@ -248,7 +250,7 @@ struct real {
 	__u8 method;	    /* enum forward_method */
 	__u8 stale;	    /* enum stale_action */
 	__u8 vlans;	    /* tags on the way out, 0 to 2 */
-	__u8 reserved;
+	__u8 held;	    /* parts of the weight, of WEIGHT_WHOLE, that a slow start holds back */
 	__u8 mac[12];	    /* destination, source: the head of the frame that leaves */
 	__be16 vlan[2];	    /* TCI, outermost first */
 	__u32 ifindex;	    /* 0: no next hop */
@@ -258,9 +260,10 @@ struct real {
 	__u32 upper;	    /* threshold, connections; 0: none */
 	__u32 lower;
 	__be16 port;	    /* 0: the packet's */
-	__u16 weight;	    /* as last written: for a restarted daemon, not for the packet path */
+	__u16 weight;	    /* for lblc, lblcr and a restarted daemon: plans say the rest */
 	__be16 tpid[2];	    /* EtherTypes of the tags */
-	__u32 reserved2[2];
+	__u32 tenant;	    /* counts up when another real server gets the row */
+	__u32 reserved2;
 	__u8 addr[16];	    /* IPv4 is mapped */
 	struct counters retired; /* removed: what its service has taken over of its traffic */
 	__be16 to_port;	    /* what nat makes of a request's port; 0: leaves it */
@@ -288,6 +291,8 @@ enum plan_kind {
 	PLAN_SH,
 	PLAN_MH,
 	PLAN_FLOW,	    /* by the keyed flow hash: floods, untracked flows */
+	PLAN_LBLC,	    /* a sequence for destinations that are not remembered; */
+	PLAN_LBLCR,	    /* see enum roster */
 };
 
 /* A plan lies in the plans map from slot base on; base is a multiple of PLAN_CHUNK. */
@@ -296,6 +301,34 @@ struct plan {
 	__u32 length;	    /* slots; 0: no usable real server */
 	__u32 loop;	    /* after the end a sequence goes on here */
 	__u32 kind;
+};
+
+/* The slots before the base of a plan of lblc or lblcr: what these know of their service besides. */
+enum roster {
+	ROSTER_EXPIRATION,  /* jiffies after which a set that did not change shrinks (lblcr) */
+	ROSTER_COUNT,	    /* real servers that follow: those with the most to spare when the plan was made */
+	ROSTER_FIRST,
+	ROSTER_SLOTS = 2 * PLAN_CHUNK,
+};
+
+/* A destination address of a service, for lblc and lblcr. IPv4 is mapped. */
+struct destination_key {
+	__u8 addr[16];
+	__u32 service;
+	__u32 reserved;
+};
+
+/*
+ * The real servers that a destination stays with, the last added last; lblc has
+ * one. Each is a real server's id and, above it, the row's tenant: if the row
+ * has another one, it is gone.
+ */
+struct destination {
+	__u32 last_use;	    /* low 32 bits of jiffies */
+	__u32 changed;	    /* when the set was changed, likewise */
+	__u32 busy;	    /* 1: a packet changes the set; others leave that to their successors */
+	__u32 reals;
+	__u64 real[DESTINATION_REALS];
 };
 
 enum service_flag {
@@ -449,5 +482,7 @@ _Static_assert(sizeof(struct service) == 192, "service");
 _Static_assert(sizeof(struct service_bucket) == 128, "service_bucket");
 _Static_assert(sizeof(struct mark_bucket) == 256, "mark_bucket");
 _Static_assert(sizeof(struct plan_chunk) == 64, "plan_chunk");
+_Static_assert(sizeof(struct destination_key) == 24, "destination_key");
+_Static_assert(sizeof(struct destination) == 16 + 8 * DESTINATION_REALS, "destination");
 
 #endif

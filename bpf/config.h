@@ -24,6 +24,7 @@ const struct {
 	enum stale_action stale_action;
 	enum forward_method forward_method;
 	enum plan_kind plan_kind;
+	enum roster roster;
 	enum service_flag service_flag;
 	enum service_answer service_answer;
 } abi_enums __attribute__((used));

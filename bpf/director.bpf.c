@@ -7,6 +7,7 @@
 #include "forward.h"
 #include "fragment.h"
 #include "icmp.h"
+#include "locality.h"
 #include "mark.h"
 #include "nat_icmp.h"
 #include "neighbor.h"
@@ -113,7 +114,7 @@ __inline __u32 flow_or(struct service *s, const struct place *at, __u32 id)
 __inline struct real *choose(struct packet *p, struct place *at, struct service *s, __u32 *id, int v6)
 {
 	if (likely(at->asked == ASK_NOBODY))
-		return pick(s, p, at->want >> 32, id, v6);
+		return pick_any(s, p, at->want >> 32, id, v6);
 	*id = at->chosen;
 	return bpf_map_lookup_elem(&reals, id);
 }
@@ -296,11 +297,13 @@ __noinline __u64 packet_new6(struct packet *p, struct place *at)
 }
 
 /* The packets that the director makes itself. */
-static __noinline enum verdict packet_answer4(struct xdp_md *ctx, struct packet *p, enum verdict verdict)
+__noinline int packet_answer4(struct xdp_md *ctx, struct packet *p, __u32 verdict)
 {
 	struct complaint c = { .type = ICMP4_UNREACHABLE, .code = ICMP4_PORT_UNREACHABLE };
 	int failed;
 
+	if (!p)
+		return DROP_ERROR;
 	if (verdict == TX_RESET)
 		failed = answer_reset4(ctx, p);
 	else if (verdict == TX_UNREACHABLE)
@@ -310,11 +313,13 @@ static __noinline enum verdict packet_answer4(struct xdp_md *ctx, struct packet 
 	return failed == UNDECIDED ? verdict : failed;
 }
 
-static __noinline enum verdict packet_answer6(struct xdp_md *ctx, struct packet *p, enum verdict verdict)
+__noinline int packet_answer6(struct xdp_md *ctx, struct packet *p, __u32 verdict)
 {
 	struct complaint c = { .type = ICMP6_UNREACHABLE, .code = ICMP6_PORT_UNREACHABLE };
 	int failed;
 
+	if (!p)
+		return DROP_ERROR;
 	if (verdict == TX_RESET)
 		failed = answer_reset6(ctx, p);
 	else if (verdict == TX_UNREACHABLE)

@@ -161,6 +161,22 @@ type directorCounters struct {
 	OutBytes   uint64
 }
 
+type directorDestination struct {
+	_       structs.HostLayout
+	LastUse uint32
+	Changed uint32
+	Busy    uint32
+	Reals   uint32
+	Real    [16]uint64
+}
+
+type directorDestinationKey struct {
+	_        structs.HostLayout
+	Addr     [16]uint8
+	Service  uint32
+	Reserved uint32
+}
+
 type directorForwardMethod uint32
 
 const (
@@ -187,20 +203,22 @@ type directorHashKey struct {
 type directorLimit uint32
 
 const (
-	directorLimitCONN_WAYS       directorLimit = 8
-	directorLimitSERVICE_WAYS    directorLimit = 4
-	directorLimitPLAN_CHUNK      directorLimit = 16
-	directorLimitPICK_TRIES      directorLimit = 32
-	directorLimitFILTER_WORDS    directorLimit = 16384
-	directorLimitTIMEOUTS        directorLimit = 64
-	directorLimitTX_PORTS        directorLimit = 64
-	directorLimitFRAGMENTS       directorLimit = 16384
-	directorLimitNO_REAL         directorLimit = 4294967295
-	directorLimitMARK_SHAPES     directorLimit = 1024
-	directorLimitMARK_WAYS       directorLimit = 4
-	directorLimitMARK_WORDS      directorLimit = 6
-	directorLimitADDRESSES       directorLimit = 8192
-	directorLimitPACKETS_COUNTED directorLimit = 10
+	directorLimitCONN_WAYS         directorLimit = 8
+	directorLimitSERVICE_WAYS      directorLimit = 4
+	directorLimitPLAN_CHUNK        directorLimit = 16
+	directorLimitPICK_TRIES        directorLimit = 32
+	directorLimitDESTINATION_REALS directorLimit = 16
+	directorLimitWEIGHT_WHOLE      directorLimit = 256
+	directorLimitFILTER_WORDS      directorLimit = 16384
+	directorLimitTIMEOUTS          directorLimit = 64
+	directorLimitTX_PORTS          directorLimit = 64
+	directorLimitFRAGMENTS         directorLimit = 16384
+	directorLimitNO_REAL           directorLimit = 4294967295
+	directorLimitMARK_SHAPES       directorLimit = 1024
+	directorLimitMARK_WAYS         directorLimit = 4
+	directorLimitMARK_WORDS        directorLimit = 6
+	directorLimitADDRESSES         directorLimit = 8192
+	directorLimitPACKETS_COUNTED   directorLimit = 10
 )
 
 type directorLink uint32
@@ -284,6 +302,8 @@ const (
 	directorPlanKindPLAN_SH       directorPlanKind = 2
 	directorPlanKindPLAN_MH       directorPlanKind = 3
 	directorPlanKindPLAN_FLOW     directorPlanKind = 4
+	directorPlanKindPLAN_LBLC     directorPlanKind = 5
+	directorPlanKindPLAN_LBLCR    directorPlanKind = 6
 )
 
 type directorReal struct {
@@ -293,7 +313,7 @@ type directorReal struct {
 	Method     uint8
 	Stale      uint8
 	Vlans      uint8
-	Reserved   uint8
+	Held       uint8
 	Mac        [12]uint8
 	Vlan       [2]uint16
 	Ifindex    uint32
@@ -305,7 +325,8 @@ type directorReal struct {
 	Port       uint16
 	Weight     uint16
 	Tpid       [2]uint16
-	Reserved2  [2]uint32
+	Tenant     uint32
+	Reserved2  uint32
 	Addr       [16]uint8
 	Retired    directorCounters
 	ToPort     uint16
@@ -335,6 +356,15 @@ type directorRealStats struct {
 	N        directorCounters
 	Reserved [3]uint64
 }
+
+type directorRoster uint32
+
+const (
+	directorRosterROSTER_EXPIRATION directorRoster = 0
+	directorRosterROSTER_COUNT      directorRoster = 1
+	directorRosterROSTER_FIRST      directorRoster = 2
+	directorRosterROSTER_SLOTS      directorRoster = 32
+)
 
 type directorRuntimeSettings struct {
 	_          structs.HostLayout
@@ -556,6 +586,7 @@ type directorWork struct {
 		Peer        [3]uint16
 		_           [2]byte
 	}
+	Destination directorDestination
 }
 
 // Names of all BPF objects in the ELF.
@@ -566,6 +597,7 @@ const (
 	directorMapAnswers        = "answers"
 	directorMapConns4         = "conns4"
 	directorMapConns6         = "conns6"
+	directorMapDestinations   = "destinations"
 	directorMapFragments      = "fragments"
 	directorMapMarkRules      = "mark_rules"
 	directorMapMarkShapes     = "mark_shapes"
@@ -641,23 +673,24 @@ type directorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorMapSpecs struct {
-	Answered    *ebpf.MapSpec `ebpf:"answered"`
-	Answers     *ebpf.MapSpec `ebpf:"answers"`
-	Conns4      *ebpf.MapSpec `ebpf:"conns4"`
-	Conns6      *ebpf.MapSpec `ebpf:"conns6"`
-	Fragments   *ebpf.MapSpec `ebpf:"fragments"`
-	MarkRules   *ebpf.MapSpec `ebpf:"mark_rules"`
-	MarkShapes  *ebpf.MapSpec `ebpf:"mark_shapes"`
-	Overflow    *ebpf.MapSpec `ebpf:"overflow"`
-	Plans       *ebpf.MapSpec `ebpf:"plans"`
-	RealConns   *ebpf.MapSpec `ebpf:"real_conns"`
-	RealTraffic *ebpf.MapSpec `ebpf:"real_traffic"`
-	Reals       *ebpf.MapSpec `ebpf:"reals"`
-	ServiceKeys *ebpf.MapSpec `ebpf:"service_keys"`
-	Services    *ebpf.MapSpec `ebpf:"services"`
-	TxPorts     *ebpf.MapSpec `ebpf:"tx_ports"`
-	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
-	Works       *ebpf.MapSpec `ebpf:"works"`
+	Answered     *ebpf.MapSpec `ebpf:"answered"`
+	Answers      *ebpf.MapSpec `ebpf:"answers"`
+	Conns4       *ebpf.MapSpec `ebpf:"conns4"`
+	Conns6       *ebpf.MapSpec `ebpf:"conns6"`
+	Destinations *ebpf.MapSpec `ebpf:"destinations"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	MarkRules    *ebpf.MapSpec `ebpf:"mark_rules"`
+	MarkShapes   *ebpf.MapSpec `ebpf:"mark_shapes"`
+	Overflow     *ebpf.MapSpec `ebpf:"overflow"`
+	Plans        *ebpf.MapSpec `ebpf:"plans"`
+	RealConns    *ebpf.MapSpec `ebpf:"real_conns"`
+	RealTraffic  *ebpf.MapSpec `ebpf:"real_traffic"`
+	Reals        *ebpf.MapSpec `ebpf:"reals"`
+	ServiceKeys  *ebpf.MapSpec `ebpf:"service_keys"`
+	Services     *ebpf.MapSpec `ebpf:"services"`
+	TxPorts      *ebpf.MapSpec `ebpf:"tx_ports"`
+	Verdicts     *ebpf.MapSpec `ebpf:"verdicts"`
+	Works        *ebpf.MapSpec `ebpf:"works"`
 }
 
 // directorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -690,23 +723,24 @@ func (o *directorObjects) Close() error {
 //
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorMaps struct {
-	Answered    *ebpf.Map `ebpf:"answered"`
-	Answers     *ebpf.Map `ebpf:"answers"`
-	Conns4      *ebpf.Map `ebpf:"conns4"`
-	Conns6      *ebpf.Map `ebpf:"conns6"`
-	Fragments   *ebpf.Map `ebpf:"fragments"`
-	MarkRules   *ebpf.Map `ebpf:"mark_rules"`
-	MarkShapes  *ebpf.Map `ebpf:"mark_shapes"`
-	Overflow    *ebpf.Map `ebpf:"overflow"`
-	Plans       *ebpf.Map `ebpf:"plans"`
-	RealConns   *ebpf.Map `ebpf:"real_conns"`
-	RealTraffic *ebpf.Map `ebpf:"real_traffic"`
-	Reals       *ebpf.Map `ebpf:"reals"`
-	ServiceKeys *ebpf.Map `ebpf:"service_keys"`
-	Services    *ebpf.Map `ebpf:"services"`
-	TxPorts     *ebpf.Map `ebpf:"tx_ports"`
-	Verdicts    *ebpf.Map `ebpf:"verdicts"`
-	Works       *ebpf.Map `ebpf:"works"`
+	Answered     *ebpf.Map `ebpf:"answered"`
+	Answers      *ebpf.Map `ebpf:"answers"`
+	Conns4       *ebpf.Map `ebpf:"conns4"`
+	Conns6       *ebpf.Map `ebpf:"conns6"`
+	Destinations *ebpf.Map `ebpf:"destinations"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
+	MarkRules    *ebpf.Map `ebpf:"mark_rules"`
+	MarkShapes   *ebpf.Map `ebpf:"mark_shapes"`
+	Overflow     *ebpf.Map `ebpf:"overflow"`
+	Plans        *ebpf.Map `ebpf:"plans"`
+	RealConns    *ebpf.Map `ebpf:"real_conns"`
+	RealTraffic  *ebpf.Map `ebpf:"real_traffic"`
+	Reals        *ebpf.Map `ebpf:"reals"`
+	ServiceKeys  *ebpf.Map `ebpf:"service_keys"`
+	Services     *ebpf.Map `ebpf:"services"`
+	TxPorts      *ebpf.Map `ebpf:"tx_ports"`
+	Verdicts     *ebpf.Map `ebpf:"verdicts"`
+	Works        *ebpf.Map `ebpf:"works"`
 }
 
 func (m *directorMaps) Close() error {
@@ -715,6 +749,7 @@ func (m *directorMaps) Close() error {
 		m.Answers,
 		m.Conns4,
 		m.Conns6,
+		m.Destinations,
 		m.Fragments,
 		m.MarkRules,
 		m.MarkShapes,

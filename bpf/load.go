@@ -72,17 +72,18 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 		return nil, fmt.Errorf("read data plane object: %w", err)
 	}
 	for name, n := range map[string]uint32{
-		directorMapConns4:      s.Conns4 / ways,
-		directorMapConns6:      s.Conns6 / ways,
-		directorMapOverflow:    s.Overflow,
-		directorMapServices:    s.Services,
-		directorMapServiceKeys: s.keyBuckets(),
-		directorMapPlans:       s.planChunks(),
-		directorMapReals:       s.Reals,
-		directorMapMarkShapes:  uint32(markSets * 2 * markShapes),
-		directorMapMarkRules:   s.markBuckets(),
-		directorMapRealConns:   s.Reals,
-		directorMapRealTraffic: s.Reals * uint32(s.CPUs),
+		directorMapConns4:       s.Conns4 / ways,
+		directorMapConns6:       s.Conns6 / ways,
+		directorMapOverflow:     s.Overflow,
+		directorMapServices:     s.Services,
+		directorMapServiceKeys:  s.keyBuckets(),
+		directorMapPlans:        s.planChunks(),
+		directorMapReals:        s.Reals,
+		directorMapMarkShapes:   uint32(markSets * 2 * markShapes),
+		directorMapMarkRules:    s.markBuckets(),
+		directorMapRealConns:    s.Reals,
+		directorMapRealTraffic:  s.Reals * uint32(s.CPUs),
+		directorMapDestinations: max(1, s.Destinations),
 	} {
 		spec.Maps[name].MaxEntries = n
 	}
@@ -150,7 +151,7 @@ const (
 )
 
 func (d *DataPlane) mapTables(cpus int) error {
-	t := &Tables{CPUs: cpus}
+	t := &Tables{CPUs: cpus, Destinations: int(d.objects.Maps[directorMapDestinations].MaxEntries())}
 	var settings []Settings
 	err := errors.Join(
 		mapInto(d, &settings, mapSettings),

@@ -20,6 +20,8 @@
  * real_traffic   real*cpus  counters        BPF, own CPU    pinned
  * verdicts       verdict    packets, per    BPF             pinned
  *                           CPU
+ * destinations   service,   real servers    both            pinned; full: nothing more is remembered
+ *                address                                    until userspace's sweep
  * fragments      packet     ports           BPF             pinned; the least recently used goes
  * answers        (one)      count, per CPU  BPF             pinned
  * answered       where      MAC address     userspace       pinned
@@ -67,6 +69,13 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } verdicts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct destination_key);
+	__type(value, struct destination);
+} destinations SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

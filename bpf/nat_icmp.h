@@ -120,14 +120,14 @@ __inline enum verdict packet_nat(struct xdp_md *ctx, struct packet *p, struct pl
 	return nat_request(ctx, p, r, v6) ? verdict : DROP_ERROR;
 }
 
-static __noinline enum verdict packet_nat4(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
+__noinline int packet_nat4(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
 {
-	return packet_nat(ctx, p, at, result, 0);
+	return p && at ? packet_nat(ctx, p, at, result, 0) : DROP_ERROR;
 }
 
-static __noinline enum verdict packet_nat6(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
+__noinline int packet_nat6(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
 {
-	return packet_nat(ctx, p, at, result, 1);
+	return p && at ? packet_nat(ctx, p, at, result, 1) : DROP_ERROR;
 }
 
 #endif

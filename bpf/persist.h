@@ -8,6 +8,7 @@
 #ifndef DIRECTOR_PERSIST_H
 #define DIRECTOR_PERSIST_H
 
+#include "locality.h"
 #include "plan.h"
 #include "work.h"
 
@@ -99,19 +100,40 @@ static __noinline int template_free6(struct conn *c, struct conn *home, struct w
 	return template_free(c, home, w, s, 1);
 }
 
-/* The scheduler chooses, and a template remembers it. home: its place is locked; NULL: nothing is remembered. */
-__inline __u32 template_new(struct packet *p, struct place *at, struct service *s, struct conn *home, int v6)
+/* What the scheduler chooses. Functions of their own keep the stack low: lblc's calls go deep. */
+static __noinline __u32 template_pick4(struct service *s, const struct packet *p, __u32 hash)
 {
-	struct work *w = work_get();
-	struct real_counts *counts;
-	struct conn_new *n;
-	struct real *r;
 	__u32 id;
 
-	r = pick(s, p, at->want >> 32, &id, v6);
+	return pick(s, p, hash, &id, 0) ? id : NO_REAL;
+}
+
+static __noinline __u32 template_pick6(struct service *s, const struct packet *p, __u32 hash)
+{
+	__u32 id;
+
+	return pick(s, p, hash, &id, 1) ? id : NO_REAL;
+}
+
+__inline __u32 template_pick(struct service *s, const struct packet *p, __u32 hash, int v6)
+{
+	__u32 id;
+
+	if (unlikely(plan_of(s)->kind >= PLAN_LBLC))
+		return pick_local(s, p, hash, &id, v6) ? id : NO_REAL;
+	return v6 ? template_pick6(s, p, hash) : template_pick4(s, p, hash);
+}
+
+/* A template remembers real server id. home: its place is locked; NULL: nothing is remembered. */
+__inline __u32 template_new(struct packet *p, struct place *at, struct service *s, struct conn *home, __u32 id, int v6)
+{
+	struct real *r = bpf_map_lookup_elem(&reals, &id);
+	struct real_counts *counts = counts_get(id);
+	struct work *w = work_get();
+	struct conn_new *n;
+
 	if (!r)
 		return NO_REAL;
-	counts = counts_get(id);
 	if (!home || !counts || !w)
 		return id;
 	n = &w->fresh;
@@ -129,14 +151,14 @@ __inline __u32 template_new(struct packet *p, struct place *at, struct service *
 	return id;
 }
 
-static __noinline __u32 template_new4(struct packet *p, struct place *at, struct service *s, struct conn *home)
+static __noinline __u32 template_new4(struct packet *p, struct place *at, struct service *s, struct conn *home, __u32 id)
 {
-	return template_new(p, at, s, home, 0);
+	return template_new(p, at, s, home, id, 0);
 }
 
-static __noinline __u32 template_new6(struct packet *p, struct place *at, struct service *s, struct conn *home)
+static __noinline __u32 template_new6(struct packet *p, struct place *at, struct service *s, struct conn *home, __u32 id)
 {
-	return template_new(p, at, s, home, 1);
+	return template_new(p, at, s, home, id, 1);
 }
 
 __inline void template_unlock(struct work *w, int v6)
@@ -177,7 +199,8 @@ __inline __u32 persist(struct packet *p, struct place *at, __u32 service, int v6
 	}
 	if (!locked || (c && !(v6 ? template_free6(c, home, w, s) : template_free4(c, home, w, s))))
 		home = NULL;
-	id = v6 ? template_new6(p, at, s, home) : template_new4(p, at, s, home);
+	id = template_pick(s, p, at->want >> 32, v6);
+	id = v6 ? template_new6(p, at, s, home, id) : template_new4(p, at, s, home, id);
 	if (locked)
 		template_unlock(w, v6);
 	return id;

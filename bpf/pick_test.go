@@ -84,6 +84,14 @@ var pickTests = []programTest{
 		unusable("a", "b", "c")(r)
 		r.flowPlan("web", "a", "b", "c")
 	}, steps: []step{{send: tcp(syn), want: untouched("drop_no_real")}}, check: noReal(1)},
+	{name: "all are overloaded: the service's answer", setup: overloaded("a", "b", "c"), steps: []step{
+		{send: tcp(syn), want: untouched("drop_no_real")},
+	}, check: noReal(1)},
+	{name: "all are overloaded, and the service says pass", setup: func(r *rig) {
+		overloaded("a", "b", "c")(r)
+		r.flowPlan("web", "a", "b", "c")
+		r.service("web").Answer = uint8(directorServiceAnswerANSWER_PASS)
+	}, steps: []step{{send: tcp(syn), want: untouched("pass_answer")}}, check: noReal(1)},
 	{name: "upper threshold", setup: func(r *rig) { r.threshold("a", 2); r.plan("web", 0, "a", "a", "a", "b") }, steps: []step{
 		{send: tcp(syn, from(1)), want: begins("a")},
 		{send: tcp(syn, from(2)), want: begins("a")},
@@ -135,6 +143,14 @@ func noReal(n uint64) func(*testing.T, *rig) {
 func (r *rig) longPlan(n int) {
 	unusable("c")(r)
 	r.plan("web", 0, append(slices.Repeat([]string{"c"}, n), "a")...)
+}
+
+func overloaded(names ...string) func(*rig) {
+	return func(r *rig) {
+		for _, name := range names {
+			r.real(name).Flags |= RealOverloaded
+		}
+	}
 }
 
 // threshold gives a real server an upper threshold, and the lower one that IPVS derives of it.

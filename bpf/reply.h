@@ -124,14 +124,14 @@ __inline enum verdict packet_reply(struct xdp_md *ctx, struct packet *p, struct 
 	return failed == UNDECIDED ? TX_REPLY : failed;
 }
 
-static __noinline enum verdict packet_reply4(struct xdp_md *ctx, struct packet *p, struct way_out *out)
+__noinline int packet_reply4(struct xdp_md *ctx, struct packet *p, struct way_out *out)
 {
-	return packet_reply(ctx, p, out, 0);
+	return p && out ? packet_reply(ctx, p, out, 0) : DROP_ERROR;
 }
 
-static __noinline enum verdict packet_reply6(struct xdp_md *ctx, struct packet *p, struct way_out *out)
+__noinline int packet_reply6(struct xdp_md *ctx, struct packet *p, struct way_out *out)
 {
-	return packet_reply(ctx, p, out, 1);
+	return p && out ? packet_reply(ctx, p, out, 1) : DROP_ERROR;
 }
 
 #endif

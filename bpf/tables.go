@@ -25,6 +25,9 @@ type (
 	MarkBucket  = directorMarkBucket
 	MarkShape   = directorMarkShape
 	MarkSet     = directorMarkSet
+
+	Destination    = directorDestination
+	DestinationKey = directorDestinationKey
 )
 
 // Flags and values of the rows.
@@ -56,6 +59,14 @@ const (
 	PlanSH       = uint32(directorPlanKindPLAN_SH)
 	PlanMH       = uint32(directorPlanKindPLAN_MH)
 	PlanFlow     = uint32(directorPlanKindPLAN_FLOW)
+	PlanLBLC     = uint32(directorPlanKindPLAN_LBLC)
+	PlanLBLCR    = uint32(directorPlanKindPLAN_LBLCR)
+
+	// The slots before the base of lblc's and lblcr's plans.
+	RosterExpiration = int(directorRosterROSTER_EXPIRATION)
+	RosterCount      = int(directorRosterROSTER_COUNT)
+	RosterFirst      = int(directorRosterROSTER_FIRST)
+	RosterSlots      = int(directorRosterROSTER_SLOTS)
 
 	MarksNone  = uint32(directorMarkingMARKS_NONE)
 	MarksKnown = uint32(directorMarkingMARKS_KNOWN)
@@ -89,6 +100,8 @@ type Tables struct {
 	MarkShapes []MarkShape
 	MarkRules  []MarkBucket
 	CPUs       int
+
+	Destinations int // that lblc and lblcr can remember; they are no rows
 }
 
 // Sizes are how many rows the tables have.
@@ -96,11 +109,14 @@ type Sizes struct {
 	Conns4   uint32 // places, a power of two, at least a set
 	Conns6   uint32
 	Overflow uint32 // connections that found no place; at least 1
-	Services uint32
-	Reals    uint32
-	Plans    uint32 // slots over all services
-	Marks    uint32 // entries of marking rules; 0: none
-	CPUs     int    // possible CPUs; 0: this machine's
+	// Destinations that lblc and lblcr remember, over all services; 0: one, for
+	// those who have no such service.
+	Destinations uint32
+	Services     uint32
+	Reals        uint32
+	Plans        uint32 // slots over all services
+	Marks        uint32 // entries of marking rules; 0: none
+	CPUs         int    // possible CPUs; 0: this machine's
 }
 
 func (s Sizes) keyBuckets() uint32 {
@@ -154,6 +170,8 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 		MarkShapes: make([]MarkShape, markSets*2*markShapes),
 		MarkRules:  make([]MarkBucket, s.markBuckets()),
 		CPUs:       s.CPUs,
+
+		Destinations: int(s.Destinations),
 	}, nil
 }
 

@@ -12,6 +12,7 @@ struct work {
 	struct packet reply; /* nat: the packet that a reply will be */
 	struct place reply_at;
 	struct conn_new fresh;
+	struct destination destination; /* lblc, lblcr: the one that is stored */
 };
 
 struct {

@@ -63,6 +63,7 @@ func (b *builder) limits(s setting[limits]) {
 		RealServers:  l.realServers.or(d.RealServers),
 		PlanSlots:    l.planSlots.or(d.PlanSlots),
 		MarkEntries:  l.markEntries.or(d.MarkEntries),
+		Destinations: l.destinations.or(d.Destinations),
 	}
 	b.mostServices, b.mostReals = int(b.config.Limits.Services), int(b.config.Limits.RealServers)
 	if s.wrong() || l.services.wrong() {

@@ -3,7 +3,9 @@
 package configs
 
 import (
+	"cmp"
 	"net/netip"
+	"time"
 
 	"xdplvs/director"
 )
@@ -34,6 +36,29 @@ func (b *serviceBuilder) check() {
 	}
 	if !b.written.protocol.wrong() && !b.written.fwmark.given() {
 		b.checkProtocol(b.written.protocol.or(director.TCP))
+	}
+	if !b.written.scheduler.wrong() {
+		b.checkScheduler(b.written.scheduler.or(DefaultScheduler))
+	}
+	b.checkSlowStart(&b.written.slowStart)
+}
+
+// checkScheduler finds what other schedulers only know.
+func (b *serviceBuilder) checkScheduler(name string) {
+	if table := &b.written.mhTable; table.ok && name != "mh" {
+		table.at.failf("only the scheduler mh has a table of its own size, the service's is %s", name)
+	}
+	for owner, written := range map[string]*setting[time.Duration]{"lblc": &b.written.lblc, "lblcr": &b.written.lblcr} {
+		if written.ok && name != owner {
+			written.at.failf("%s_expiration is the scheduler %[1]s's, the service's is %s", owner, name)
+		}
+	}
+}
+
+// checkSlowStart: IPVS has none, so neither has what decides as it does.
+func (b *serviceBuilder) checkSlowStart(s *setting[time.Duration]) {
+	if s.value > 0 && b.written.conns.semantics.value == ipvsSemantics {
+		s.at.failf("with semantics: ipvs there is no slow start")
 	}
 }
 
@@ -105,6 +130,8 @@ func (b *serviceBuilder) build() director.Service {
 		Answer:      s.answer.or(director.AnswerUnreachable),
 		Conns:       s.conns.build(s.protocol.or(director.TCP)),
 		Reals:       b.allReals(s.reals.value),
+		MHTable:     s.mhTable.value,
+		Expiration:  cmp.Or(s.lblc.value, s.lblcr.value),
 	}
 }
 
@@ -163,7 +190,10 @@ func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {
 		Weight: w.weight.or(b.written.weight.or(DefaultWeight)),
 		Upper:  w.upper.value,
 		Lower:  w.lower.value,
+
+		SlowStart: w.slow.or(b.written.slowStart.value),
 	}
+	b.checkSlowStart(&w.slow)
 	if v.Lower > v.Upper && !w.upper.wrong() {
 		w.lower.at.failf("lower threshold %d is above the upper one, %d", v.Lower, v.Upper)
 	}

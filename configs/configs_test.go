@@ -50,6 +50,11 @@ func limited(r director.RealServer, upper, lower uint32) director.RealServer {
 	return r
 }
 
+func slow(r director.RealServer, seconds int) director.RealServer {
+	r.SlowStart = time.Duration(seconds) * time.Second
+	return r
+}
+
 // everything has each key of the format, in all its forms.
 const everything = `
 version: 1
@@ -61,7 +66,7 @@ interfaces:
   - {name: eth3, mode: auto}
 socket: /run/d/../x.sock
 state_dir: /sys/fs/bpf/x/
-limits: {connections4: 1024, connections6: 128k, services: 5, real_servers: 5K, plan_slots: 1M, mark_entries: 32k}
+limits: {connections4: 1024, connections6: 128k, services: 8, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, destinations: 7k}
 timeouts:
   {tcp: 1h30m, tcpfin: 90, udp: "1.5s", tcp_none: 3, tcp_syn_sent: 4, tcp_syn_recv: 5, tcp_time_wait: 6, tcp_close: 7,
    tcp_close_wait: 8, tcp_last_ack: 9, tcp_listen: 10, tcp_synack: 11, sctp_none: 12, sctp_init1: 13, sctp_init: 14,
@@ -90,6 +95,7 @@ services:
     sloppy_sctp: false
     method: dr
     weight: 7
+    slow_start: 30s
     reals:
       - 10.0.0.1
       - 10.0.0.2:80
@@ -99,6 +105,7 @@ services:
         weight: 0
         upper: 100
         lower: 60
+        slow_start: 1m30s
         method: dr
   - protocol: udp
     virtual: "[2001:db8::10]:53"
@@ -111,6 +118,9 @@ services:
     persistence: {timeout: 1h, netmask: 64, expire_quiescent: true, on_down: keep}
     reals: [fd00::3]
   - {address: 192.0.2.11, port: any, persistence: {netmask: 255.255.255.0}}
+  - {virtual: 192.0.2.10:444, scheduler: mh, mh_table: 65537}
+  - {virtual: 192.0.2.10:445, scheduler: lblc, lblc_expiration: 1h}
+  - {virtual: 192.0.2.10:446, scheduler: lblcr, lblcr_expiration: 90}
 marks:
   - {mark: 7, protocol: tcp, source: "2001:db8:1::/48", destination: "2001:db8::10", source_port: 1024-65535, destination_port: "80, 443,8000-8080", interface: eth1, dscp: 46}
   - {mark: 4294967295, destination_port: [554, 6970-7170]}
@@ -129,7 +139,8 @@ func TestEverything(t *testing.T) {
 					Flags: director.SchedulerFlags("sh-port", "sh-fallback"),
 					Conns: director.ConnPolicy{OnRemove: director.FateReset, OnDown: director.FateReschedule,
 						Reuse: director.ReuseClosed, ExpireNodest: true, Sloppy: true},
-					Reals: []director.RealServer{realAt("10.0.0.1:80", 7), realAt("10.0.0.2:80", 7), named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60))},
+					Reals: []director.RealServer{slow(realAt("10.0.0.1:80", 7), 30), slow(realAt("10.0.0.2:80", 7), 30),
+						slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90)},
 				},
 				{
 					Key: keyOf(director.UDP, "[2001:db8::10]:53"), Scheduler: "wrr", OnePacket: true, Answer: director.AnswerDrop,
@@ -146,6 +157,9 @@ func TestEverything(t *testing.T) {
 					Key: keyOf(director.TCP, "192.0.2.11:0"), Scheduler: "wrr",
 					Persistence: director.Persistence{Timeout: director.DefaultPersistence, Prefix: 24},
 				},
+				{Key: keyOf(director.TCP, "192.0.2.10:444"), Scheduler: "mh", MHTable: 65537},
+				{Key: keyOf(director.TCP, "192.0.2.10:445"), Scheduler: "lblc", Expiration: time.Hour},
+				{Key: keyOf(director.TCP, "192.0.2.10:446"), Scheduler: "lblcr", Expiration: 90 * time.Second},
 			},
 			Marks: []director.MarkRule{
 				{
@@ -158,7 +172,7 @@ func TestEverything(t *testing.T) {
 			},
 			Timeouts: everyTimeout(90*time.Minute, 90*time.Second, 1500*time.Millisecond),
 		},
-		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 5, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15},
+		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 8, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Destinations: 7 << 10},
 		Socket:   "/run/x.sock",
 		StateDir: "/sys/fs/bpf/x",
 		Addresses: []director.Address{

@@ -101,8 +101,8 @@ func written(c *Config) string {
 		line("  - {name: %q, mode: %s}", i.Name, i.Mode)
 	}
 	l, d := c.Limits, c.Desired.Timeouts
-	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d, mark_entries: %d}",
-		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots, l.MarkEntries)
+	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d, mark_entries: %d, destinations: %d}",
+		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots, l.MarkEntries, l.Destinations)
 	line("announce: {burst: %d, refresh: %s}", c.Announce.Burst, c.Announce.Refresh)
 	line("addresses:")
 	for _, a := range c.Addresses {
@@ -114,11 +114,11 @@ func written(c *Config) string {
 	}
 	line("services:")
 	for _, s := range c.Desired.Services {
-		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s %s, reals: [",
-			writtenName(s.Name), writtenKey(s.Key), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns))
+		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s %s, %s reals: [",
+			writtenName(s.Name), writtenKey(s.Key), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns), writtenOptions(s))
 		for _, r := range s.Reals {
-			line("      {%s address: %q, %s method: %s, weight: %d, upper: %d, lower: %d},",
-				writtenName(r.Name), r.Key.Addr, writtenPort(r.Key.Port), r.Method, r.Weight, r.Upper, r.Lower)
+			line("      {%s address: %q, %s method: %s, weight: %d, upper: %d, lower: %d, slow_start: %s},",
+				writtenName(r.Name), r.Key.Addr, writtenPort(r.Key.Port), r.Method, r.Weight, r.Upper, r.Lower, r.SlowStart)
 		}
 		line("    ]}")
 	}
@@ -202,6 +202,17 @@ func writtenPolicy(protocol director.Protocol, p director.ConnPolicy) string {
 	mode := map[director.Reuse]int{director.ReuseNever: 0, director.ReuseClosed: 1, director.ReuseClosing: 3}[p.Reuse]
 	return fmt.Sprintf("%s, on_down: %s, conn_reuse_mode: %d, expire_nodest_conn: %t, sloppy_%s: %t",
 		remove, p.OnDown, mode, p.ExpireNodest, strings.Replace(protocol.String(), "udp", "tcp", 1), p.Sloppy)
+}
+
+// writtenOptions are those that only one scheduler knows.
+func writtenOptions(s director.Service) (text string) {
+	if s.MHTable != 0 {
+		text += fmt.Sprintf("mh_table: %d, ", s.MHTable)
+	}
+	if s.Expiration != 0 {
+		text += fmt.Sprintf("%s_expiration: %s, ", s.Scheduler, s.Expiration)
+	}
+	return text
 }
 
 func writtenName(name string) string {

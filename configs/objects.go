@@ -6,7 +6,9 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"xdplvs/director"
 )
@@ -89,7 +91,7 @@ var ifaceKind = either("an interface name, or a mapping with name and mode",
 
 // limits are director.Limits as written.
 type limits struct {
-	connections4, connections6, services, realServers, planSlots, markEntries setting[uint32]
+	connections4, connections6, services, realServers, planSlots, markEntries, destinations setting[uint32]
 }
 
 // fewestConnections keeps the table's buckets from being most of the table.
@@ -110,6 +112,8 @@ var limitsObject = object[limits]{
 			"Slots of the schedulers' plans over all services, 4 bytes each; 2M if absent."),
 		key("mark_entries", count(1, 1<<24), func(l *limits) *setting[uint32] { return &l.markEntries },
 			"Entries of marking rules, 256 bytes each; a range of ports needs several; 16k if absent."),
+		key("destinations", count(1, 1<<24), func(l *limits) *setting[uint32] { return &l.destinations },
+			"Destination addresses that lblc and lblcr remember over all services, some 250 bytes each; 24k, as many as IPVS of a service, if absent."),
 	},
 }
 
@@ -161,6 +165,10 @@ type service struct {
 	method      setting[director.Method]
 	weight      setting[uint32]
 	reals       setting[list[realServer]]
+	mhTable     setting[int]
+	lblc        setting[time.Duration]
+	lblcr       setting[time.Duration]
+	slowStart   setting[time.Duration]
 }
 
 var serviceObject = object[service]{
@@ -184,6 +192,14 @@ var serviceObject = object[service]{
 			"Scheduler, as ipvsadm names it; "+DefaultScheduler+" if absent."),
 		key("scheduler_flags", listOf("scheduler flags", schedulerFlag()), func(s *service) *setting[list[string]] { return &s.flags },
 			"Flags of the schedulers sh and mh: -port hashes the client's port too, -fallback spreads an unusable server's clients."),
+		key("mh_table", mhTable(), func(s *service) *setting[int] { return &s.mhTable },
+			"Slots of the scheduler mh's table, a prime: more of them give each real server its exact share and let fewer flows move; 4093 if absent."),
+		key("lblc_expiration", expiration(), func(s *service) *setting[time.Duration] { return &s.lblc },
+			"IPVS's: how long the scheduler lblc remembers a destination that nobody connects to; 24h if absent."),
+		key("lblcr_expiration", expiration(), func(s *service) *setting[time.Duration] { return &s.lblcr },
+			"IPVS's: the same for lblcr, and after how long without change a destination has a real server less; 24h if absent."),
+		key("slow_start", slowStart(), func(s *service) *setting[time.Duration] { return &s.slowStart },
+			"Slow start of real servers that have none of their own; 0, none, if absent."),
 		key("one_packet", boolean(), func(s *service) *setting[bool] { return &s.onePacket },
 			"Schedule each datagram anew (UDP only)."),
 		key("persistence", persistenceKind, func(s *service) *setting[persistence] { return &s.persistence },
@@ -256,6 +272,27 @@ func method() kind[director.Method] {
 	return available(enumeration[director.Method]("forwarding method"), func() []director.Method { return availableMethods })
 }
 
+// mhTable is one of the lengths that a table can have.
+func mhTable() kind[int] {
+	var known []string
+	var consts []schema
+	for _, n := range director.MHTables() {
+		known = append(known, strconv.Itoa(n))
+		consts = append(consts, schema{"const": n})
+	}
+	what := "one of " + strings.Join(known, ", ")
+	return unquoted(what, parsed(what, schema{"anyOf": consts}, func(text string) (int, string, bool) {
+		n, note, ok := decimal(text)
+		return int(n), note, ok && slices.Contains(known, text)
+	}))
+}
+
+func expiration() kind[time.Duration] {
+	return duration(director.MinExpiration, director.MaxExpiration)
+}
+
+func slowStart() kind[time.Duration] { return duration(0, director.MaxSlowStart) }
+
 func threshold() kind[uint32] { return number(0, director.MaxThreshold) }
 
 func weight() kind[uint32] { return number(0, director.MaxWeight) }
@@ -269,6 +306,7 @@ type realServer struct {
 	weight  setting[uint32]
 	upper   setting[uint32]
 	lower   setting[uint32]
+	slow    setting[time.Duration]
 	method  setting[director.Method]
 }
 
@@ -287,6 +325,8 @@ var realObject = object[realServer]{
 			"Upper threshold: with so many connections it gets no new ones; 0, none, if absent."),
 		key("lower", threshold(), func(r *realServer) *setting[uint32] { return &r.lower },
 			"Lower threshold: below so many it gets new ones again; three quarters of upper, rounded up, if absent or 0."),
+		key("slow_start", slowStart(), func(r *realServer) *setting[time.Duration] { return &r.slow },
+			"How long its weight grows from nearly nothing once it can get connections, or can again."),
 		key("method", method(), func(r *realServer) *setting[director.Method] { return &r.method },
 			"Forwarding method."),
 	},

@@ -61,7 +61,7 @@ func (d *Director) shrink(s *service) {
 		return
 	}
 	atomic.StoreUint32(&row.Loop, 0)
-	atomic.StoreUint32(&row.Length, min(row.Length, s.needs.plan))
+	atomic.StoreUint32(&row.Length, min(row.Length, s.needs.plan-uint32(s.want.planHead())))
 	for at.size > s.needs.plan {
 		at.size /= 2
 		d.arena.give(region{at.base + at.size, at.size})
@@ -73,8 +73,9 @@ func (d *Director) shrink(s *service) {
 func (d *Director) movePlan(s *service, to region) {
 	from := s.inForce()
 	row := s.row.Plan[from]
-	copy(d.tables.Plans[to.base:], d.tables.Plans[row.Base:][:row.Length])
-	row.Base = to.base
+	at := s.regions[from].base
+	copy(d.tables.Plans[to.base:], d.tables.Plans[at:row.Base+row.Length])
+	row.Base += to.base - at
 	s.row.Plan[1-from] = row
 	s.regions[1-from] = to
 	handed := atomic.LoadUint64(&s.row.Cursor[from])

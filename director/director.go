@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"xdplvs/bpf"
+	"xdplvs/scheduler"
 )
 
 // Options are what a Director works with.
@@ -74,7 +75,10 @@ type Director struct {
 	total      Counters // of services that were removed
 	rate       estimator
 	heritage   heritage
-	inherited  bool // a former process may have attached interfaces
+	inherited  bool             // a former process may have attached interfaces
+	memory     scheduler.Memory // of destinations
+	planned    []float64        // by real server id: choices that plans have handed out
+	estimates  uint64
 }
 
 // ErrStopped is returned when Run has ended.
@@ -106,6 +110,8 @@ func New(opts Options) *Director {
 		vips:       map[bpf.Key]bool{},
 		timeouts:   DefaultTimeouts,
 		stranded:   map[uint32]int{},
+		memory:     scheduler.Memory{Limit: opts.Tables.Destinations},
+		planned:    make([]float64, len(opts.Tables.Reals)),
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -123,6 +129,8 @@ func (d *Director) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	follow := time.NewTicker(followTick)
 	defer follow.Stop()
+	forget := time.NewTicker(scheduler.SweepInterval)
+	defer forget.Stop()
 	sweeper := newSweeper(d)
 	for {
 		select {
@@ -142,6 +150,8 @@ func (d *Director) Run(ctx context.Context) error {
 			d.followMarks()
 		case <-follow.C:
 			d.follow()
+		case <-forget.C:
+			d.forgetIdle()
 		case <-sweep.C:
 			if err := sweeper.slice(); err != nil {
 				d.log.Error("sweep connections", "event", "sweep_failed", "error", err)
@@ -306,9 +316,12 @@ func (d *Director) applyServices(c *change) {
 
 // addService makes a service that packets find when it is whole.
 func (d *Director) addService(want *Service) {
+	_, inherited := d.heritage.services[want.Key]
 	s := d.newService(want)
 	d.setWant(s, want)
+	s.founding = !inherited
 	d.applyReals(s, want.Reals)
+	s.founding = false
 	s.rate.last = s.counters()
 	d.mustPublish(s)
 	atomic.AndUint32(&s.row.Flags, ^bpf.ServiceRemoved)
@@ -328,9 +341,9 @@ func (d *Director) editService(want *Service) {
 		}
 		return
 	}
-	s.settle()
-	if s.want.Scheduler != want.Scheduler || s.want.Flags != want.Flags {
-		s.changeScheduler(want)
+	d.settle(s)
+	if !s.sameScheduler(want) {
+		d.changeScheduler(s, want)
 	}
 	d.setWant(s, want)
 	d.applyReals(s, want.Reals)
@@ -342,8 +355,12 @@ func (s *service) schedulesLike(want *Service) bool {
 	same := func(a, b RealServer) bool {
 		return a.Key == b.Key && a.Method == b.Method && a.Weight == b.Weight && a.Upper == b.Upper && a.Lower == b.Lower
 	}
-	return s.want.Scheduler == want.Scheduler && s.want.Flags == want.Flags && s.want.OnePacket == want.OnePacket &&
+	return s.sameScheduler(want) && s.want.OnePacket == want.OnePacket && s.want.Expiration == want.Expiration &&
 		slices.EqualFunc(s.want.Reals, want.Reals, same)
+}
+
+func (s *service) sameScheduler(want *Service) bool {
+	return s.want.Scheduler == want.Scheduler && s.want.Flags == want.Flags && s.want.MHTable == want.MHTable
 }
 
 // setWant notes what is wanted and how much room it needs.
@@ -384,6 +401,7 @@ func (d *Director) retire(s *service, r *real) {
 	r.setFlag(bpf.RealRemoved, true)
 	d.passOn(r)
 	r.former, r.idle = s.want.Name, false
+	r.wasUp, r.founder, r.since, r.row.Held = false, false, time.Time{}, 0
 	d.leaving = append(d.leaving, r)
 }
 
@@ -504,6 +522,7 @@ func (d *Director) applyTimeouts(t Timeouts) {
 
 // estimate is done every two seconds.
 func (d *Director) estimate() {
+	d.estimateShares()
 	d.passAllOn()
 	total := d.removed()
 	for _, s := range d.services {
@@ -559,6 +578,7 @@ func (d *Director) snapshot() (*Snapshot, error) {
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(d.services), ServiceKey.Compare) {
 		state := d.services[key].state()
+		d.addShares(d.services[key], &state)
 		s.Total.add(state.Counters)
 		s.Services = append(s.Services, state)
 	}

@@ -76,7 +76,9 @@ func (e *editor) insert(i int, w RealServer) {
 	}
 	if r == nil {
 		r = e.d.newReal(e.s.id, w)
+		r.founder = e.s.founding
 	}
+	e.d.beginShares(r)
 	r.obey(&e.s.want)
 	e.d.hopTo(r)
 	e.s.reals = slices.Insert(e.s.reals, i, r)
@@ -97,7 +99,10 @@ func (e *editor) change(i int, w RealServer) {
 
 // changeScheduler lets another algorithm choose from now on, as if the real
 // servers had been added one by one.
-func (s *service) changeScheduler(want *Service) {
+func (d *Director) changeScheduler(s *service, want *Service) {
+	if s.want.remembers() || want.remembers() {
+		d.forgetService(s)
+	}
 	s.sched, _ = newScheduler(*want) // compare has seen that it is known
 	servers := s.servers()
 	for i := len(servers) - 1; i >= 0; i-- {

@@ -55,6 +55,9 @@ func (p *fakePlane) Verdicts() (map[string]uint64, error)              { return 
 func (p *fakePlane) Overflow(func(*bpf.ConnKey, *bpf.Conn) bool) error { return nil }
 func (p *fakePlane) SweepOverflow() error                              { return nil }
 func (p *fakePlane) FreeOverflow(*bpf.ConnKey) error                   { return nil }
+func (p *fakePlane) ForgetDestination(*bpf.DestinationKey) error       { return nil }
+
+func (p *fakePlane) Destinations(func(*bpf.DestinationKey, *bpf.Destination) bool) error { return nil }
 
 // fakeClock counts milliseconds, and stands still unless it is moved.
 type fakeClock struct{ now uint32 }

@@ -42,7 +42,7 @@ func (d *Director) follow() {
 func (d *Director) followedServices() []*service {
 	var list []*service
 	for _, s := range d.services {
-		if s.cut || s.limited || s.aware() {
+		if s.cut || s.limited || s.easing || s.aware() {
 			list = append(list, s)
 		}
 	}
@@ -51,13 +51,16 @@ func (d *Director) followedServices() []*service {
 
 // moved reports whether the plan in force was made for other counts.
 func (s *service) moved() bool {
+	if s.easing {
+		s.ease(time.Now())
+	}
 	handed := atomic.LoadUint64(s.cursor())
 	if s.cut && 2*handed >= uint64(s.row.Plan[s.inForce()].Length) || s.aware() && handed != 0 {
 		return true
 	}
 	for i, r := range s.reals {
 		now := r.forScheduler()
-		if i >= len(s.planned) || now.Overloaded != s.planned[i].Overloaded || s.aware() && now != s.planned[i] {
+		if i >= len(s.planned) || now.Overloaded != s.planned[i].Overloaded || now.Held != s.planned[i].Held || s.aware() && now != s.planned[i] {
 			return true
 		}
 	}

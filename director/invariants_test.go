@@ -200,12 +200,16 @@ func (w *world) checkPlan(r *report, s *service, p *bpf.Plan, at region) {
 		now := x.forScheduler()
 		r.is(made[i].Weight == now.Weight && (made[i].Overloaded || x.hop.Resolved), "%s was made for another weight or next hop of %s", name, x.want.Key)
 	}
-	sequence := p.Kind == bpf.PlanSequence || p.Kind == bpf.PlanFlow
+	sequence := isSequence(p) || p.Kind == bpf.PlanFlow
+	head := uint32(0)
+	if p.Kind != bpf.PlanFlow {
+		head = uint32(s.want.planHead())
+	}
 	if p.Length == 0 {
-		r.is(len(usable) == 0 || s.aware() && p.Kind == bpf.PlanSequence, "%s is empty, %d real servers are usable", name, len(usable))
+		r.is(len(usable) == 0 || s.aware() && isSequence(p), "%s is empty, %d real servers are usable", name, len(usable))
 		return
 	}
-	r.is(p.Base == at.base && p.Length <= at.size && p.Base%bpf.PlanAlign == 0 && at.base+at.size <= w.d.arena.end,
+	r.is(p.Base == at.base+head && p.Length+head <= at.size && p.Base%bpf.PlanAlign == 0 && at.base+at.size <= w.d.arena.end,
 		"%s: slots %d to %d, region %v", name, p.Base, p.Base+p.Length, at)
 	r.is(p.Loop < p.Length, "%s: loop %d, length %d", name, p.Loop, p.Length)
 	named := map[uint32]bool{}

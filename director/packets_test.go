@@ -88,6 +88,11 @@ func realForNew(t *bpf.Tables, s *bpf.Service, id uint32) bool {
 	return flags == bpf.RealUsable|bpf.RealNextHop && atomic.LoadUint32(&r.Service) == s.Id
 }
 
+// isSequence: lblc and lblcr take slots in order too, for who is not remembered.
+func isSequence(p *bpf.Plan) bool {
+	return p.Kind == bpf.PlanSequence || p.Kind == bpf.PlanLBLC || p.Kind == bpf.PlanLBLCR
+}
+
 // hashNext is hash_next, but for the kernel's hash functions: any slot will do.
 func hashNext(t *bpf.Tables, s *bpf.Service, hash uint32) uint32 {
 	plan := &s.Plan[atomic.LoadUint32(&s.Current)&1]
@@ -105,7 +110,7 @@ func hashNext(t *bpf.Tables, s *bpf.Service, hash uint32) uint32 {
 
 // pick is the choice for a new connection; bpf.NoReal: the service's answer.
 func pick(t *bpf.Tables, s *bpf.Service, hash uint32) uint32 {
-	if s.Plan[atomic.LoadUint32(&s.Current)&1].Kind != bpf.PlanSequence {
+	if !isSequence(&s.Plan[atomic.LoadUint32(&s.Current)&1]) {
 		return hashNext(t, s, hash)
 	}
 	id := planNext(t, s)

@@ -193,7 +193,7 @@ func TestHandedOutMeanwhile(t *testing.T) {
 	key := key4(1)
 	expect(t, "first", w.chosen(key), 3)
 	s := w.d.services[key]
-	s.settle()
+	w.d.settle(s)
 	expect(t, "second, from the old plan", w.chosen(key), 2)
 	must(w.d.publish(s))
 	expect(t, "third, from the new plan", w.chosen(key), 1)

@@ -47,6 +47,10 @@ type Plane interface {
 	// FreeOverflow frees one of them; that it is gone already is no error. It is
 	// called from any goroutine, too.
 	FreeOverflow(*bpf.ConnKey) error
+	// Destinations calls yield for each destination that lblc and lblcr remember.
+	Destinations(yield func(*bpf.DestinationKey, *bpf.Destination) bool) error
+	// ForgetDestination takes one out; that it is gone already is no error.
+	ForgetDestination(*bpf.DestinationKey) error
 }
 
 // Clock is the time in the unit that connections are stamped with.

@@ -3,10 +3,12 @@
 package director
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"xdplvs/bpf"
 	"xdplvs/scheduler"
@@ -22,6 +24,8 @@ const (
 	planLimit  = 1 << 16
 	awareFirst = 1 << 6
 	awareLimit = 1 << 12
+
+	defaultMHTable = 4093
 )
 
 // needs are the sizes of a service's regions, as if every real server could be
@@ -35,7 +39,7 @@ type needs struct {
 func (n needs) total() uint64 { return 2*uint64(n.plan) + uint64(n.flow) }
 
 func needsOf(want *Service) needs {
-	return needs{regionSize(want.planLength()), flowRegion(len(want.Reals))}
+	return needs{regionSize(want.planLength() + want.planHead()), flowRegion(len(want.Reals))}
 }
 
 // planLength is how many slots a plan of the service has, if it does not follow
@@ -49,7 +53,7 @@ func (s *Service) planLength() int {
 	case "dh", "sh":
 		return 256
 	case "mh":
-		return 4093
+		return cmp.Or(s.MHTable, defaultMHTable)
 	default:
 		return firstLength(len(s.Reals))
 	}
@@ -80,11 +84,12 @@ func (s *service) cursor() *uint64 { return &s.row.Cursor[s.inForce()] }
 
 // settle moves the scheduler by what the plan in force has handed out, so that
 // the next one goes on where this one is left. publish follows.
-func (s *service) settle() {
+func (d *Director) settle(s *service) {
 	if s.planned == nil {
 		return
 	}
 	s.handed = atomic.LoadUint64(s.cursor())
+	d.tallyPlan(s, s.handed)
 	choices := s.handed
 	if s.row.Plan[s.inForce()].Length == 0 && atomic.LoadUint64(&s.row.NoReal) != s.noReal {
 		choices = 1 // a search in vain moves wrr, too; further ones do not
@@ -105,14 +110,17 @@ func (d *Director) publish(s *service) error {
 
 // publishPlan is the part of publish that follows the connections.
 func (d *Director) publishPlan(s *service) error {
-	s.settle()
+	d.settle(s)
+	s.ease(time.Now())
 	servers := s.servers()
 	plan := scheduler.Forward(s.sched, servers, s.counting(), s.nextLength())
-	r := d.spare(s, len(plan.Slots))
-	if len(plan.Slots) > int(r.size) && plan.Kind == scheduler.Sequence {
-		plan = scheduler.Forward(s.sched, servers, s.counting(), int(r.size))
+	head := s.want.planHead()
+	r := d.spare(s, len(plan.Slots)+head)
+	room := int(r.size) - head
+	if len(plan.Slots) > room && plan.Kind == scheduler.Sequence && room > 0 {
+		plan = scheduler.Forward(s.sched, servers, s.counting(), room)
 	}
-	if s.cut = len(plan.Slots) > int(r.size); s.cut {
+	if s.cut = len(plan.Slots) > room; s.cut {
 		d.arena.give(r)
 		return fmt.Errorf("take %d plan slots of %d, %d in use (raise limits.plan_slots): %w", len(plan.Slots), d.arena.end, d.arena.used, bpf.ErrFull)
 	}
@@ -125,17 +133,16 @@ func (d *Director) publishPlan(s *service) error {
 	return nil
 }
 
-// nextLength is how many slots the next plan may have.
+// nextLength is how many slots the next plan may have: twice as many as were wanted
+// of this one, so that it does not come to its end.
 func (s *service) nextLength() int {
-	if !s.aware() {
+	if !s.aware() && !s.easing {
 		return planLimit
 	}
 	first := firstLength(len(s.reals))
-	length := max(first, int(s.row.Plan[s.inForce()].Length))
-	if s.handed > uint64(length)/2 {
-		length *= 2
-	}
-	return min(length, max(awareLimit, first))
+	wanted := s.handed + atomic.LoadUint64(&s.row.NoReal) - s.noReal
+	length := max(uint64(first), uint64(s.row.Plan[s.inForce()].Length), 2*min(wanted, awareLimit))
+	return int(min(length, uint64(max(awareLimit, first))))
 }
 
 // aware reports whether the plan depends on the connections. That of fo does by
@@ -150,9 +157,11 @@ func (d *Director) writePlan(s *service, which uint32, plan scheduler.Plan) {
 		slots = nil
 	}
 	r := s.regions[which]
-	copy(d.tables.Plans[r.base:], slots)
+	base := r.base + uint32(s.want.planHead())
+	d.writeRoster(s, d.tables.Plans[r.base:base])
+	copy(d.tables.Plans[base:], slots)
 	s.row.Plan[which] = bpf.Plan{
-		Base: r.base, Length: uint32(len(slots)), Loop: uint32(plan.Loop), Kind: planKinds[s.want.Scheduler],
+		Base: base, Length: uint32(len(slots)), Loop: uint32(plan.Loop), Kind: planKinds[s.want.Scheduler],
 	}
 }
 
@@ -165,7 +174,7 @@ func (s *service) turn(next uint32) {
 	if s.settled {
 		atomic.AddUint64(&s.row.Cursor[next], atomic.LoadUint64(old)-s.handed)
 	}
-	s.settled = false
+	s.settled, s.tallied = false, 0
 }
 
 // spare is a region for the plan that is not in force. What the service needs by

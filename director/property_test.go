@@ -21,7 +21,7 @@ var medium = bpf.Sizes{Conns4: 256, Conns6: 256, Overflow: 1, Services: 24, Real
 
 // mixed are the schedulers of random states. Two are left out: mh for the size of
 // its table, twos because it is random itself.
-var mixed = []string{"rr", "wrr", "rr", "wrr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "sh", "dh"}
+var mixed = []string{"rr", "wrr", "rr", "wrr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "sh", "dh", "lblc", "lblcr"}
 
 // randomDesired is a state out of few services and real servers, so that two
 // have a lot in common.

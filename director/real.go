@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"xdplvs/bpf"
 	"xdplvs/scheduler"
@@ -29,6 +30,11 @@ type real struct {
 	former     string // name of the service that it was removed from
 	idle       bool   // removed, and had no connections when reap saw it last
 	onDown     Fate   // of its connections when its next hop is lost
+
+	since   time.Time // when its slow start began; zero: there is none
+	wasUp   bool      // when slow starts were looked at last
+	founder bool      // came with its service, and was not up yet
+	window  shareWindow
 }
 
 // everyReal gives all that have rows, with their services' names: those in use,
@@ -74,6 +80,7 @@ func (d *Director) newReal(service uint32, want RealServer) *real {
 	r := d.realAt(id)
 	*r.row = bpf.Real{
 		Generation: nextGeneration(r.row.Generation),
+		Tenant:     r.row.Tenant + 1,
 		Service:    service,
 		Addr:       addr16(want.Key.Addr),
 		Port:       bits.ReverseBytes16(want.Key.Port),
@@ -81,6 +88,7 @@ func (d *Director) newReal(service uint32, want RealServer) *real {
 	}
 	clear(r.stats)
 	r.counts.Templates, r.counts.Refused = 0, 0
+	d.planned[id] = 0
 	r.setWant(want)
 	d.watch(want.Key.Addr, 1)
 	d.keys.MarkReal(r.row)
@@ -213,6 +221,7 @@ func (r *real) forScheduler() scheduler.Server {
 		Active:     active,
 		Inactive:   inactive,
 		Upper:      r.want.Upper,
+		Held:       r.row.Held,
 		Overloaded: !r.hop.Resolved || r.overloaded(),
 	}
 }

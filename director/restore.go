@@ -4,6 +4,7 @@ package director
 
 import (
 	"sync/atomic"
+	"time"
 
 	"xdplvs/bpf"
 )
@@ -84,7 +85,11 @@ func regionOf(p *bpf.Plan) region {
 	if p.Length == 0 {
 		return region{}
 	}
-	return region{p.Base, regionSize(int(p.Length))}
+	head := 0
+	if p.Kind == bpf.PlanLBLC || p.Kind == bpf.PlanLBLCR {
+		head = bpf.RosterSlots
+	}
+	return region{p.Base - uint32(head), regionSize(int(p.Length) + head)}
 }
 
 // adoptService gives a service its former row back; false if it had none.
@@ -115,7 +120,9 @@ func (d *Director) adoptReal(service uint32, want RealServer) *real {
 	r.rate.last = r.counters()
 	d.unretire(r)
 	r.comeHome()
+	r.wasUp = r.up()
 	r.setWant(want)
+	r.resume(time.Now())
 	return r
 }
 

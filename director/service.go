@@ -5,7 +5,6 @@ package director
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"xdplvs/bpf"
@@ -25,11 +24,15 @@ type service struct {
 	noReal  uint64 // packets without a real server when the plan was made
 	cut     bool   // the plan ends before the choices repeat, and will be renewed
 	limited bool   // the plan must follow thresholds
-	needs   needs
-	regions [2]region // of the two plans
-	flow    region
-	rate    estimator
-	seen    uint64 // the comparison that found it wanted
+	easing  bool   // some real server is in a slow start
+	tallied uint64 // choices of the plan in force that were counted for somebody
+	// founding: the service is new, and so are its real servers.
+	founding bool
+	needs    needs
+	regions  [2]region // of the two plans
+	flow     region
+	rate     estimator
+	seen     uint64 // the comparison that found it wanted
 }
 
 // newService gives the service a row: its own if it ends and comes back, or a
@@ -54,8 +57,8 @@ func (s *service) setWant(want *Service) {
 	s.want = *want
 	s.want.Reals = slices.Clone(want.Reals) // the caller's may change
 	s.needs = needsOf(want)
-	_, hashes := planKinds[want.Scheduler] // those look at thresholds when a packet chooses
-	s.limited = !hashes && slices.ContainsFunc(s.want.Reals, func(r RealServer) bool { return r.Upper > 0 })
+	// Where a packet chooses by a hash it looks at thresholds, too.
+	s.limited = !want.hashes() && slices.ContainsFunc(s.want.Reals, func(r RealServer) bool { return r.Upper > 0 })
 	s.setPersistence(want)
 	s.row.Answer = uint8(want.Answer)
 	s.row.Protocol = uint8(want.Key.Protocol)
@@ -173,29 +176,38 @@ func (s *service) state() ServiceState {
 	return state
 }
 
-// planKinds are the kinds of plan of schedulers that hash; all others are taken in order.
-var planKinds = map[string]uint32{"dh": bpf.PlanDH, "sh": bpf.PlanSH, "mh": bpf.PlanMH}
-
-// notPlanned are schedulers that need more than a plan: a memory of destinations.
-var notPlanned = []string{"lblc", "lblcr"}
-
-// SchedulerNames are the schedulers that a service can have.
-func SchedulerNames() []string {
-	return slices.DeleteFunc(scheduler.Names(), func(name string) bool { return slices.Contains(notPlanned, name) })
+// planKinds are the kinds of plan of schedulers that look at the packet; those of
+// all others are taken in order.
+var planKinds = map[string]uint32{
+	"dh": bpf.PlanDH, "sh": bpf.PlanSH, "mh": bpf.PlanMH, "lblc": bpf.PlanLBLC, "lblcr": bpf.PlanLBLCR,
 }
 
+// SchedulerNames are the schedulers that a service can have.
+func SchedulerNames() []string { return scheduler.Names() }
+
+// hashes reports whether packets look the plan up by a hash.
+func (s *Service) hashes() bool {
+	return s.Scheduler == "dh" || s.Scheduler == "sh" || s.Scheduler == "mh"
+}
+
+// newScheduler makes the algorithm. One of somebody's own can be any that plans a
+// sequence: of hashes, and of what else looks at packets, the data plane knows IPVS's.
 func newScheduler(want Service) (scheduler.Scheduler, error) {
-	s, err := scheduler.New(want.Scheduler, scheduler.Options{Flags: want.Flags})
-	if err != nil && !slices.Contains(scheduler.Names(), want.Scheduler) || slices.Contains(notPlanned, want.Scheduler) {
-		return nil, fmt.Errorf("unknown scheduler %q (known: %s)", want.Scheduler, strings.Join(SchedulerNames(), ", "))
+	s, err := scheduler.New(want.Scheduler, scheduler.Options{Flags: want.Flags, MHTableSize: want.MHTable})
+	if err != nil {
+		return nil, err
 	}
-	return s, err
+	_, based := s.(scheduler.Based)
+	if _, known := planKinds[want.Scheduler]; !known && (based || s.Kind() != scheduler.Sequence) {
+		return nil, fmt.Errorf("scheduler %s: the data plane has no such plan", want.Scheduler)
+	}
+	return s, nil
 }
 
 // equal reports whether nothing would change.
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Key == o.Key && s.Scheduler == o.Scheduler && s.Flags == o.Flags &&
-		s.OnePacket == o.OnePacket && s.Persistence == o.Persistence && s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Reals, o.Reals)
+		s.OnePacket == o.OnePacket && s.Persistence == o.Persistence && s.MHTable == o.MHTable && s.Expiration == o.Expiration && s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Reals, o.Reals)
 }
 
 // SchedulerFlagNames are the flags that schedulers have, as ipvsadm names them.

@@ -27,20 +27,28 @@ type Rates struct {
 
 // RealState is a real server as it is.
 type RealState struct {
-	Name        string   `json:"name,omitempty"`
-	Key         RealKey  `json:"real"`
-	Method      Method   `json:"method"`
-	Weight      uint32   `json:"weight"`
-	Upper       uint32   `json:"upper,omitempty"`      // threshold, as it was configured
-	Lower       uint32   `json:"lower,omitempty"`      // 0: three quarters of the upper one
-	Templates   uint32   `json:"templates,omitempty"`  // clients that persistence sends to it
-	Overloaded  bool     `json:"overloaded,omitempty"` // reached the upper one, and is not below the lower one yet
-	Active      uint32   `json:"active"`
-	Inactive    uint32   `json:"inactive"`
-	Reachable   bool     `json:"reachable"`             // its next hop is known
-	Unreachable string   `json:"unreachable,omitempty"` // why not
-	Counters    Counters `json:"counters"`
-	Rates       Rates    `json:"rates"`
+	Name   string  `json:"name,omitempty"`
+	Key    RealKey `json:"real"`
+	Method Method  `json:"method"`
+	Weight uint32  `json:"weight"`
+	// EffectiveWeight is the weight less what a slow start holds back.
+	EffectiveWeight uint32 `json:"effective_weight"`
+	// The shares are of the service's new connections in the last 30 to 60 seconds,
+	// by its plans and as they were made.
+	PlannedShare  float64  `json:"planned_share"`
+	MeasuredShare float64  `json:"measured_share"`
+	WindowConns   uint64   `json:"window_conns"`           // made for it in that time
+	SharesApart   bool     `json:"shares_apart,omitempty"` // by more than 5 points, and not by chance
+	Upper         uint32   `json:"upper,omitempty"`        // threshold, as it was configured
+	Lower         uint32   `json:"lower,omitempty"`        // 0: three quarters of the upper one
+	Overloaded    bool     `json:"overloaded,omitempty"`   // reached the upper one, and is not below the lower one yet
+	Templates     uint32   `json:"templates,omitempty"`    // clients that persistence sends to it
+	Active        uint32   `json:"active"`
+	Inactive      uint32   `json:"inactive"`
+	Reachable     bool     `json:"reachable"`             // its next hop is known
+	Unreachable   string   `json:"unreachable,omitempty"` // why not
+	Counters      Counters `json:"counters"`
+	Rates         Rates    `json:"rates"`
 }
 
 // ServiceState is a virtual service as it is.
@@ -51,9 +59,10 @@ type ServiceState struct {
 	Flags       string      `json:"scheduler_flags,omitempty"`
 	OnePacket   bool        `json:"one_packet,omitempty"`
 	Persistence Persistence `json:"persistence,omitzero"`
-	Reals       []RealState `json:"reals"`     // IPVS's list order: the last added first
-	NoReal      uint64      `json:"no_real"`   // packets that found no usable real server
-	Untracked   uint64      `json:"untracked"` // connections that found no place in the table
+	SharesApart bool        `json:"shares_apart,omitempty"` // some real server's are
+	Reals       []RealState `json:"reals"`                  // IPVS's list order: the last added first
+	NoReal      uint64      `json:"no_real"`                // packets that found no usable real server
+	Untracked   uint64      `json:"untracked"`              // connections that found no place in the table
 	Counters    Counters    `json:"counters"`
 	Rates       Rates       `json:"rates"`
 }

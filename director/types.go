@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"xdplvs/scheduler"
 )
@@ -201,11 +203,14 @@ func (k RealKey) String() string { return netip.AddrPortFrom(k.Addr, k.Port).Str
 
 // Service is a virtual service as it should be.
 type Service struct {
-	Name        string // for people; may be empty
-	Key         ServiceKey
-	Scheduler   string          // as in ipvsadm
-	Flags       scheduler.Flags // of the scheduler: sh-port, mh-fallback, ...
-	OnePacket   bool            // every datagram is scheduled anew (UDP)
+	Name      string // for people; may be empty
+	Key       ServiceKey
+	Scheduler string          // as in ipvsadm
+	Flags     scheduler.Flags // of the scheduler: sh-port, mh-fallback, ...
+	OnePacket bool            // every datagram is scheduled anew (UDP)
+	MHTable   int             // slots of mh's table, one of MHTables; 0: 4093, as in IPVS
+	// Expiration is the sysctl lblc_expiration or lblcr_expiration; 0: 24 hours.
+	Expiration  time.Duration
 	Persistence Persistence
 	Answer      Answer
 	Conns       ConnPolicy
@@ -220,10 +225,25 @@ type RealServer struct {
 	Weight uint32 // 0: quiesced, known connections go on; at most MaxWeight
 	Upper  uint32 // threshold: connections from which on it gets no new ones; 0: none; at most MaxThreshold
 	Lower  uint32 // below so many it gets new ones again; 0: three quarters of Upper, as in IPVS
+	// SlowStart is how long its weight grows once it can get connections (again); 0: not at all.
+	SlowStart time.Duration
 }
 
 // MaxWeight is the largest weight that can be configured, as in IPVS's tools.
 const MaxWeight = 65535
+
+// MHTables are the lengths that mh's table can have: IPVS's, and 65537, as the
+// authors of Maglev have it.
+func MHTables() []int {
+	return []int{251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 65537, 131071}
+}
+
+// The bounds of a service's Expiration and of a SlowStart.
+const (
+	MinExpiration = time.Second
+	MaxExpiration = 24 * 24 * time.Hour // of jiffies in 32 bits
+	MaxSlowStart  = 24 * time.Hour
+)
 
 // MaxThreshold is the highest threshold, as in IPVS.
 const MaxThreshold = 1<<31 - 1
@@ -242,9 +262,10 @@ type Limits struct {
 	RealServers  uint32 `json:"real_servers"` // over all services
 	PlanSlots    uint32 `json:"plan_slots"`   // over all services, 4 bytes each
 	MarkEntries  uint32 `json:"mark_entries"` // of marking rules, 256 bytes each; a range of ports needs several
+	Destinations uint32 `json:"destinations"` // that lblc and lblcr remember, over all services
 }
 
-// DefaultLimits fit a machine with 512 MiB of memory: the tables take about 60 MiB.
+// DefaultLimits fit a machine with 512 MiB of memory: the tables take about 65 MiB.
 var DefaultLimits = Limits{
 	Connections4: 1 << 18,
 	Connections6: 1 << 16,
@@ -252,6 +273,7 @@ var DefaultLimits = Limits{
 	RealServers:  1 << 16,
 	PlanSlots:    1 << 21,
 	MarkEntries:  1 << 14,
+	Destinations: scheduler.DefaultDestinations,
 }
 
 // Desired is the whole state that somebody asked for.
@@ -276,6 +298,9 @@ func (s *Service) Validate() error {
 		fail("%w", err)
 	}
 	if _, err := newScheduler(*s); err != nil {
+		fail("%w", err)
+	}
+	for _, err := range s.validateOptions() {
 		fail("%w", err)
 	}
 	if s.OnePacket && s.Key.Protocol != UDP && s.Key.Mark == 0 {
@@ -311,6 +336,21 @@ func (k ServiceKey) fault() string {
 	return ""
 }
 
+// validateOptions looks at what only some schedulers know.
+func (s *Service) validateOptions() (errs []error) {
+	if s.MHTable != 0 && s.Scheduler != "mh" {
+		errs = append(errs, fmt.Errorf("scheduler %s has no table size", s.Scheduler))
+	} else if s.MHTable != 0 && !slices.Contains(MHTables(), s.MHTable) {
+		errs = append(errs, fmt.Errorf("mh table of %d slots (known: %v)", s.MHTable, MHTables()))
+	}
+	if s.Expiration != 0 && !s.remembers() {
+		errs = append(errs, fmt.Errorf("scheduler %s remembers nothing that could expire", s.Scheduler))
+	} else if s.Expiration != 0 && (s.Expiration < MinExpiration || s.Expiration > MaxExpiration) {
+		errs = append(errs, fmt.Errorf("expiration of %s is not between %s and %s", s.Expiration, MinExpiration, MaxExpiration))
+	}
+	return errs
+}
+
 // addressFault says why an address cannot be a service's or a real server's.
 func addressFault(a netip.Addr) string {
 	switch {
@@ -343,6 +383,9 @@ func (r *RealServer) validate(s *Service) (errs []error) {
 	}
 	if r.Lower > r.Upper {
 		errs = append(errs, fmt.Errorf("lower threshold %d is above the upper one, %d", r.Lower, r.Upper))
+	}
+	if r.SlowStart < 0 || r.SlowStart > MaxSlowStart {
+		errs = append(errs, fmt.Errorf("slow start of %s is not between 0 and %s", r.SlowStart, MaxSlowStart))
 	}
 	if r.Method == DirectRouting && r.Key.Port != s.Key.Port && s.Key.Mark == 0 {
 		errs = append(errs, fmt.Errorf("direct routing cannot change the port (%d to %d)", s.Key.Port, r.Key.Port))

@@ -5,8 +5,11 @@ package director
 import (
 	"encoding/json"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
+
+	"xdplvs/scheduler"
 )
 
 // TestValidate: every rule once, with its message, and all of them together.
@@ -91,6 +94,54 @@ func roundTrip[T interface {
 		if err := json.Unmarshal(text, &back); err != nil || back != v {
 			t.Errorf("%s %s: written as %s, read as %s (%v)", what, v, text, back, err)
 		}
+	}
+}
+
+// sameCost takes the first of the list each time.
+func sameCost(s scheduler.Server) (scheduler.Cost, bool) {
+	return scheduler.Cost{Num: 0, Den: 1}, s.Usable()
+}
+
+// hashing is a scheduler whose hash the data plane does not know.
+type hashing struct{ scheduler.Scheduler }
+
+func (hashing) Kind() scheduler.Kind { return scheduler.Hash }
+
+var registerOwn = sync.OnceFunc(func() {
+	own := scheduler.NewRanked("own-first", sameCost)
+	must(scheduler.Register("own-first", func(scheduler.Options) (scheduler.Scheduler, error) { return own, nil }))
+	must(scheduler.Register("own-hash", func(scheduler.Options) (scheduler.Scheduler, error) { return hashing{own}, nil }))
+})
+
+// TestOwnScheduler: a service can have one that somebody has registered, if the data
+// plane can take its choices in order.
+func TestOwnScheduler(t *testing.T) {
+	registerOwn()
+	w := newWorld(t, medium)
+	w.mustWant(one("own-first", real4(1, 1), real4(2, 1)))
+	w.resolve(real4(1, 1).Key.Addr, real4(2, 1).Key.Addr)
+	for range 5 {
+		expect(t, "choice", w.chosen(key4(1)), 2)
+	}
+	expectError(t, w.d.apply(one("own-hash", real4(1, 1))), nil, "scheduler own-hash: the data plane has no such plan")
+}
+
+// TestOptionsOfSchedulers: what one scheduler knows is an error with another.
+func TestOptionsOfSchedulers(t *testing.T) {
+	for want, s := range map[string]Service{
+		"scheduler sh has no table size":                                  {Scheduler: "sh", MHTable: 251},
+		"mh table of 65536 slots (known: [251 509":                        {Scheduler: "mh", MHTable: 65536},
+		"scheduler wlc remembers nothing that could expire":               {Scheduler: "wlc", Expiration: time.Hour},
+		"expiration of 1ms is not between 1s and 576h0m0s":                {Scheduler: "lblc", Expiration: time.Millisecond},
+		"real server 10.0.0.1:80: slow start of -1s is not between 0 and": {Scheduler: "rr", Reals: slowly(-1, real4(1, 1))},
+	} {
+		s.Key = key4(1)
+		expectError(t, s.Validate(), nil, want)
+	}
+	for _, size := range MHTables() {
+		s := one("mh", real4(1, 1)).Services[0]
+		s.MHTable = size
+		must(s.Validate())
 	}
 }
 

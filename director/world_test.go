@@ -169,6 +169,8 @@ type worldPlane struct {
 	overflow []overflowed
 	sweeps   int
 	verdicts map[string]uint64
+
+	destinations map[bpf.DestinationKey]bpf.Destination
 }
 
 // portMap is the kernel's map of interfaces to transmit on.
@@ -274,6 +276,20 @@ func (p *worldPlane) SweepOverflow() error {
 func (p *worldPlane) FreeOverflow(key *bpf.ConnKey) error {
 	p.overflow = slices.DeleteFunc(p.overflow, func(o overflowed) bool { return o.key == *key })
 	return p.fails("free overflow")
+}
+
+func (p *worldPlane) Destinations(yield func(*bpf.DestinationKey, *bpf.Destination) bool) error {
+	for key, value := range p.destinations {
+		if !yield(&key, &value) {
+			return nil
+		}
+	}
+	return p.fails("destinations")
+}
+
+func (p *worldPlane) ForgetDestination(key *bpf.DestinationKey) error {
+	delete(p.destinations, *key)
+	return p.fails("forget")
 }
 
 // attached is what packets meet, as text.

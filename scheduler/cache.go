@@ -3,6 +3,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"container/list"
 	"net/netip"
 	"time"
@@ -20,15 +21,40 @@ type Sweeper interface {
 	Sweep(now time.Duration)
 }
 
-// The bounds of lblc's and lblcr's memory.
+// DefaultDestinations is how many destinations IPVS's lblc and lblcr remember of
+// a service.
+const DefaultDestinations = 24576
+
+// DefaultExpiration is that of the sysctls lblc_expiration and lblcr_expiration.
+const DefaultExpiration = 24 * time.Hour
+
 const (
-	cacheSize       = 16384           // above it sweeping begins
-	cacheLimit      = 24576           // at it nothing new is remembered
-	cacheGoal       = cacheSize / 2   // most that one sweep takes away
-	cacheIdle       = 6 * time.Minute // unused for so long may go when there is too much
-	quietSweeps     = 29              // without excess, before one goes by expiration
-	cacheExpiration = 24 * time.Hour  // default of lblc_expiration and lblcr_expiration
+	memoryIdle  = 6 * time.Minute // unused for so long may go when there is too much
+	quietSweeps = 29              // without excess, before one goes by expiration
 )
+
+// Memory decides what lblc and lblcr forget, for whoever remembers.
+type Memory struct {
+	Limit int // at it nothing new is remembered
+	quiet int // sweeps since the last one by expiration that found nothing in excess
+}
+
+// Sweep says how many of so many entries may go, those that were not used for
+// idle; an idle of 0 stands for their expiration. It is to be asked every
+// SweepInterval. Above two thirds of the limit entries are in excess.
+func (m *Memory) Sweep(entries int) (goal int, idle time.Duration) {
+	excess := entries - m.Limit*2/3
+	switch {
+	case m.quiet == quietSweeps:
+		m.quiet = 0
+		return entries, 0
+	case excess > 0:
+		return min(excess*4/3, m.Limit/3), memoryIdle
+	default:
+		m.quiet++
+		return 0, memoryIdle
+	}
+}
 
 // cache maps destination addresses to V, the most recently used first. The
 // kernel's 1024 hash chains are not modelled: they only decide which of several
@@ -37,7 +63,7 @@ type cache[V any] struct {
 	entries    map[netip.Addr]*list.Element // of cached[V]
 	recent     *list.List
 	expiration time.Duration
-	quiet      int // sweeps since the last one by expiration that found nothing in excess
+	memory     Memory
 }
 
 type cached[V any] struct {
@@ -47,10 +73,8 @@ type cached[V any] struct {
 }
 
 func newCache[V any](expiration time.Duration) *cache[V] {
-	if expiration == 0 {
-		expiration = cacheExpiration
-	}
-	return &cache[V]{entries: map[netip.Addr]*list.Element{}, recent: list.New(), expiration: expiration}
+	return &cache[V]{entries: map[netip.Addr]*list.Element{}, recent: list.New(),
+		expiration: cmp.Or(expiration, DefaultExpiration), memory: Memory{Limit: DefaultDestinations}}
 }
 
 // use looks an entry up, which counts as its use.
@@ -72,22 +96,14 @@ func (c *cache[V]) put(dst netip.Addr, value V, now time.Duration) {
 		e.Value = &cached[V]{dst, now, value}
 		return
 	}
-	if len(c.entries) < cacheLimit {
+	if len(c.entries) < c.memory.Limit {
 		c.entries[dst] = c.recent.PushFront(&cached[V]{dst, now, value})
 	}
 }
 
 func (c *cache[V]) sweep(now time.Duration) {
-	excess := len(c.entries) - cacheSize
-	switch {
-	case c.quiet == quietSweeps:
-		c.drop(now, c.expiration, len(c.entries))
-		c.quiet = 0
-	case excess > 0:
-		c.drop(now, cacheIdle, min(excess*4/3, cacheGoal))
-	default:
-		c.quiet++
-	}
+	goal, idle := c.memory.Sweep(len(c.entries))
+	c.drop(now, cmp.Or(idle, c.expiration), goal)
 }
 
 // drop removes up to goal entries that were not used for the time idle.
@@ -104,7 +120,7 @@ func (c *cache[V]) drop(now, idle time.Duration, goal int) {
 
 func (c *cache[V]) clone(value func(V) V) *cache[V] {
 	twin := newCache[V](c.expiration)
-	twin.quiet = c.quiet
+	twin.memory = c.memory
 	for e := c.recent.Back(); e != nil; e = e.Prev() {
 		from := e.Value.(*cached[V])
 		twin.entries[from.dst] = twin.recent.PushFront(&cached[V]{from.dst, from.used, value(from.value)})
@@ -137,11 +153,11 @@ func (d directory) find(servers []Server, key netip.AddrPort) int {
 // serves: it has more active connections than weight while another server, usable
 // or not, has fewer than half its weight. The OVERLOAD flag plays no part.
 func CacheOverloaded(s Server, servers []Server) bool {
-	if s.Active <= s.Weight {
+	if uint64(s.Active)*whole <= s.share() {
 		return false
 	}
 	for _, other := range servers {
-		if 2*uint64(other.Active) < uint64(other.Weight) {
+		if 2*uint64(other.Active)*whole < other.share() {
 			return true
 		}
 	}

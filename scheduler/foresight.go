@@ -94,6 +94,14 @@ func (f *foresight) plan(countFree bool) Plan {
 	return Plan{Kind: Sequence, Slots: slots, Loop: f.loop, Exact: f.closed && countFree && !f.filled}
 }
 
+// thinned runs a scheduler that knows no slow start, while there is one.
+func (f *foresight) thinned(s Scheduler) {
+	t := newThinning(f.servers)
+	for f.more() {
+		f.take(t.pick(s, f.servers))
+	}
+}
+
 // plain runs a scheduler nothing is known about.
 func (f *foresight) plain(s Scheduler) {
 	if !anyUsable(f.servers) {

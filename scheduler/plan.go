@@ -32,14 +32,22 @@ func (p Plan) At(position uint64) uint32 {
 //
 // For dh, sh and mh it is the whole table, whatever the limit. For lblc and lblcr
 // it is what they choose for destinations they do not remember.
+//
+// Servers in a slow start get less, whatever the scheduler: those that weigh load
+// do it by the effective weight; of the others, choices that fall to such a server
+// are withheld, and of a hash plan slots.
 func Forward(s Scheduler, servers []Server, counting Counting, limit int) Plan {
 	if b, ok := s.(Based); ok {
 		s = b.Base()
 	}
 	if t, ok := s.(Tabled); ok {
-		return Plan{Kind: Hash, Slots: t.Table(servers), Exact: true}
+		return Plan{Kind: Hash, Slots: thinTable(t, servers), Exact: true}
 	}
 	f := newForesight(servers, counting, max(limit, 1))
+	if starting(servers) && !eases(s) {
+		f.thinned(s.Clone())
+		return f.plan(false)
+	}
 	switch s := s.Clone().(type) {
 	case *ranked:
 		f.ranked(s)
@@ -62,13 +70,18 @@ const replayLimit = 1 << 16
 // the same servers and counting: those the data plane has handed out. It changes
 // nothing but s. The time it takes is bounded by the length of the cycle, not by n.
 func Advance(s Scheduler, servers []Server, counting Counting, n uint64) {
-	switch s := s.(type) {
+	f := newForesight(servers, counting, int(min(n, replayLimit)))
+	cyclic, cycles := s.(Cyclic)
+	switch s.(type) {
 	case Based, Tabled, *ranked:
-		// Their state does not move with the choices of a plan.
-	case Cyclic:
-		newSkipper(s, servers, counting).advance(n)
+		return // their state does not move with the choices of a plan
+	}
+	switch {
+	case starting(servers) && !eases(s):
+		f.thinned(s)
+	case cycles:
+		newSkipper(cyclic, servers, counting).advance(n)
 	default:
-		f := newForesight(servers, counting, int(min(n, replayLimit)))
 		for range f.limit {
 			f.take(s.Pick(Packet{}, f.servers))
 		}

@@ -361,22 +361,72 @@ func moved(before, after []uint32, gone uint32) float64 {
 	return float64(n) / float64(len(before))
 }
 
-// TestDisruption: removing one of many servers moves few flows of the others.
+// mhSizes are the tables that a service can have, from IPVS's default on.
+var mhSizes = []int{4093, 8191, 16381, 32749, 65521, 65537, 131071}
+
+// TestDisruption: when a server is added to others, or removed, mh moves at most 2
+// in 100 flows more than it must: those that come to it, or were its. So it is with
+// a thousand slots for each server; where some weigh a hundred times as much as
+// others, with two thousand. Large weights without a common divisor are the
+// exception: in the kernel's algorithm, and so here, a server then takes up to 255
+// slots at a time.
 func TestDisruption(t *testing.T) {
-	v := newService(t, "mh", scheduler.Options{MHTableSize: 65537})
+	for name, c := range map[string]struct {
+		weight func(int) uint32
+		slots  int // for each server
+		most   float64
+	}{
+		"equal weights":   {func(int) uint32 { return 1 }, 1000, 0.02},
+		"1 to 4":          {func(i int) uint32 { return uint32(1 + i%4) }, 1000, 0.02},
+		"10 to 100":       {func(i int) uint32 { return uint32(10 + 10*(i%10)) }, 1000, 0.02},
+		"1 and 100":       {func(i int) uint32 { return uint32(1 + 99*(i%2)) }, 2000, 0.02},
+		"65535 and 30001": {func(i int) uint32 { return uint32(30001 + i%2*35534) }, 1000, 0.08},
+	} {
+		worst := 0.0
+		for _, size := range mhSizes {
+			for _, n := range []int{2, 3, 5, 10, 20, 50, 100} {
+				if size < c.slots*n {
+					continue
+				}
+				for gone := range min(n, 4) {
+					extra := disruption(t, size, n, gone*n/4, c.weight)
+					worst = max(worst, extra)
+					if extra > c.most {
+						t.Errorf("%s: table of %d, server %d of %d: %.2f %% of the flows move needlessly", name, size, gone*n/4, n, extra*100)
+					}
+				}
+			}
+		}
+		t.Logf("%s: at most %.2f %% of the flows move needlessly", name, worst*100)
+	}
+}
+
+// disruption is the share of slots that removing a server moves from one of the
+// others to another; adding it there moves the same ones back.
+func disruption(t *testing.T, size, n, gone int, weight func(int) uint32) float64 {
+	t.Helper()
+	v := newService(t, "mh", scheduler.Options{MHTableSize: size})
+	for i := range n {
+		v.add(weight(i))
+	}
+	before := v.s.(scheduler.Tabled).Table(v.servers)
+	id := v.servers[gone].ID
+	v.servers = slices.Delete(v.servers, gone, gone+1)
+	v.s.Edit(v.servers)
+	return moved(before, v.s.(scheduler.Tabled).Table(v.servers), id)
+}
+
+// TestFlowTableDisruption: so it is with the plan of flows that are not stored.
+func TestFlowTableDisruption(t *testing.T) {
+	v := newService(t, "rr", scheduler.Options{})
 	for i := range 50 {
 		v.add(uint32(1 + i%4))
 	}
-	flowBefore := scheduler.FlowTable(v.servers, 65537)
-	mhBefore := v.s.(scheduler.Tabled).Table(v.servers)
+	before := scheduler.FlowTable(v.servers, 65521)
 	gone := v.servers[20].ID
 	v.servers = slices.Delete(v.servers, 20, 21)
-	v.s.Edit(v.servers)
-	flow := moved(flowBefore, scheduler.FlowTable(v.servers, 65537), gone)
-	mh := moved(mhBefore, v.s.(scheduler.Tabled).Table(v.servers), gone)
-	t.Logf("of the others' slots moved: FlowTable %.2f %%, mh %.2f %%", flow*100, mh*100)
-	if flow > 0.03 || mh > 0.03 {
-		t.Errorf("FlowTable moved %.2f %%, mh %.2f %%, want at most 3", flow*100, mh*100)
+	if extra := moved(before, scheduler.FlowTable(v.servers, 65521), gone); extra > 0.03 {
+		t.Errorf("%.2f %% of the flows move needlessly", extra*100)
 	}
 }
 

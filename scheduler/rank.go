@@ -63,6 +63,7 @@ type ranked struct {
 	cost   CostFunc
 	uses   counts
 	growth growth
+	eases  bool // the cost rises where a slow start holds a server back
 }
 
 func (r *ranked) Name() string     { return r.name }

@@ -27,6 +27,7 @@ type Server struct {
 	Inactive   uint32 // all others, templates excluded
 	Overloaded bool   // IPVS's OVERLOAD flag, kept by Threshold
 	Upper      uint32 // upper threshold in connections, 0 = none; only looked at by Connect, and so by Forward
+	Held       uint8  // how much of Weight a slow start holds back, in 256ths; see SlowStart
 }
 
 // Usable reports whether a scheduler may choose s: not quiesced, not overloaded.
@@ -128,7 +129,8 @@ type Scheduler interface {
 	Edit(servers []Server)
 	// Pick chooses for one new connection and moves the scheduler's state. servers
 	// is the list last given to Edit with today's counts. It returns an index in
-	// servers, of a usable server, or -1.
+	// servers, of a usable server, or -1. Where a slow start withholds a choice,
+	// Forward and Advance ask once more, with that server overloaded.
 	Pick(p Packet, servers []Server) int
 	// Clone returns an independent copy of the state, to run forward without
 	// moving the original.

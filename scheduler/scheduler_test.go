@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"xdplvs/scheduler"
 )
@@ -167,29 +166,5 @@ func TestThresholdValidate(t *testing.T) {
 	err := scheduler.Threshold{Upper: 3, Lower: 5}.Validate()
 	if err == nil || err.Error() != "lower threshold 5 is above the upper threshold 3" {
 		t.Errorf("error %v", err)
-	}
-}
-
-func TestSlowStart(t *testing.T) {
-	const most = 1<<32 - 1
-	for _, c := range []struct {
-		name              string
-		weight            uint32
-		elapsed, duration time.Duration
-		want              uint32
-	}{
-		{"begins with 1", 100, 0, time.Minute, 1},
-		{"before the beginning", 100, -time.Second, time.Minute, 1},
-		{"half way", 100, 30 * time.Second, time.Minute, 50},
-		{"just before the end", 100, time.Minute - 1, time.Minute, 99},
-		{"at the end", 100, time.Minute, time.Minute, 100},
-		{"long over", 100, time.Hour, time.Minute, 100},
-		{"no slow start", 100, 0, 0, 100},
-		{"negative duration", 100, 0, -1, 100},
-		{"quiesced stays", 0, time.Second, time.Minute, 0},
-		{"weight 1", 1, 0, time.Minute, 1},
-		{"no overflow", most, 1<<63 - 2, 1<<63 - 1, most - 1},
-	} {
-		expect(t, c.name, scheduler.SlowStart(c.weight, c.elapsed, c.duration), c.want)
 	}
 }

@@ -6,9 +6,9 @@ package scheduler
 // Counting the connection to come, it prefers heavy servers from the first one
 // on; inactive connections cost nothing.
 func newSED(Options) (Scheduler, error) {
-	return &ranked{name: "sed", cost: sedCost, uses: usesActive, growth: growthLinear}, nil
+	return &ranked{name: "sed", cost: sedCost, uses: usesActive, growth: growthLinear, eases: true}, nil
 }
 
 func sedCost(s Server) (Cost, bool) {
-	return Cost{uint64(s.Active) + 1, uint64(s.Weight)}, s.Usable()
+	return Cost{uint64(s.Active) + 1, s.share()}, s.Usable()
 }

@@ -47,7 +47,8 @@ func (t *twos) choose(draw lottery, servers []Server) int {
 	return first
 }
 
-// lottery draws usable servers by weight.
+// lottery draws usable servers by weight; while there is a slow start, by 256ths
+// of it.
 type lottery struct {
 	index []int    // of the usable servers
 	upTo  []uint64 // sum of the weights up to and including each
@@ -55,9 +56,14 @@ type lottery struct {
 
 func newLottery(servers []Server) lottery {
 	l := lottery{}
+	slow := starting(servers)
 	for i := range servers {
 		if servers[i].Usable() {
-			l.upTo = append(l.upTo, l.sum()+uint64(servers[i].Weight))
+			weight := uint64(servers[i].Weight)
+			if slow {
+				weight = servers[i].share()
+			}
+			l.upTo = append(l.upTo, l.sum()+weight)
 			l.index = append(l.index, i)
 		}
 	}

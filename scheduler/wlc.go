@@ -8,7 +8,7 @@ package scheduler
 func newWLC(Options) (Scheduler, error) { return wlc(), nil }
 
 func wlc() *ranked {
-	return &ranked{name: "wlc", cost: wlcCost, uses: usesActive | usesInactive, growth: growthLinear}
+	return &ranked{name: "wlc", cost: wlcCost, uses: usesActive | usesInactive, growth: growthLinear, eases: true}
 }
 
-func wlcCost(s Server) (Cost, bool) { return Cost{s.overhead(), uint64(s.Weight)}, s.Usable() }
+func wlcCost(s Server) (Cost, bool) { return Cost{s.overhead(), s.share()}, s.Usable() }

@@ -105,7 +105,7 @@ const overflowShare = 64
 
 func newPlane(places4, places6 uint32, reals int) (*plane, error) {
 	data, err := bpf.Load(bpf.Sizes{Conns4: places4, Conns6: places6, Overflow: (places4 + places6) / overflowShare,
-		Services: 1 << 14, Reals: 1 << 16, Plans: 1 << 20})
+		Services: 1 << 14, Reals: 1 << 16, Plans: director.DefaultLimits.PlanSlots})
 	if err != nil {
 		return nil, err
 	}

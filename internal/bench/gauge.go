@@ -34,7 +34,7 @@ func gauged(opts Options, g Gauge, rounds []float64) Gauge {
 // Gauges measures all of them.
 func Gauges(opts Options) ([]Gauge, error) {
 	var all []Gauge
-	for _, measure := range []func(Options) ([]Gauge, error){capacity, sweeping} {
+	for _, measure := range []func(Options) ([]Gauge, error){capacity, sweeping, rebuilding} {
 		gauges, err := measure(opts)
 		if err != nil {
 			return nil, err

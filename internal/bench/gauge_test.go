@@ -52,3 +52,24 @@ func TestReportGauges(t *testing.T) {
 		}
 	}
 }
+
+// Every scheduler is measured with few and many real servers, and its plans are whole.
+func TestSchedulerCases(t *testing.T) {
+	keys := map[string]bool{}
+	for _, c := range schedulerCases() {
+		keys[c.key] = len(c.service.Reals) == c.reals
+		if err := c.service.Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, key := range []string{"new4_rr_2_over_raw_ns", "new4_wlc_100_over_raw_ns", "new4_mh_1000_over_raw_ns"} {
+		if !keys[key] {
+			t.Errorf("%s is not measured, or with another number of real servers", key)
+		}
+	}
+	for _, name := range []string{"wlc", "mh"} {
+		if ms, err := rebuilds(name, 50, 3); err != nil || len(ms) != 3 || ms[0] <= 0 {
+			t.Errorf("%s: %v ms, %v", name, ms, err)
+		}
+	}
+}

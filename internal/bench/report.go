@@ -30,6 +30,11 @@ func Run(opts Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	byScheduler, growth, err := Schedulers(opts)
+	if err != nil {
+		return nil, err
+	}
+	figures = append(figures, byScheduler...)
 	live, err := RunLive(opts)
 	if err != nil {
 		return nil, err
@@ -38,6 +43,7 @@ func Run(opts Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	gauges = append(growth, gauges...)
 	return &Report{figures, append(gauges, live.New), live, opts, machine()}, nil
 }
 

@@ -22,6 +22,9 @@ func farm() *director.Snapshot {
 	web.Reals[0].Name, web.Reals[2].Name = "rs3", "rs1"
 	web.Reals[0].Upper, web.Reals[0].Lower, web.Reals[0].Overloaded = 15, 10, true
 	web.Reals[2].Upper = 4294967295
+	web.Reals[1].PlannedShare, web.Reals[2].PlannedShare, web.Reals[2].EffectiveWeight = 0.0909, 0.9091, 5
+	web.Reals[1].MeasuredShare, web.Reals[2].MeasuredShare, web.Reals[2].WindowConns = 0.25, 0.75, 1200
+	web.Reals[1].WindowConns, web.Reals[1].SharesApart, web.SharesApart = 400, true, true
 	web.Reals[1].Reachable, web.Reals[1].Unreachable = false, "no answer to ARP for 10.0.0.9 on eth1"
 	web.Counters = director.Counters{Conns: 123456789, InPkts: 12345678901, OutPkts: 0, InBytes: 12345678901234, OutBytes: math.MaxUint64}
 	web.Rates = director.Rates{CPS: 1200, InPPS: 240000, InBPS: 123456789}
@@ -91,6 +94,7 @@ func TestGolden(t *testing.T) {
 		"list-by-address":     {"list", "192.0.2.1:53", "[2001:db8::1]:80"},
 		"list-unknown":        {"list", "web", "wbe"},
 		"list-thresholds":     {"list", "--thresholds"},
+		"list-shares":         {"list", "--shares"},
 		"thresholds-wide":     {"list", "--thresholds", "-o", "wide", "web"},
 		"stats":               {"stats"},
 		"stats-exact":         {"stats", "--exact"},

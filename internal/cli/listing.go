@@ -104,6 +104,33 @@ func (l *listing) printPersistent(s *director.Snapshot) {
 	}
 }
 
+// printShares tells how new connections are spread.
+func (l *listing) printShares(s *director.Snapshot) {
+	l.printTitle(s)
+	l.printBold(fmt.Sprintf("%-*s %-6s %-9s %-7s %-8s %-10s", l.width+5, "Prot LocalAddress:Port", "Weight", "Effective", "Planned", "Measured", "NewConns"))
+	l.printBold("  -> RemoteAddress:Port")
+	for i := range s.Services {
+		service := &s.Services[i]
+		l.printService(service)
+		for j := range service.Reals {
+			real := &service.Reals[j]
+			fmt.Fprintf(l.w, "  -> %-*s %-6d %-9d %-7s %-8s %-10d%s%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
+				real.Weight, real.EffectiveWeight, percent(real.PlannedShare), percent(real.MeasuredShare), real.WindowConns,
+				l.apart(real), l.realExtra(real), l.unreachable(real))
+		}
+	}
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
+
+// apart is the marker of a real server that does not get what is planned.
+func (l *listing) apart(r *director.RealState) string {
+	if !r.SharesApart {
+		return ""
+	}
+	return "  " + l.style.red("shares apart")
+}
+
 // overloaded is the marker of a real server that gets no new connections.
 func (l *listing) overloaded(r *director.RealState) string {
 	if !r.Overloaded {

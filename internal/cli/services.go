@@ -51,16 +51,19 @@ func (c *serviceCommand) addExact() {
 
 func (a *app) listCommand() *cobra.Command {
 	c := a.serviceCommand("list", "List services and real servers")
-	var thresholds, persistent bool
+	var thresholds, persistent, shares bool
 	c.cmd.Flags().BoolVar(&thresholds, "thresholds", false, "show real servers' upper and lower thresholds")
 	c.cmd.Flags().BoolVar(&persistent, "persistent-conn", false, "show how many clients persistence sends to real servers")
-	c.cmd.MarkFlagsMutuallyExclusive("thresholds", "persistent-conn")
+	c.cmd.Flags().BoolVar(&shares, "shares", false, "show real servers' shares of the new connections of the last minute")
+	c.cmd.MarkFlagsMutuallyExclusive("thresholds", "persistent-conn", "shares")
 	c.text = func(l *listing, s *director.Snapshot) {
 		switch {
 		case thresholds:
 			l.printThresholds(s)
 		case persistent:
 			l.printPersistent(s)
+		case shares:
+			l.printShares(s)
 		default:
 			l.printState(s)
 		}

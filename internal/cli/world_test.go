@@ -234,7 +234,7 @@ func service(protocol director.Protocol, address, scheduler string, reals ...dir
 func real(address string, method director.Method, weight, active, inactive uint32) director.RealState {
 	a := netip.MustParseAddrPort(address)
 	return director.RealState{Key: director.RealKey{Addr: a.Addr(), Port: a.Port()}, Method: method,
-		Weight: weight, Active: active, Inactive: inactive, Reachable: true}
+		Weight: weight, EffectiveWeight: weight, Active: active, Inactive: inactive, Reachable: true}
 }
 
 func conn(protocol director.Protocol, expires time.Duration, state, client, virtual, real string) director.Conn {

@@ -24,6 +24,8 @@ func sizes(l director.Limits) bpf.Sizes {
 		Reals:    l.RealServers,
 		Plans:    l.PlanSlots,
 		Marks:    l.MarkEntries,
+
+		Destinations: l.Destinations,
 	}
 }
 

@@ -90,4 +90,8 @@ func (noPlane) SetTxPort(uint16, int) error                                  { r
 func (noPlane) Verdicts() (map[string]uint64, error)                         { return nil, nil }
 func (noPlane) Overflow(func(*bpf.ConnKey, *bpf.Conn) bool) error            { return nil }
 func (noPlane) SweepOverflow() error                                         { return nil }
-func (noPlane) FreeOverflow(*bpf.ConnKey) error                              { return nil }
+func (noPlane) ForgetDestination(*bpf.DestinationKey) error                  { return nil }
+func (noPlane) Destinations(func(*bpf.DestinationKey, *bpf.Destination) bool) error {
+	return nil
+}
+func (noPlane) FreeOverflow(*bpf.ConnKey) error { return nil }

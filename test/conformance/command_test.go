@@ -20,7 +20,9 @@ var protocols = map[string]director.Protocol{"tcp": director.TCP, "udp": directo
 
 // service is the scenario's virtual service before it has real servers.
 func (s scenario) service() (director.Service, error) {
-	service := director.Service{Key: director.ServiceKey{Protocol: protocols[s.Proto], Addr: s.VIP.Addr(), Port: s.VIP.Port()}}
+	service := director.Service{
+		Key: director.ServiceKey{Protocol: protocols[s.Proto], Addr: s.VIP.Addr(), Port: s.VIP.Port()},
+	}
 	if s.Fwmark != 0 {
 		service.Key = director.MarkKey(uint32(s.Fwmark), false)
 	}
@@ -111,6 +113,9 @@ func editedReals(service director.Service, how string, options []string) (direct
 	if err != nil {
 		return service, err
 	}
+	if r.Key.Port != service.Key.Port {
+		r.Method = director.NAT
+	}
 	i := slices.IndexFunc(service.Reals, func(o director.RealServer) bool { return o.Key == r.Key })
 	switch {
 	case how == "-a" && i < 0:
@@ -123,6 +128,17 @@ func editedReals(service director.Service, how string, options []string) (direct
 		return service, fmt.Errorf("cannot do %s %s", how, r.Key)
 	}
 	return service, nil
+}
+
+// sysctl is the service after a change of a sysctl of its scheduler.
+func sysctl(service director.Service, line string) (director.Service, error) {
+	name, value, _ := strings.Cut(line, "=")
+	seconds, err := strconv.Atoi(value)
+	if err == nil && name != service.Scheduler+"_expiration" {
+		err = fmt.Errorf("sysctl %s is not one of a service's with %s", name, service.Scheduler)
+	}
+	service.Expiration = time.Duration(seconds) * time.Second
+	return service, err
 }
 
 // realServer is one of direct routing, whatever the recorded one was.

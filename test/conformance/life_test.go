@@ -103,16 +103,9 @@ func (l *life) policy() director.ConnPolicy {
 	return p
 }
 
-// apply puts the services in force as they are. In the recordings a packet's mark
-// is the second octet of its destination.
+// apply puts the services in force as they are.
 func (l *life) apply() error {
-	want := director.Desired{Timeouts: l.timeouts, Services: l.services}
-	for _, s := range l.services {
-		if s.Key.Mark != 0 {
-			dest := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(s.Key.Mark)}), 16)
-			want.Marks = append(want.Marks, director.MarkRule{Mark: s.Key.Mark, Dest: dest})
-		}
-	}
+	want := director.Desired{Timeouts: l.timeouts, Services: l.services, Marks: marksOf(l.services)}
 	if err := l.director.Set(l.ctx, want); err != nil {
 		return err
 	}

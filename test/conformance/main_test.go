@@ -7,6 +7,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -27,11 +28,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// sizes hold the largest scenario several times: no connection may have to make
-// room for another. dh takes a service for each destination.
+// sizes hold the largest scenario, and what lives of a load, several times: no
+// connection may have to make room for another. dh takes a service for each destination.
 var sizes = bpf.Sizes{
-	Conns4: 1 << 12, Conns6: 1 << 10, Overflow: 1,
-	Services: 2048, Reals: 4096, Plans: 1 << 19,
+	Conns4: 1 << 16, Conns6: 1 << 10, Overflow: 1,
+	Services: 2048, Reals: 4096, Plans: 1 << 19, Destinations: 1 << 12,
 }
 
 // loaded is the data plane that all tests share; who starts on it empties it first.
@@ -64,6 +65,22 @@ func emptyTables(t *bpf.Tables) {
 	clear(t.Traffic)
 	clear(t.Conns4)
 	clear(t.Conns6)
+}
+
+// forgetAll empties the memory of lblc and lblcr.
+func forgetAll(t *testing.T, p *bpf.DataPlane) {
+	t.Helper()
+	var keys []bpf.DestinationKey
+	err := p.Destinations(func(key *bpf.DestinationKey, _ *bpf.Destination) bool {
+		keys = append(keys, *key)
+		return true
+	})
+	for i := range keys {
+		err = errors.Join(err, p.ForgetDestination(&keys[i]))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // loopback is the interface that packets seem to come and leave by.

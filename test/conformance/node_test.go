@@ -34,6 +34,7 @@ type node struct {
 	plane    *bpf.DataPlane
 	director *director.Director
 	ctx      context.Context
+	stop     func() // ends the director
 	loopback int
 	passes   bool   // services let pass what finds no real server
 	limited  uint64 // answers that the data plane held back
@@ -49,25 +50,44 @@ func startNode(t *testing.T, p *bpf.DataPlane) *node {
 		t.Fatal(err)
 	}
 	emptyTables(p.Tables)
+	forgetAll(t, p)
+	n := &node{t: t, plane: p, loopback: loopback(t)}
+	n.start(clock)
+	t.Cleanup(func() { n.stop() })
+	n.limited = n.heldBack()
+	return n
+}
+
+// start lets a director begin on the tables as they are.
+func (n *node) start(clock director.Clock) {
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &node{t: t, plane: p, ctx: ctx, loopback: loopback(t)}
+	n.ctx = ctx
 	n.director = director.New(director.Options{
-		Log:    slog.New(failOnError{t}),
-		Tables: p.Tables,
-		Plane:  plane{p},
+		Log:    slog.New(failOnError{n.t}),
+		Tables: n.plane.Tables,
+		Plane:  plane{n.plane},
 		Clock:  clock,
 	})
 	stopped := make(chan error)
 	go func() { stopped <- n.director.Run(ctx) }()
-	t.Cleanup(func() {
+	n.stop = func() {
 		cancel()
 		if err := <-stopped; err != nil {
-			t.Error(err)
+			n.t.Error(err)
 		}
-	})
-	n.limited = n.heldBack()
+	}
 	time.Sleep(tick / 2) // in a bubble, pauses begin and end between two ticks
-	return n
+}
+
+// restart ends the director, and lets another one begin on its tables.
+func (n *node) restart() {
+	n.t.Helper()
+	clock, err := n.plane.Clock()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.stop()
+	n.start(clock)
 }
 
 // settle waits until the director has seen what the connections are now, and
@@ -75,7 +95,19 @@ func startNode(t *testing.T, p *bpf.DataPlane) *node {
 func (n *node) settle() { time.Sleep(2 * tick) }
 
 func (n *node) set(services ...director.Service) error {
-	return n.director.Set(n.ctx, director.Desired{Services: services, Timeouts: director.DefaultTimeouts})
+	return n.director.Set(n.ctx, director.Desired{Services: services, Marks: marksOf(services), Timeouts: director.DefaultTimeouts})
+}
+
+// marksOf are the rules for services of a firewall mark: in the recordings a
+// packet's mark is the second octet of its destination.
+func marksOf(services []director.Service) (rules []director.MarkRule) {
+	for _, s := range services {
+		if s.Key.Mark != 0 {
+			dest := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(s.Key.Mark)}), 16)
+			rules = append(rules, director.MarkRule{Mark: s.Key.Mark, Dest: dest})
+		}
+	}
+	return rules
 }
 
 func (n *node) snapshot() *director.Snapshot {
@@ -99,12 +131,15 @@ func realMAC(n int) packet.MAC { return packet.MAC{0x02, 0x5e, 4: byte(n >> 8), 
 func (n *node) reach(addrs ...netip.Addr) {
 	hops := map[netip.Addr]director.NextHop{}
 	for i, addr := range addrs {
-		hops[addr] = director.NextHop{
-			Resolved: true, Link: n.loopback, SrcMAC: directorMAC, DstMAC: realMAC(i), MTU: 1500,
-		}
+		hops[addr] = hopTo(i, n.loopback)
 	}
 	n.director.SetNextHops(hops)
 	n.settle()
+}
+
+// hopTo is how the nth real server is reached.
+func hopTo(n, link int) director.NextHop {
+	return director.NextHop{Resolved: true, Link: link, SrcMAC: directorMAC, DstMAC: realMAC(n), MTU: 1500}
 }
 
 // allReachable is an error until the director knows the way to all real servers.
@@ -173,6 +208,34 @@ func (n *node) choice(r bpf.Result) (int, error) {
 		return int(to[4])<<8 | int(to[5]), nil
 	}
 	return 0, fmt.Errorf("went to %x, which is nobody's address", to)
+}
+
+// alias lets packets find a service under more addresses and ports than its own, as
+// they find one of a firewall mark, but in both families.
+func (n *node) alias(service director.ServiceKey, more ...netip.AddrPort) {
+	n.t.Helper()
+	keys := bpf.NewKeyTable(n.plane.Tables)
+	key := bpf.Key{Addr: service.Addr, Port: service.Port, Protocol: uint8(service.Protocol)}
+	named := keys.All()
+	i := slices.IndexFunc(named, func(e bpf.KeyEntry) bool { return e.Key == key })
+	if i < 0 {
+		n.t.Fatalf("service %s has no key", service)
+	}
+	for _, a := range more {
+		key.Addr, key.Port = a.Addr(), a.Port()
+		if err := keys.Set(key, named[i].Service); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
+// abort establishes a TCP connection that has begun, and resets it: it is inactive then.
+func (n *node) abort(f flow) error {
+	_, err := n.send(f.frame(director.TCP, packet.ACK))
+	if err == nil {
+		_, err = n.send(f.frame(director.TCP, packet.RST))
+	}
+	return err
 }
 
 var realMACPrefix = []byte{0x02, 0x5e, 0, 0}

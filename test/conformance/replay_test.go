@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"xdplvs/director"
 	"xdplvs/internal/packet"
@@ -30,26 +31,18 @@ func foreseen(pattern string) bool { return pattern != "fin" && pattern != "rst"
 
 // undrivable is the reason why a scenario cannot be replayed, "" if it can.
 func (s scenario) undrivable() string {
-	if !slices.Contains(director.SchedulerNames(), s.Sched) {
-		return "the scheduler " + s.Sched + " is not available yet"
-	}
-	if s.Fwmark != 0 && s.Sched != "dh" {
-		return "services of a firewall mark are not available yet"
-	}
-	for _, d := range s.Dests {
-		if s.Fwmark == 0 && d.Addr.Port() != s.VIP.Port() {
-			return "direct routing cannot change the port"
-		}
-	}
 	for _, st := range s.Steps {
-		if reason := st.undrivable(); reason != "" {
+		if reason := st.undrivable(s.remembers()); reason != "" {
 			return reason
 		}
 	}
 	return ""
 }
 
-func (st step) undrivable() string {
+// remembers reports whether the scheduler remembers destinations.
+func (s scenario) remembers() bool { return s.Sched == "lblc" || s.Sched == "lblcr" }
+
+func (st step) undrivable(remembers bool) string {
 	switch st.Op {
 	case "run":
 		if slices.ContainsFunc(st.Choices, func(c int) bool { return c < refused }) {
@@ -64,6 +57,10 @@ func (st step) undrivable() string {
 			return "a command was refused: TestLives replays it"
 		}
 		return ""
+	case "sysctl", "idle":
+		if remembers {
+			return ""
+		}
 	}
 	return fmt.Sprintf("the step %q: TestLives replays it", st.Op)
 }
@@ -83,7 +80,8 @@ type judge interface {
 type exact struct{ settled func() bool }
 
 func (e exact) before(r *replay, pattern string) {
-	if e.settled() || !foreseen(pattern) {
+	// Where a destination is remembered, nobody takes the choice that was foreseen.
+	if e.settled() || !foreseen(pattern) || r.remembers() {
 		r.settle()
 	}
 }
@@ -106,16 +104,16 @@ func (exact) table(got, recorded []row) error {
 type replay struct {
 	*node
 	scenario
-	// services differ in their keys only: one, or for dh one for each destination.
-	services []director.Service
-	judge    judge
-	choices  int
+	service director.Service
+	judge   judge
+	choices int
 }
 
 // newReplay brings the scenario's service up, one command after another.
 func newReplay(n *node, s scenario, j judge) (*replay, error) {
 	r := &replay{node: n, scenario: s, judge: j}
-	if err := r.createServices(); err != nil {
+	var err error
+	if r.service, err = s.service(); err != nil {
 		return nil, err
 	}
 	addrs := make([]netip.Addr, len(s.Dests))
@@ -123,7 +121,7 @@ func newReplay(n *node, s scenario, j judge) (*replay, error) {
 		addrs[i] = d.Addr.Addr()
 	}
 	n.reach(addrs...)
-	if err := n.set(r.services...); err != nil {
+	if err := n.set(r.service); err != nil {
 		return nil, err
 	}
 	for _, d := range s.Dests {
@@ -140,46 +138,17 @@ func newReplay(n *node, s scenario, j judge) (*replay, error) {
 	return r, n.allReachable()
 }
 
-// createServices: dh's choice depends on the destination alone, so the service of
-// a firewall mark is replaced by one for each destination.
-func (r *replay) createServices() error {
-	service, err := r.service()
-	if err != nil {
-		return err
-	}
-	if r.Fwmark == 0 {
-		r.services = []director.Service{service}
-		return nil
-	}
-	seen := map[netip.AddrPort]bool{}
-	for _, st := range r.Steps {
-		for _, target := range st.Targets {
-			if seen[target] {
-				continue
-			}
-			seen[target] = true
-			service.Key = director.ServiceKey{Protocol: protocols[r.Proto], Addr: target.Addr(), Port: target.Port()}
-			r.services = append(r.services, service)
-		}
-	}
-	return nil
-}
-
 // number is the place of a real server in the recording's list.
 func (r *replay) number(key director.RealKey) int {
 	return slices.IndexFunc(r.Dests, func(d dest) bool { return d.Addr == netip.AddrPortFrom(key.Addr, key.Port) })
 }
 
 // change is one ipvsadm command: one desired state.
-func (r *replay) change(edit func(director.Service) (director.Service, error)) error {
-	for i := range r.services {
-		service, err := edit(r.services[i])
-		if err != nil {
-			return err
-		}
-		r.services[i] = service
+func (r *replay) change(edit func(director.Service) (director.Service, error)) (err error) {
+	if r.service, err = edit(r.service); err != nil {
+		return err
 	}
-	return r.set(r.services...)
+	return r.set(r.service)
 }
 
 func (r *replay) play() error {
@@ -192,8 +161,13 @@ func (r *replay) play() error {
 }
 
 func (r *replay) step(st step) error {
-	if st.Op == "cmd" {
+	switch st.Op {
+	case "cmd":
 		return r.change(func(service director.Service) (director.Service, error) { return command(service, st.Cmd) })
+	case "sysctl":
+		return r.change(func(service director.Service) (director.Service, error) { return sysctl(service, st.Cmd) })
+	case "idle":
+		r.idle(time.Duration(st.MS) * time.Millisecond)
 	}
 	for i, client := range st.Clients {
 		f := flow{client, r.VIP}
@@ -215,6 +189,12 @@ func (r *replay) step(st step) error {
 		return err
 	}
 	return r.judge.table(got, st.Table)
+}
+
+// idle lets time pass, the kernel's too: no connection of the scenarios ends by it.
+func (r *replay) idle(d time.Duration) {
+	sleepReally(d)
+	time.Sleep(d)
 }
 
 // connect sends what a client does; all of it has to reach the same real server.

@@ -52,15 +52,34 @@ func lessLoaded(reals []director.RealState, a, b int) int {
 	return a
 }
 
-// tally compares choices with the chances that they had. Its keys are numbers of
-// real servers, as choices are.
+// tally compares choices with the chances that they had: by the numbers of real
+// servers, as choices are, and by tenths of the chance, since what is wrong with
+// one weight can be made up for by another one elsewhere.
 type tally struct {
-	chance                   map[int]float64 // of the connection that comes
-	seen, expected, variance map[int]float64
+	chance   map[int]float64 // of the connection that comes
+	byNumber map[int]*outcome
+	byChance map[int]*outcome
 }
 
+// outcome is how often something came, and should have come.
+type outcome struct{ seen, expected, variance float64 }
+
 func newTally() *tally {
-	return &tally{seen: map[int]float64{}, expected: map[int]float64{}, variance: map[int]float64{}}
+	return &tally{byNumber: map[int]*outcome{}, byChance: map[int]*outcome{}}
+}
+
+func (o *outcome) add(p outcome) {
+	o.seen += p.seen
+	o.expected += p.expected
+	o.variance += p.variance
+}
+
+// at is the entry of a key, which is made if there is none.
+func at(m map[int]*outcome, key int) *outcome {
+	if m[key] == nil {
+		m[key] = &outcome{}
+	}
+	return m[key]
 }
 
 func (c *tally) before(r *replay, _ string) {
@@ -79,10 +98,13 @@ func (c *tally) after(got, recorded int) error {
 	if got != refused && c.chance[got] == 0 {
 		return fmt.Errorf("real server %d, which has no chance: %v", got, c.chance)
 	}
-	c.seen[got]++
 	for number, p := range c.chance {
-		c.expected[number] += p
-		c.variance[number] += p * (1 - p)
+		o := outcome{expected: p, variance: p * (1 - p)}
+		if number == got {
+			o.seen = 1
+		}
+		at(c.byNumber, number).add(o)
+		at(c.byChance, int(p*10)).add(o)
 	}
 	return nil
 }
@@ -96,23 +118,29 @@ func (c *tally) table(got, recorded []row) error {
 	return nil
 }
 
-// check fails if a real server was chosen more than five standard deviations
-// off: once in a million times by chance.
+// check fails for what would come once in a hundred million times by chance. The
+// bound is Bernstein's (for martingales: Freedman 1975), which holds for few
+// choices too: counted in standard deviations, three of something that is expected
+// a tenth of a time are as far off as they are likely.
 func (c *tally) check(t *testing.T) {
 	t.Helper()
-	for number, expected := range c.expected {
-		if off := math.Abs(c.seen[number] - expected); off > 5*math.Sqrt(c.variance[number])+1 {
-			t.Errorf("real server %d chosen %.0f times, expected %.1f (variance %.1f)",
-				number, c.seen[number], expected, c.variance[number])
+	for what, outcomes := range map[string]map[int]*outcome{"number": c.byNumber, "tenths of a chance": c.byChance} {
+		for key, o := range outcomes {
+			const unlikely = 19 // the logarithm of 2 to 10^-8
+			if off := math.Abs(o.seen - o.expected); off > unlikely/3.0+math.Sqrt(unlikely*unlikely/9.0+2*unlikely*o.variance) {
+				t.Errorf("real servers by %s: %d chosen %.0f times, expected %.1f (variance %.1f)",
+					what, key, o.seen, o.expected, o.variance)
+			}
 		}
 	}
 }
 
 func (c *tally) add(o *tally) {
-	for number := range o.expected {
-		c.expected[number] += o.expected[number]
-		c.variance[number] += o.variance[number]
-		c.seen[number] += o.seen[number]
+	for number, v := range o.byNumber {
+		at(c.byNumber, number).add(*v)
+	}
+	for tenths, v := range o.byChance {
+		at(c.byChance, tenths).add(*v)
 	}
 }
 

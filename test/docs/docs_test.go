@@ -12,6 +12,7 @@ import (
 
 	"xdplvs/bpf"
 	"xdplvs/configs"
+	"xdplvs/director"
 )
 
 func read(t *testing.T, name string) string {
@@ -40,7 +41,7 @@ func TestVerdictsAreDocumented(t *testing.T) {
 func TestConfigurationsInDocuments(t *testing.T) {
 	block := regexp.MustCompile("(?s)```yaml\n(.*?)```")
 	found := 0
-	for _, name := range []string{"README.md"} {
+	for _, name := range []string{"README.md", "docs/schedulers.md"} {
 		for _, m := range block.FindAllStringSubmatch(read(t, name), -1) {
 			found++
 			if _, err := configs.Parse(name, []byte(m[1])); err != nil {
@@ -50,6 +51,29 @@ func TestConfigurationsInDocuments(t *testing.T) {
 	}
 	if found == 0 {
 		t.Error("no configuration found: the pattern is wrong")
+	}
+}
+
+// TestSchedulerInDocument: the document shows the example that is compiled and
+// tested, whole, in less than 60 lines.
+func TestSchedulerInDocument(t *testing.T) {
+	_, example, _ := strings.Cut(read(t, "scheduler/example_tier_test.go"), "\n\n")
+	block := regexp.MustCompile("(?s)```go\n(.*?)```").FindStringSubmatch(read(t, "docs/schedulers.md"))
+	if block == nil || block[1] != example {
+		t.Errorf("docs/schedulers.md has another example than scheduler/example_tier_test.go:\n%s", example)
+	}
+	if lines := strings.Count(example, "\n"); lines >= 60 {
+		t.Errorf("the example has %d lines, want less than 60", lines)
+	}
+}
+
+// TestSchedulersAreDocumented: every one that a service can have.
+func TestSchedulersAreDocumented(t *testing.T) {
+	text := read(t, "docs/schedulers.md")
+	for _, name := range director.SchedulerNames() {
+		if !strings.Contains(text, "\n| "+name+" | ") {
+			t.Errorf("scheduler %s is not in docs/schedulers.md", name)
+		}
 	}
 }
 

@@ -44,7 +44,7 @@ var DirectorLaw = Law{
 
 		// Not in the product.
 		"internal/netlab": {"bpf"},
-		"internal/bench":  {"bpf", "director", "internal/api", "internal/netlab"},
+		"internal/bench":  {"bpf", "director", "scheduler", "internal/api", "internal/netlab"},
 		"test":            {"bpf", "director", "internal/api", "internal/netlab"},
 		"tools":           {},
 	},
