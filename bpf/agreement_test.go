@@ -139,7 +139,7 @@ func (w *keyWorld) compare(t *testing.T) {
 
 func (w *keyWorld) comparePacket(t *testing.T, k Key) {
 	t.Helper()
-	frame := keyFrame(k, uint16(w.random.Uint32()))
+	frame := keyFrame(k, 1024|uint16(w.random.Uint32()))
 	got, err := w.r.run(frame)
 	must(t, err)
 	id, known := w.find(k)
@@ -256,7 +256,7 @@ func (w *traffic) settings() {
 
 // frame is a packet of one of some 60 flows.
 func (w *traffic) frame() []byte {
-	port := from(uint16(1 + w.random.IntN(30)))
+	port := from(uint16(1024 + w.random.IntN(30)))
 	if w.random.IntN(3) == 0 {
 		return udp(port)(w.r.f)
 	}
@@ -415,7 +415,7 @@ func (h *hashWorld) change() {
 
 func (h *hashWorld) compare(t *testing.T) {
 	t.Helper()
-	port := uint16(h.random.Uint32())
+	port := 1024 | uint16(h.random.Uint32())
 	src, dst := h.addr(), oneOf(h.random, h.vips...)
 	got, err := h.r.run(udp(from(port), func(m *message) { m.src, m.dst = src, dst })(h.r.f))
 	must(t, err)

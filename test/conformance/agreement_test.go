@@ -60,7 +60,7 @@ func newFarm(t *testing.T, p *bpf.DataPlane, random *rand.Rand, draw family, wan
 	t.Helper()
 	f := &farm{node: startNode(t, p)}
 	f.passes = true
-	port := uint16(1 + random.IntN(1<<16-1))
+	port := uint16(1024 + random.IntN(1<<16-1024))
 	for range want.vips {
 		f.services = append(f.services, director.Service{
 			Key:       director.ServiceKey{Protocol: want.protocol, Addr: draw(random), Port: port},
@@ -136,7 +136,7 @@ func (f *farm) String() string {
 // flow is a random client's, with a service of the farm.
 func (f *farm) flow(random *rand.Rand, draw family) (flow, director.Protocol) {
 	key := f.services[random.IntN(len(f.services))*random.IntN(2)].Key // often the first: it has the least ids
-	client := netip.AddrPortFrom(draw(random), uint16(1+random.IntN(1<<16-1)))
+	client := netip.AddrPortFrom(draw(random), uint16(1024+random.IntN(1<<16-1024)))
 	return flow{client, netip.AddrPortFrom(key.Addr, key.Port)}, key.Protocol
 }
 

@@ -236,7 +236,7 @@ func (h *history) connect() {
 	h.t.Helper()
 	h.refresh()
 	f := flow{
-		netip.AddrPortFrom(h.draw(h.random), uint16(1+h.random.IntN(1<<16-1))),
+		netip.AddrPortFrom(h.draw(h.random), uint16(1024+h.random.IntN(1<<16-1024))),
 		netip.AddrPortFrom(h.targets[h.random.IntN(len(h.targets))], h.service.Key.Port),
 	}
 	want := refused
