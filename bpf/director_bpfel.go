@@ -181,6 +181,7 @@ const (
 	directorLimitFRAGMENTS       directorLimit = 16384
 	directorLimitNO_REAL         directorLimit = 4294967295
 	directorLimitPACKETS_COUNTED directorLimit = 10
+	directorLimitTUNNEL_HEAD_MAX directorLimit = 52
 )
 
 type directorLoadConfig struct {
@@ -241,6 +242,7 @@ type directorReal struct {
 	Addr       [16]uint8
 	Retired    directorCounters
 	Reserved3  uint64
+	Tunnel     directorTunnel
 }
 
 type directorRealCounts struct {
@@ -258,6 +260,7 @@ const (
 	directorRealFlagREAL_NEXT_HOP   directorRealFlag = 2
 	directorRealFlagREAL_OVERLOADED directorRealFlag = 4
 	directorRealFlagREAL_REMOVED    directorRealFlag = 8
+	directorRealFlagREAL_LOCAL      directorRealFlag = 16
 )
 
 type directorRealStats struct {
@@ -272,6 +275,8 @@ type directorRuntimeSettings struct {
 	Port0     uint32
 	Ftp       uint32
 	Nat       uint32
+	Tunnels   uint32
+	Reserved  uint32
 	Layout    uint64
 	HashKey   struct {
 		_      structs.HostLayout
@@ -341,6 +346,32 @@ const (
 	directorStaleActionSTALE_RESCHEDULE directorStaleAction = 0
 	directorStaleActionSTALE_DROP       directorStaleAction = 1
 	directorStaleActionSTALE_RESET      directorStaleAction = 2
+)
+
+type directorTunnel struct {
+	_         structs.HostLayout
+	Type      uint8
+	Flags     uint8
+	Size      uint8
+	Reserved  uint8
+	Learned   uint32
+	Head      [52]uint8
+	Reserved2 uint32
+}
+
+type directorTunnelFlag uint32
+
+const (
+	directorTunnelFlagTUNNEL_IPV6     directorTunnelFlag = 1
+	directorTunnelFlagTUNNEL_CHECKSUM directorTunnelFlag = 2
+)
+
+type directorTunnelType uint32
+
+const (
+	directorTunnelTypeTUNNEL_IPIP directorTunnelType = 0
+	directorTunnelTypeTUNNEL_GUE  directorTunnelType = 1
+	directorTunnelTypeTUNNEL_GRE  directorTunnelType = 2
 )
 
 type directorVerdict uint32

@@ -28,6 +28,7 @@ type KeyTable struct {
 	t    *Tables
 	refs map[uint64]int // how many keys stand behind a bit of the filter
 	nat  int            // real servers by nat that are marked
+	tun  int            // and by tun
 }
 
 // NewKeyTable takes over what the tables hold already, and repairs the filter.
@@ -37,14 +38,17 @@ func NewKeyTable(t *Tables) *KeyTable {
 		k.refs[filterBit(e.Key.hash())]++
 	}
 	for i := range t.Reals {
-		if r := &t.Reals[i]; r.isNAT() {
+		switch r := &t.Reals[i]; {
+		case r.isNAT():
 			k.nat++
 			for _, key := range t.replyKeys(r) {
 				k.refs[filterBit(key.hash())]++
 			}
+		case r.isTunnel():
+			k.tun++
 		}
 	}
-	k.tellNAT()
+	k.tellMethods()
 	words := make([]uint64, len(t.Filter))
 	for bit := range k.refs {
 		words[bit/64] |= 1 << (bit % 64)
@@ -60,6 +64,11 @@ func NewKeyTable(t *Tables) *KeyTable {
 // isNAT reports whether it is the row of a real server by nat.
 func (r *Real) isNAT() bool {
 	return r.Method == uint8(directorForwardMethodMETHOD_NAT) && r.Addr != [16]byte{}
+}
+
+// isTunnel is isNAT for tun.
+func (r *Real) isTunnel() bool {
+	return r.Method == uint8(directorForwardMethodMETHOD_TUN) && r.Addr != [16]byte{}
 }
 
 // natProtocol is NAT_PROTOCOL of nat.h.
@@ -79,7 +88,7 @@ func (t *Tables) replyKeys(r *Real) [2]Key {
 }
 
 // MarkReal lets packets look for the replies of a real server, if it is one by
-// nat. Its row must be written, with the service's protocol. They are in the
+// nat, and for errors about its tunnel, if it is one by tun. Its row must be written, with the service's protocol. They are in the
 // filter only, so there is always room.
 func (k *KeyTable) MarkReal(r *Real) { k.markReal(r, 1) }
 
@@ -87,19 +96,22 @@ func (k *KeyTable) MarkReal(r *Real) { k.markReal(r, 1) }
 func (k *KeyTable) UnmarkReal(r *Real) { k.markReal(r, -1) }
 
 func (k *KeyTable) markReal(r *Real, by int) {
-	if !r.isNAT() {
-		return
+	switch {
+	case r.isNAT():
+		k.nat += by
+		for _, key := range k.t.replyKeys(r) {
+			k.count(key, by)
+		}
+	case r.isTunnel():
+		k.tun += by
 	}
-	k.nat += by
-	for _, key := range k.t.replyKeys(r) {
-		k.count(key, by)
-	}
-	k.tellNAT()
+	k.tellMethods()
 }
 
-// tellNAT spares packets the question where no real server is by nat.
-func (k *KeyTable) tellNAT() {
+// tellMethods spares packets the question where no real server is by nat, or by tun.
+func (k *KeyTable) tellMethods() {
 	atomic.StoreUint32(&k.t.Settings.Nat, uint32(min(k.nat, 1)))
+	atomic.StoreUint32(&k.t.Settings.Tunnels, uint32(min(k.tun, 1)))
 }
 
 // count notes one key more, or less, behind a bit of the filter.
