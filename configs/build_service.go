@@ -17,6 +17,7 @@ type serviceBuilder struct {
 	keyed     bool // the key is usable
 	realKeys  registry[director.RealKey]
 	realNames registry[string]
+	tunnels   bool // there are real servers by tun
 }
 
 // check finds the service's key and what contradicts itself or another service.
@@ -88,6 +89,7 @@ func (b *serviceBuilder) checkProtocol(p director.Protocol) {
 
 func (b *serviceBuilder) build() director.Service {
 	s := b.written
+	defer b.checkTunnel()
 	return director.Service{
 		Name:      s.name.value,
 		Key:       b.key,
@@ -156,6 +158,7 @@ func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {
 		Upper:  w.upper.value,
 		Lower:  w.lower.value,
 	}
+	v.Tunnel = b.tunnel(w, v.Method)
 	if v.Lower > v.Upper && !w.upper.wrong() {
 		w.lower.at.failf("lower threshold %d is above the upper one, %d", v.Lower, v.Upper)
 	}
@@ -174,6 +177,44 @@ func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {
 	return v
 }
 
+// tunnel is the real server's own, or the service's.
+func (b *serviceBuilder) tunnel(w *realServer, m director.Method) director.TunnelOptions {
+	if m == director.Tunnel {
+		b.tunnels = true
+		if w.tunnel.given() {
+			return buildTunnel(&w.tunnel)
+		}
+		return b.written.tunnel.value.options()
+	}
+	if w.tunnel.given() && !w.method.wrong() && !b.written.method.wrong() {
+		w.tunnel.at.failf("tunnel is for method tun, the method is %s", m)
+	}
+	return director.TunnelOptions{}
+}
+
+// checkTunnel finds what is wrong with the service's tunnel, or that nobody uses it.
+func (b *serviceBuilder) checkTunnel() {
+	t := &b.written.tunnel
+	buildTunnel(t)
+	if t.ok && !b.tunnels && !b.written.method.wrong() && b.written.reals.value.len() > 0 {
+		t.at.failf("tunnel is for method tun, which no real server has")
+	}
+}
+
+func (t *tunnel) options() director.TunnelOptions {
+	return director.TunnelOptions{Type: t.kind.value, Port: t.port.value, Checksum: t.checksum.value}
+}
+
+// buildTunnel says what is wrong with a tunnel between its keys.
+func buildTunnel(s *setting[tunnel]) director.TunnelOptions {
+	t := s.value
+	options := t.options()
+	if fault := options.Fault(); fault != "" && s.ok && !t.kind.wrong() && !t.port.wrong() {
+		s.at.failf("%s", fault)
+	}
+	return options
+}
+
 // checkReach finds why packets could not get to a real server.
 func (b *serviceBuilder) checkReach(w *realServer, v director.RealServer) {
 	fault, here := notUnicast(v.Key.Addr), v.Method == director.Local
@@ -187,8 +228,8 @@ func (b *serviceBuilder) checkReach(w *realServer, v director.RealServer) {
 			v.Key.Addr, b.key.Addr, v.Method)
 	case v.Key.Addr == b.key.Addr && !here:
 		w.address.at.failf("%s is the service's own address, packets would come back to the director", v.Key.Addr)
-	case v.Key.Port != b.key.Port && v.Method == director.DirectRouting:
-		w.port.at.failf("direct routing leaves packets as they are, so the port must be the service's (%d), found %d",
-			b.key.Port, v.Key.Port)
+	case v.Key.Port != b.key.Port && !v.Method.Translates():
+		w.port.at.failf("method %s leaves packets as they are, so the port must be the service's (%d), found %d",
+			v.Method, b.key.Port, v.Key.Port)
 	}
 }

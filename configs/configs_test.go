@@ -50,6 +50,11 @@ func limited(r director.RealServer, upper, lower uint32) director.RealServer {
 	return r
 }
 
+func tunneled(r director.RealServer, t director.TunnelOptions) director.RealServer {
+	r.Method, r.Tunnel = director.Tunnel, t
+	return r
+}
+
 // everything has each key of the format, in all its forms.
 const everything = `
 version: 1
@@ -84,6 +89,7 @@ services:
     sloppy_tcp: true
     sloppy_sctp: false
     method: dr
+    tunnel: {type: gue, port: 6080}
     weight: 7
     reals:
       - 10.0.0.1
@@ -95,6 +101,8 @@ services:
         upper: 100
         lower: 60
         method: dr
+      - {address: 10.0.0.4, method: tun}
+      - {address: "fd00::4", method: tun, tunnel: {type: gre, checksum: true}}
   - protocol: udp
     virtual: "[2001:db8::10]:53"
     one_packet: true
@@ -116,7 +124,9 @@ func TestEverything(t *testing.T) {
 					Flags: director.SchedulerFlags("sh-port", "sh-fallback"),
 					Conns: director.ConnPolicy{OnRemove: director.FateReset, OnDown: director.FateReschedule,
 						Reuse: director.ReuseClosed, ExpireNodest: true, Sloppy: true},
-					Reals: []director.RealServer{realAt("10.0.0.1:80", 7), realAt("10.0.0.2:80", 7), named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60))},
+					Reals: []director.RealServer{realAt("10.0.0.1:80", 7), realAt("10.0.0.2:80", 7), named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)),
+						tunneled(realAt("10.0.0.4:80", 7), director.TunnelOptions{Type: director.GUE, Port: 6080}),
+						tunneled(realAt("[fd00::4]:80", 7), director.TunnelOptions{Type: director.GRE, Checksum: true})},
 				},
 				{
 					Key: keyOf(director.UDP, "[2001:db8::10]:53"), Scheduler: "wrr", OnePacket: true, Answer: director.AnswerDrop,
@@ -190,7 +200,7 @@ func TestSloppySCTP(t *testing.T) {
 // TestEverythingHasAllKeys keeps the test above complete.
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{
-		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(),
+		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(), tunnelObject.keys(),
 	} {
 		for _, k := range keys {
 			if !strings.Contains(everything, k+":") {

@@ -111,8 +111,8 @@ func written(c *Config) string {
 		line("  - {%s protocol: %s, address: %q, port: %d, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s, reals: [",
 			writtenName(s.Name), s.Key.Protocol, s.Key.Addr, s.Key.Port, s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPolicy(s.Key.Protocol, s.Conns))
 		for _, r := range s.Reals {
-			line("      {%s address: %q, port: %d, method: %s, weight: %d, upper: %d, lower: %d},",
-				writtenName(r.Name), r.Key.Addr, r.Key.Port, r.Method, r.Weight, r.Upper, r.Lower)
+			line("      {%s address: %q, port: %d, method: %s, %s weight: %d, upper: %d, lower: %d},",
+				writtenName(r.Name), r.Key.Addr, r.Key.Port, r.Method, writtenTunnel(r), r.Weight, r.Upper, r.Lower)
 		}
 		line("    ]}")
 	}
@@ -127,6 +127,17 @@ func writtenPolicy(protocol director.Protocol, p director.ConnPolicy) string {
 	mode := map[director.Reuse]int{director.ReuseNever: 0, director.ReuseClosed: 1, director.ReuseClosing: 3}[p.Reuse]
 	return fmt.Sprintf("%s, on_down: %s, conn_reuse_mode: %d, expire_nodest_conn: %t, sloppy_%s: %t",
 		remove, p.OnDown, mode, p.ExpireNodest, strings.Replace(protocol.String(), "udp", "tcp", 1), p.Sloppy)
+}
+
+func writtenTunnel(r director.RealServer) string {
+	if r.Method != director.Tunnel {
+		return ""
+	}
+	port := ""
+	if r.Tunnel.Port != 0 {
+		port = fmt.Sprintf("port: %d,", r.Tunnel.Port)
+	}
+	return fmt.Sprintf("tunnel: {type: %s, %s checksum: %t},", r.Tunnel.Type, port, r.Tunnel.Checksum)
 }
 
 func writtenName(name string) string {

@@ -145,6 +145,7 @@ type service struct {
 	answer    setting[director.Answer]
 	conns     connPolicy
 	method    setting[director.Method]
+	tunnel    setting[tunnel]
 	weight    setting[uint32]
 	reals     setting[list[realServer]]
 }
@@ -186,6 +187,8 @@ var serviceObject = object[service]{
 			"IPVS's: any packet but an ABORT begins a connection, not only an INIT (SCTP only)."),
 		key("method", method(), func(s *service) *setting[director.Method] { return &s.method },
 			"Forwarding method of real servers that have none of their own; dr if absent."),
+		key("tunnel", tunnelObject.kind(), func(s *service) *setting[tunnel] { return &s.tunnel },
+			"Tunnel of real servers by tun that have none of their own; ipip if absent."),
 		key("weight", weight(), func(s *service) *setting[uint32] { return &s.weight },
 			"Weight of real servers that have none of their own; 1 if absent."),
 		key("reals", listOf("real servers", realKind), func(s *service) *setting[list[realServer]] { return &s.reals },
@@ -250,6 +253,7 @@ type realServer struct {
 	upper   setting[uint32]
 	lower   setting[uint32]
 	method  setting[director.Method]
+	tunnel  setting[tunnel]
 }
 
 var realObject = object[realServer]{
@@ -269,6 +273,27 @@ var realObject = object[realServer]{
 			"Lower threshold: below so many it gets new ones again; three quarters of upper, rounded up, if absent or 0."),
 		key("method", method(), func(r *realServer) *setting[director.Method] { return &r.method },
 			"Forwarding method."),
+		key("tunnel", tunnelObject.kind(), func(r *realServer) *setting[tunnel] { return &r.tunnel },
+			"How packets travel by method tun."),
+	},
+}
+
+// tunnel is director.TunnelOptions as written.
+type tunnel struct {
+	kind     setting[director.TunnelType]
+	port     setting[uint16]
+	checksum setting[bool]
+}
+
+var tunnelObject = object[tunnel]{
+	what: "a mapping with type",
+	fields: []field[tunnel]{
+		key("type", enumeration[director.TunnelType]("tunnel type"), func(t *tunnel) *setting[director.TunnelType] { return &t.kind },
+			"ipip, gue or gre.").must(),
+		key("port", port(), func(t *tunnel) *setting[uint16] { return &t.port },
+			"UDP port that the real server takes gue at; ipvsadm's --tun-port."),
+		key("checksum", boolean(), func(t *tunnel) *setting[bool] { return &t.checksum },
+			"Checksum over all that is inside, for gue and gre; ipvsadm's --tun-csum; false if absent."),
 	},
 }
 

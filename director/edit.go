@@ -78,6 +78,10 @@ func (e *editor) insert(i int, w RealServer) {
 		r = e.d.newReal(e.s.id, w)
 	}
 	r.onDown = e.s.want.Conns.OnDown
+	r.vip = e.s.want.Key.Addr
+	if w.Method == Local {
+		e.d.watchVIP(r)
+	}
 	e.d.hopTo(r)
 	e.s.reals = slices.Insert(e.s.reals, i, r)
 	e.servers = slices.Insert(e.servers, i, r.forScheduler())
@@ -86,11 +90,12 @@ func (e *editor) insert(i int, w RealServer) {
 
 func (e *editor) change(i int, w RealServer) {
 	r := e.s.reals[i]
-	if old := r.want; old.Weight == w.Weight && old.Upper == w.Upper && old.Lower == w.Lower {
+	if old := r.want; old.Weight == w.Weight && old.Upper == w.Upper && old.Lower == w.Lower && old.Tunnel == w.Tunnel {
 		r.want = w // its name may be another
 		return
 	}
 	r.setWant(w)
+	e.d.hopTo(r) // its tunnel may be another
 	e.servers[i] = r.forScheduler()
 	e.step()
 }

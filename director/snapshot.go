@@ -27,19 +27,22 @@ type Rates struct {
 
 // RealState is a real server as it is.
 type RealState struct {
-	Name        string   `json:"name,omitempty"`
-	Key         RealKey  `json:"real"`
-	Method      Method   `json:"method"`
-	Weight      uint32   `json:"weight"`
-	Upper       uint32   `json:"upper,omitempty"`      // threshold, as it was configured
-	Lower       uint32   `json:"lower,omitempty"`      // 0: three quarters of the upper one
-	Overloaded  bool     `json:"overloaded,omitempty"` // reached the upper one, and is not below the lower one yet
-	Active      uint32   `json:"active"`
-	Inactive    uint32   `json:"inactive"`
-	Reachable   bool     `json:"reachable"`             // its next hop is known
-	Unreachable string   `json:"unreachable,omitempty"` // why not
-	Counters    Counters `json:"counters"`
-	Rates       Rates    `json:"rates"`
+	Name        string         `json:"name,omitempty"`
+	Key         RealKey        `json:"real"`
+	Method      Method         `json:"method"`
+	Tunnel      *TunnelOptions `json:"tunnel,omitempty"` // by tun
+	Local       bool           `json:"local,omitempty"`  // packets go to the director's own stack
+	MTU         int            `json:"mtu,omitempty"`    // bytes of IP that fit the way there; 0: not known
+	Weight      uint32         `json:"weight"`
+	Upper       uint32         `json:"upper,omitempty"`      // threshold, as it was configured
+	Lower       uint32         `json:"lower,omitempty"`      // 0: three quarters of the upper one
+	Overloaded  bool           `json:"overloaded,omitempty"` // reached the upper one, and is not below the lower one yet
+	Active      uint32         `json:"active"`
+	Inactive    uint32         `json:"inactive"`
+	Reachable   bool           `json:"reachable"`             // its next hop is known
+	Unreachable string         `json:"unreachable,omitempty"` // why not
+	Counters    Counters       `json:"counters"`
+	Rates       Rates          `json:"rates"`
 }
 
 // ServiceState is a virtual service as it is.

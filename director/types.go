@@ -33,6 +33,16 @@ const (
 	FullNAT
 )
 
+// TunnelType is how packets travel to a real server by tun. Numbers are those of the data plane.
+type TunnelType uint8
+
+// The types of tunnel, as ipvsadm's --tun-type has them.
+const (
+	IPIP TunnelType = iota
+	GUE
+	GRE
+)
+
 // Answer is what a packet gets that finds no usable real server.
 type Answer uint8
 
@@ -63,6 +73,7 @@ type names[T ~uint8] []struct {
 var (
 	protocolNames = names[Protocol]{{TCP, "tcp"}, {UDP, "udp"}, {SCTP, "sctp"}}
 	methodNames   = names[Method]{{DirectRouting, "dr"}, {NAT, "nat"}, {Tunnel, "tun"}, {Local, "local"}, {FullNAT, "fullnat"}}
+	tunnelNames   = names[TunnelType]{{IPIP, "ipip"}, {GUE, "gue"}, {GRE, "gre"}}
 	answerNames   = names[Answer]{{AnswerUnreachable, "unreachable"}, {AnswerReset, "reset"}, {AnswerDrop, "drop"}, {AnswerPass, "pass"}}
 	attachNames   = names[AttachMode]{{AttachAuto, "auto"}, {AttachNative, "native"}, {AttachGeneric, "generic"}}
 )
@@ -127,6 +138,18 @@ func (m Method) IPVSName() string {
 	}
 }
 
+// String returns the name that configuration uses: ipip, gue, gre.
+func (t TunnelType) String() string { return tunnelNames.format(t) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (t TunnelType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler; the error names the known types.
+func (t *TunnelType) UnmarshalText(text []byte) (err error) {
+	*t, err = tunnelNames.parse("tunnel type", text)
+	return err
+}
+
 // String returns the name that configuration uses.
 func (a Answer) String() string { return answerNames.format(a) }
 
@@ -189,9 +212,17 @@ type RealServer struct {
 	Name   string
 	Key    RealKey
 	Method Method
-	Weight uint32 // 0: quiesced, known connections go on; at most MaxWeight
-	Upper  uint32 // threshold: connections from which on it gets no new ones; 0: none; at most MaxThreshold
-	Lower  uint32 // below so many it gets new ones again; 0: three quarters of Upper, as in IPVS
+	Tunnel TunnelOptions // of method tun
+	Weight uint32        // 0: quiesced, known connections go on; at most MaxWeight
+	Upper  uint32        // threshold: connections from which on it gets no new ones; 0: none; at most MaxThreshold
+	Lower  uint32        // below so many it gets new ones again; 0: three quarters of Upper, as in IPVS
+}
+
+// TunnelOptions are how packets travel by tun; all zero is ipip.
+type TunnelOptions struct {
+	Type     TunnelType `json:"type"`
+	Port     uint16     `json:"port,omitempty"`     // destination port of GUE; not 0
+	Checksum bool       `json:"checksum,omitempty"` // of GUE's UDP, and GRE's
 }
 
 // MaxWeight is the largest weight that can be configured, as in IPVS's tools.
@@ -302,8 +333,13 @@ func (r *RealServer) validate(s *Service) (errs []error) {
 	if r.Lower > r.Upper {
 		errs = append(errs, fmt.Errorf("lower threshold %d is above the upper one, %d", r.Lower, r.Upper))
 	}
-	if r.Method == DirectRouting && r.Key.Port != s.Key.Port {
-		errs = append(errs, fmt.Errorf("direct routing cannot change the port (%d to %d)", s.Key.Port, r.Key.Port))
+	if !r.Method.Translates() && r.Key.Port != s.Key.Port {
+		errs = append(errs, fmt.Errorf("method %s cannot change the port (%d to %d)", r.Method, s.Key.Port, r.Key.Port))
+	}
+	if fault := r.Tunnel.Fault(); fault != "" {
+		errs = append(errs, errors.New(fault))
+	} else if r.Method != Tunnel && r.Tunnel != (TunnelOptions{}) {
+		errs = append(errs, fmt.Errorf("tunnel %s is for method tun, the method is %s", r.Tunnel, r.Method))
 	}
 	return errs
 }
