@@ -28,6 +28,7 @@ enum limit {
 	MARK_WORDS = 6,		 /* 64-bit words of what a marking rule looks at */
 	ADDRESSES = 1 << 13,	 /* places that ARP and ND are answered for: address, interface and VLAN */
 	PACKETS_COUNTED = 10,	 /* of a connection: more need not be told apart */
+	TUNNEL_HEAD_MAX = 52,	 /* IPv6, UDP and GUE */
 };
 
 /*
@@ -218,6 +219,7 @@ enum real_flag {
 	REAL_NEXT_HOP = 2,	/* link-layer addresses are valid */
 	REAL_OVERLOADED = 4,	/* at its upper threshold; set and cleared by both sides */
 	REAL_REMOVED = 8,	/* only its connections live on; its counters are in the service's */
+	REAL_LOCAL = 16,	/* it is the director itself: packets go to the stack */
 };
 
 /* What happens to packets of connections whose generation is not the real server's. */
@@ -243,7 +245,32 @@ struct counters {
 	__u64 out_bytes;
 };
 
-/* A real server as the packet path needs it: the first line is all that dr touches. */
+enum tunnel_type {
+	TUNNEL_IPIP,
+	TUNNEL_GUE,		/* UDP and four bytes (draft-ietf-intarea-gue, variant 0) */
+	TUNNEL_GRE,		/* RFC 2784 */
+};
+
+enum tunnel_flag {
+	TUNNEL_IPV6 = 1,	/* the outer header's family */
+	TUNNEL_CHECKSUM = 2,	/* UDP's or GRE's over all that is inside */
+};
+
+/*
+ * What packets to a real server by tun get in front. Userspace writes the headers
+ * with all that is the same for every packet; the rest is 0 in them.
+ */
+struct tunnel {
+	__u8 type;	    /* enum tunnel_type */
+	__u8 flags;	    /* enum tunnel_flag */
+	__u8 size;	    /* bytes of head */
+	__u8 reserved;
+	__u32 learned;	    /* low 32 bits of jiffies when an ICMP error lowered real.mtu; 0: none has */
+	__u8 head[TUNNEL_HEAD_MAX];
+	__u32 reserved2;
+};
+
+/* A real server as the packet path needs it: the first line is all that dr touches, the third is tun's. */
 struct real {
 	__u32 generation;
 	__u32 flags;	    /* enum real_flag: both sides change them, by atomic and, or */
@@ -255,7 +282,7 @@ struct real {
 	__be16 vlan[2];	    /* TCI, outermost first */
 	__u32 ifindex;	    /* 0: no next hop */
 	__u16 tx_port;	    /* index in the tx_ports map */
-	__u16 mtu;	    /* bytes of IP that fit the way out */
+	__u16 mtu;	    /* bytes of IP that fit the way out, less what a tunnel adds */
 	__u32 service;
 	__u32 upper;	    /* threshold, connections; 0: none */
 	__u32 lower;
@@ -269,6 +296,7 @@ struct real {
 	__be16 to_port;	    /* what nat makes of a request's port; 0: leaves it */
 	__be16 if_port;	    /* only of this one; 0: of every one */
 	__u32 reserved3;
+	struct tunnel tunnel;
 };
 
 /* Connections of a real server. One line, written by every CPU when one begins, ends or changes. */
@@ -449,6 +477,7 @@ struct runtime_settings {
 	__u32 marking;	    /* enum marking */
 	__u32 mark_set;	    /* mark_sets[mark_set & 1] is in force */
 	struct mark_set mark_sets[2];
+	__u32 tunnels;	    /* real servers by tun exist: 1 */
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */
@@ -475,7 +504,8 @@ struct load_config {
 _Static_assert(sizeof(struct conn) == 56, "conn");
 _Static_assert(sizeof(struct conn4) == 64, "an IPv4 connection is one cache line");
 _Static_assert(sizeof(struct conn6) == 128, "an IPv6 connection is two cache lines");
-_Static_assert(sizeof(struct real) == 128, "real");
+_Static_assert(sizeof(struct tunnel) == 64, "tunnel");
+_Static_assert(sizeof(struct real) == 192, "real");
 _Static_assert(sizeof(struct real_counts) == 64, "real_counts");
 _Static_assert(sizeof(struct real_stats) == 64, "real_stats");
 _Static_assert(sizeof(struct service) == 192, "service");

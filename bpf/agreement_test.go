@@ -96,7 +96,7 @@ func (w *keyWorld) edit(t *testing.T) {
 	w.keys[k] = id
 	w.r.Services[id] = Service{Id: id, Flags: ServiceOnePacket | ServiceSloppy, Plan: [2]Plan{{Base: id * PlanAlign, Length: 1}}}
 	w.r.Plans[id*PlanAlign] = id
-	w.r.Reals[id] = Real{Flags: RealUsable | RealNextHop, Method: uint8(directorForwardMethodMETHOD_DR), Ifindex: ingress, Service: id, Mac: [12]uint8{2, 0, 0, 0, 0, uint8(id)}}
+	w.r.Reals[id] = Real{Flags: RealUsable | RealNextHop, Method: uint8(directorForwardMethodMETHOD_DR), Ifindex: ingress, Mtu: 1500, Service: id, Mac: [12]uint8{2, 0, 0, 0, 0, uint8(id)}}
 }
 
 // tell sets what the look-up order depends on.
@@ -185,7 +185,7 @@ func TestPlansAgree(t *testing.T) {
 	s := r.service("dns")
 	s.Flags = ServiceOnePacket
 	for id := range uint32(50) {
-		r.Reals[id] = Real{Flags: RealUsable | RealNextHop, Ifindex: ingress, Service: s.Id, Mac: [12]uint8{2, 0, 0, 0, 0, uint8(id)}}
+		r.Reals[id] = Real{Flags: RealUsable | RealNextHop, Ifindex: ingress, Mtu: 1500, Service: s.Id, Mac: [12]uint8{2, 0, 0, 0, 0, uint8(id)}}
 	}
 	for range 60 {
 		p := randomPlan(random)
@@ -402,7 +402,7 @@ func (h *hashWorld) change() {
 	for i := range h.servers {
 		s := &h.servers[i]
 		s.Overloaded = h.random.IntN(3) == 0
-		row := Real{Flags: RealNextHop, Ifindex: ingress, Service: h.r.services["dns"], Mac: [12]uint8{2, 0, 0, 0, 0, uint8(s.ID)}}
+		row := Real{Flags: RealNextHop, Ifindex: ingress, Mtu: 1500, Service: h.r.services["dns"], Mac: [12]uint8{2, 0, 0, 0, 0, uint8(s.ID)}}
 		if s.Weight > 0 {
 			row.Flags |= RealUsable
 		}

@@ -43,6 +43,7 @@ enum icmp6_type {
 #define ICMP6_PORT_UNREACHABLE 4
 
 #define ANSWER_TTL 64
+#define ANSWER_TOS 0xc0 /* of errors: internetwork control, RFC 1812 section 4.3.2.5 */
 #define L2_MAX 22
 /* Bytes of the packet that an error quotes: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4. */
 #define QUOTE4_MAX (576 - sizeof(struct iphdr) - sizeof(struct icmp_head))
@@ -140,6 +141,7 @@ __inline void ipv4_header(struct iphdr *ip, __be32 saddr, __be32 daddr, __u8 pro
 	ip->tot_len = bpf_htons(length);
 	ip->ttl = ANSWER_TTL;
 	ip->protocol = protocol;
+	ip->tos = protocol == IPPROTO_ICMP ? ANSWER_TOS : 0;
 	ip->saddr = saddr;
 	ip->daddr = daddr;
 	ip->check = csum_fold(csum_words(ip, sizeof(*ip)));

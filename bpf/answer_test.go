@@ -110,9 +110,17 @@ func back(p parsed, in []byte, layers ...packet.Layer) []byte {
 	if p.v6 {
 		all = append(all, packet.IPv6{Src: p.dst, Dst: p.src})
 	} else {
-		all = append(all, packet.IPv4{Src: p.dst, Dst: p.src})
+		all = append(all, packet.IPv4{Src: p.dst, Dst: p.src, TOS: tosOf(layers[0])})
 	}
 	return packet.Build(append(all, layers...)...)
+}
+
+// tosOf is internetwork control for an error (RFC 1812 section 4.3.2.5).
+func tosOf(l packet.Layer) uint8 {
+	if _, isError := l.(packet.ICMP); isError {
+		return 0xc0
+	}
+	return 0
 }
 
 // reset is the answer to a segment of no connection (RFC 9293 section 3.5.2).

@@ -15,6 +15,9 @@ struct bench_state {
 	__u32 next;	/* the next packet's flow */
 	__u32 mask;	/* flows - 1 */
 	__u32 counting; /* 1: a different flow every time; 0: drawn at random */
+	__u32 size;	/* of the frame, where programs make it larger */
+	__u32 growth;	/* by so much */
+	__u32 mac[3];	/* its link-layer addresses */
 };
 
 struct bench_state bench SEC(".data.bench");
@@ -119,6 +122,40 @@ int bench_hot(struct xdp_md *ctx)
 	return XDP_ABORTED;
 }
 
+/* The link-layer header, which outer headers took the place of. */
+__inline int bench_head(struct xdp_md *ctx)
+{
+	struct ethhdr *eth = (void *)(long)ctx->data;
+
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+		return 0;
+	head_copy((void *)eth, bench.mac);
+	eth->h_proto = bpf_htons(ETH_P_IP);
+	return 1;
+}
+
+/*
+ * One hot flow, for programs that make the frame larger: it does not shrink back
+ * by itself. For a baseline that leaves its size alone it is made larger and
+ * smaller in turn, so that both have one change of it in each run.
+ */
+__inline int bench_shrink(struct xdp_md *ctx)
+{
+	int growth = bench.growth;
+
+	if (ctx->data_end - ctx->data <= bench.size)
+		growth = -growth;
+	return !bpf_xdp_adjust_head(ctx, growth) && bench_head(ctx);
+}
+
+SEC("xdp")
+int bench_grown(struct xdp_md *ctx)
+{
+	if (bench_shrink(ctx) && bench_write(ctx, 0, 0))
+		bpf_tail_call(ctx, &bench_target, 0);
+	return XDP_ABORTED;
+}
+
 SEC("xdp")
 int bench_draw(struct xdp_md *ctx)
 {
@@ -127,10 +164,15 @@ int bench_draw(struct xdp_md *ctx)
 	return XDP_ABORTED;
 }
 
-/* For live frames: out by the interface that the frame is said to have come in by. */
+/*
+ * For live frames: out by the interface that the frame is said to have come in by.
+ * Their memory is used again, with the size that they had but as it was left.
+ */
 SEC("xdp")
 int bench_send(struct xdp_md *ctx)
 {
+	if (bench.growth && !bench_head(ctx))
+		return XDP_ABORTED;
 	return bench_write(ctx, bench_flow(), bench.mask != 0) ? XDP_TX : XDP_ABORTED;
 }
 

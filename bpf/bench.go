@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -92,7 +93,7 @@ func (b *Bench) Received() (n uint64, err error) {
 // Send transmits count frames by the interface, as fast as it can, a flow drawn
 // for each. It must be called in the interface's network namespace.
 func (b *Bench) Send(index int, frame []byte, flows Flows, count uint32) error {
-	b.setFlows(flows)
+	b.setFlows(frame, flows)
 	const liveFrames = 1 << 1 // BPF_F_TEST_XDP_LIVE_FRAMES
 	context := struct{ Data, DataEnd, DataMeta, Ingress, Queue, Egress uint32 }{
 		DataEnd: uint32(len(frame)), Ingress: uint32(index),
@@ -110,6 +111,9 @@ func (b *Bench) Send(index int, frame []byte, flows Flows, count uint32) error {
 type Flows struct {
 	Count    uint32 // a power of two; 1: the frame's own
 	Counting bool   // one after the other; otherwise drawn at random
+	// Growth is by how many bytes the target makes the frame larger, which is undone
+	// before each run; for one flow of IPv4.
+	Growth uint32
 }
 
 // ConnMemory is the kernel memory of the maps of connections, in bytes, with
@@ -138,9 +142,13 @@ func (d *DataPlane) ConnMemory() (m ConnMemory, err error) {
 // included. The kernel's clock is read inside the call: outside it, waits for
 // grace periods would be counted too.
 func (b *Bench) Run(frame []byte, flows Flows, repeat int) (action uint32, each time.Duration, err error) {
-	b.setFlows(flows)
+	b.setFlows(frame, flows)
 	program := benchProgBenchDraw
-	if flows.Count == 1 {
+	switch {
+	case flows.Growth > 0: // the first run finds it as the others do
+		program = benchProgBenchGrown
+		frame = append(make([]byte, flows.Growth), frame...)
+	case flows.Count == 1:
 		program = benchProgBenchHot
 	}
 	return b.objects.Programs[program].Benchmark(frame, repeat, nil)
@@ -155,8 +163,12 @@ func (b *Bench) Place() Place { return Place{b.state.items[0]} }
 // Return makes the runs that follow draw the flows again that were drawn since.
 func (b *Bench) Return(to Place) { b.state.items[0] = to.state }
 
-func (b *Bench) setFlows(flows Flows) {
+func (b *Bench) setFlows(frame []byte, flows Flows) {
 	state := &b.state.items[0]
+	state.Size, state.Growth = uint32(len(frame)), flows.Growth
+	for i := range state.Mac {
+		state.Mac[i] = binary.NativeEndian.Uint32(frame[4*i:])
+	}
 	state.Mask = flows.Count - 1
 	state.Counting = 0
 	if flows.Counting {

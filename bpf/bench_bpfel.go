@@ -19,7 +19,9 @@ type benchBenchState struct {
 	Next     uint32
 	Mask     uint32
 	Counting uint32
-	_        [4]byte
+	Size     uint32
+	Growth   uint32
+	Mac      [3]uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -30,6 +32,7 @@ const (
 	benchMapBenchTarget   = "bench_target"
 	benchProgBenchDraw    = "bench_draw"
 	benchProgBenchDrop    = "bench_drop"
+	benchProgBenchGrown   = "bench_grown"
 	benchProgBenchHot     = "bench_hot"
 	benchProgBenchPass    = "bench_pass"
 	benchProgBenchRaw     = "bench_raw"
@@ -80,13 +83,14 @@ type benchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchProgramSpecs struct {
-	BenchDraw *ebpf.ProgramSpec `ebpf:"bench_draw"`
-	BenchDrop *ebpf.ProgramSpec `ebpf:"bench_drop"`
-	BenchHot  *ebpf.ProgramSpec `ebpf:"bench_hot"`
-	BenchPass *ebpf.ProgramSpec `ebpf:"bench_pass"`
-	BenchRaw  *ebpf.ProgramSpec `ebpf:"bench_raw"`
-	BenchSend *ebpf.ProgramSpec `ebpf:"bench_send"`
-	BenchSink *ebpf.ProgramSpec `ebpf:"bench_sink"`
+	BenchDraw  *ebpf.ProgramSpec `ebpf:"bench_draw"`
+	BenchDrop  *ebpf.ProgramSpec `ebpf:"bench_drop"`
+	BenchGrown *ebpf.ProgramSpec `ebpf:"bench_grown"`
+	BenchHot   *ebpf.ProgramSpec `ebpf:"bench_hot"`
+	BenchPass  *ebpf.ProgramSpec `ebpf:"bench_pass"`
+	BenchRaw   *ebpf.ProgramSpec `ebpf:"bench_raw"`
+	BenchSend  *ebpf.ProgramSpec `ebpf:"bench_send"`
+	BenchSink  *ebpf.ProgramSpec `ebpf:"bench_sink"`
 }
 
 // benchMapSpecs contains maps before they are loaded into the kernel.
@@ -146,19 +150,21 @@ type benchVariables struct {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchPrograms struct {
-	BenchDraw *ebpf.Program `ebpf:"bench_draw"`
-	BenchDrop *ebpf.Program `ebpf:"bench_drop"`
-	BenchHot  *ebpf.Program `ebpf:"bench_hot"`
-	BenchPass *ebpf.Program `ebpf:"bench_pass"`
-	BenchRaw  *ebpf.Program `ebpf:"bench_raw"`
-	BenchSend *ebpf.Program `ebpf:"bench_send"`
-	BenchSink *ebpf.Program `ebpf:"bench_sink"`
+	BenchDraw  *ebpf.Program `ebpf:"bench_draw"`
+	BenchDrop  *ebpf.Program `ebpf:"bench_drop"`
+	BenchGrown *ebpf.Program `ebpf:"bench_grown"`
+	BenchHot   *ebpf.Program `ebpf:"bench_hot"`
+	BenchPass  *ebpf.Program `ebpf:"bench_pass"`
+	BenchRaw   *ebpf.Program `ebpf:"bench_raw"`
+	BenchSend  *ebpf.Program `ebpf:"bench_send"`
+	BenchSink  *ebpf.Program `ebpf:"bench_sink"`
 }
 
 func (p *benchPrograms) Close() error {
 	return _BenchClose(
 		p.BenchDraw,
 		p.BenchDrop,
+		p.BenchGrown,
 		p.BenchHot,
 		p.BenchPass,
 		p.BenchRaw,

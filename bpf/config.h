@@ -23,6 +23,8 @@ const struct {
 	enum real_flag real_flag;
 	enum stale_action stale_action;
 	enum forward_method forward_method;
+	enum tunnel_type tunnel_type;
+	enum tunnel_flag tunnel_flag;
 	enum plan_kind plan_kind;
 	enum roster roster;
 	enum service_flag service_flag;

@@ -18,6 +18,8 @@
 #include "reply.h"
 #include "service.h"
 #include "stats.h"
+#include "tunnel.h"
+#include "tunnel_icmp.h"
 #include "work.h"
 
 /* The whole policy, open and closed, on one screen. */
@@ -339,6 +341,28 @@ static __noinline enum verdict packet_ttl(struct xdp_md *ctx, struct packet *p, 
 	return failed == UNDECIDED ? TX_TIME_EXCEEDED : DROP_TTL;
 }
 
+/* It does not fit the way to its real server: the sender is told what does. */
+static __noinline enum verdict packet_too_big(struct xdp_md *ctx, struct packet *p, __u32 mtu, int v6)
+{
+	struct complaint c4 = {
+		.type = ICMP4_UNREACHABLE,
+		.code = ICMP4_FRAGMENTATION_NEEDED,
+		.info = bpf_htonl(mtu),
+	};
+	struct complaint c6 = { .type = ICMP6_TOO_BIG, .info = bpf_htonl(mtu) };
+	int failed = v6 ? answer_icmp6(ctx, p, &c6) : answer_icmp4(ctx, p, &c4);
+
+	if (failed == UNDECIDED)
+		return TX_TOO_BIG;
+	return failed == DROP_NO_REAL ? DROP_TOO_BIG : failed;
+}
+
+/* The outer family of a packet that leaves for the real server. */
+__inline int forward_family(const struct real *r, int v6)
+{
+	return unlikely(r->method == METHOD_TUN) ? r->tunnel.flags & TUNNEL_IPV6 : v6;
+}
+
 __inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result,
 				     struct way_out *out, int v6)
 {
@@ -350,14 +374,20 @@ __inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, struc
 		return DROP_REAL_GONE;
 	if (unlikely(!(r->flags & REAL_NEXT_HOP)))
 		return DROP_NO_NEXT_HOP;
+	if (unlikely(r->flags & REAL_LOCAL))
+		return PASS_LOCAL;
 	if (unlikely(!ttl_decrease(ctx, p, v6)))
 		return packet_ttl(ctx, p, v6);
+	if (unlikely(p->length > r->mtu))
+		return packet_too_big(ctx, p, r->mtu, v6);
 	if (unlikely(r->method == METHOD_NAT)) {
 		verdict = v6 ? packet_nat6(ctx, p, at, result) : packet_nat4(ctx, p, at, result);
 		if (verdict >= DROP_MALFORMED)
 			return verdict;
 	}
-	failed = forward_frame(ctx, p, r, v6);
+	if (unlikely(r->method == METHOD_TUN) && !(v6 ? packet_tunnel6(ctx, p, id) : packet_tunnel4(ctx, p, id)))
+		return DROP_ERROR;
+	failed = forward_frame(ctx, p, r, forward_family(r, v6));
 	if (unlikely(failed != UNDECIDED))
 		return failed;
 	out->ifindex = r->ifindex;
@@ -499,6 +529,7 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 		if (stop != UNDECIDED)
 			return stop;
 	}
+	tunnel_notice(ctx, p, v6);
 	request = service_maybe(p, v6);
 	reply = request != MAYBE && reply_maybe(p, v6);
 	if (request == MAYBE_NOT && !reply)
@@ -562,7 +593,8 @@ int director(struct xdp_md *ctx)
 	}
 	if (verdict == PASS_NO_SERVICE)
 		return verdict_action(ctx, &out, PASS_NO_SERVICE);
-	verdict = packet(ctx, &out);
+	if (likely(verdict == UNDECIDED))
+		verdict = packet(ctx, &out);
 	return verdict_action(ctx, &out, verdict);
 }
 

@@ -219,6 +219,7 @@ const (
 	directorLimitMARK_WORDS        directorLimit = 6
 	directorLimitADDRESSES         directorLimit = 8192
 	directorLimitPACKETS_COUNTED   directorLimit = 10
+	directorLimitTUNNEL_HEAD_MAX   directorLimit = 52
 )
 
 type directorLink uint32
@@ -332,6 +333,7 @@ type directorReal struct {
 	ToPort     uint16
 	IfPort     uint16
 	Reserved3  uint32
+	Tunnel     directorTunnel
 }
 
 type directorRealCounts struct {
@@ -349,6 +351,7 @@ const (
 	directorRealFlagREAL_NEXT_HOP   directorRealFlag = 2
 	directorRealFlagREAL_OVERLOADED directorRealFlag = 4
 	directorRealFlagREAL_REMOVED    directorRealFlag = 8
+	directorRealFlagREAL_LOCAL      directorRealFlag = 16
 )
 
 type directorRealStats struct {
@@ -383,6 +386,8 @@ type directorRuntimeSettings struct {
 		Mask   uint32
 		Shapes [2]uint32
 	}
+	Tunnels uint32
+	_       [4]byte
 	Layout  uint64
 	HashKey struct {
 		_      structs.HostLayout
@@ -459,6 +464,32 @@ const (
 	directorStaleActionSTALE_RESCHEDULE directorStaleAction = 0
 	directorStaleActionSTALE_DROP       directorStaleAction = 1
 	directorStaleActionSTALE_RESET      directorStaleAction = 2
+)
+
+type directorTunnel struct {
+	_         structs.HostLayout
+	Type      uint8
+	Flags     uint8
+	Size      uint8
+	Reserved  uint8
+	Learned   uint32
+	Head      [52]uint8
+	Reserved2 uint32
+}
+
+type directorTunnelFlag uint32
+
+const (
+	directorTunnelFlagTUNNEL_IPV6     directorTunnelFlag = 1
+	directorTunnelFlagTUNNEL_CHECKSUM directorTunnelFlag = 2
+)
+
+type directorTunnelType uint32
+
+const (
+	directorTunnelTypeTUNNEL_IPIP directorTunnelType = 0
+	directorTunnelTypeTUNNEL_GUE  directorTunnelType = 1
+	directorTunnelTypeTUNNEL_GRE  directorTunnelType = 2
 )
 
 type directorVerdict uint32

@@ -31,6 +31,7 @@ type KeyTable struct {
 	nat    int            // real servers by nat that are marked
 	marked []Key          // what marking rules have told the filter
 	natAny int            // and those of them whose replies may come from any port
+	tun    int            // real servers by tun
 }
 
 // NewKeyTable takes over what the tables hold already, and repairs the filter.
@@ -40,7 +41,8 @@ func NewKeyTable(t *Tables) *KeyTable {
 		k.refs[filterBit(e.Key.hash())]++
 	}
 	for i := range t.Reals {
-		if r := &t.Reals[i]; r.isNAT() {
+		switch r := &t.Reals[i]; {
+		case r.isNAT():
 			k.nat++
 			if t.Services[r.Service].anyPort() {
 				k.natAny++
@@ -48,9 +50,11 @@ func NewKeyTable(t *Tables) *KeyTable {
 			for _, key := range t.replyKeys(r) {
 				k.refs[filterBit(key.hash())]++
 			}
+		case r.isTunnel():
+			k.tun++
 		}
 	}
-	k.tellNAT()
+	k.tellMethods()
 	if t.Settings.Marking != MarksNone { // what the filter knew of marks is lost until they are set again
 		atomic.StoreUint32(&t.Settings.Marking, MarksAny)
 	}
@@ -69,6 +73,11 @@ func NewKeyTable(t *Tables) *KeyTable {
 // isNAT reports whether it is the row of a real server by nat.
 func (r *Real) isNAT() bool {
 	return r.Method == uint8(directorForwardMethodMETHOD_NAT) && r.Addr != [16]byte{}
+}
+
+// isTunnel is isNAT for tun.
+func (r *Real) isTunnel() bool {
+	return r.Method == uint8(directorForwardMethodMETHOD_TUN) && r.Addr != [16]byte{}
 }
 
 // natProtocol is NAT_PROTOCOL of nat.h.
@@ -111,7 +120,7 @@ func (s *Service) anyPort() bool {
 }
 
 // MarkReal lets packets look for the replies of a real server, if it is one by
-// nat. Its row must be written, with the service's protocol. They are in the
+// nat, and for errors about its tunnel, if it is one by tun. Its row must be written, with the service's protocol. They are in the
 // filter only, so there is always room.
 func (k *KeyTable) MarkReal(r *Real) { k.markReal(r, 1) }
 
@@ -119,24 +128,24 @@ func (k *KeyTable) MarkReal(r *Real) { k.markReal(r, 1) }
 func (k *KeyTable) UnmarkReal(r *Real) { k.markReal(r, -1) }
 
 func (k *KeyTable) markReal(r *Real, by int) {
-	if !r.isNAT() {
-		return
+	switch {
+	case r.isNAT():
+		k.nat += by
+		for _, key := range k.t.replyKeys(r) {
+			k.count(key, by)
+		}
+	case r.isTunnel():
+		k.tun += by
 	}
-	k.nat += by
-	if k.t.Services[r.Service].anyPort() {
-		k.natAny += by
-	}
-	for _, key := range k.t.replyKeys(r) {
-		k.count(key, by)
-	}
-	k.tellNAT()
+	k.tellMethods()
 }
 
-// tellNAT spares packets the question where no real server is by nat, and a
-// second one where their ports are known.
-func (k *KeyTable) tellNAT() {
+// tellMethods spares packets the question where no real server is by nat, a
+// second one where the ports of their replies are known, and where none is by tun.
+func (k *KeyTable) tellMethods() {
 	atomic.StoreUint32(&k.t.Settings.NatAnyPort, uint32(min(k.natAny, 1)))
 	atomic.StoreUint32(&k.t.Settings.Nat, uint32(min(k.nat, 1)))
+	atomic.StoreUint32(&k.t.Settings.Tunnels, uint32(min(k.tun, 1)))
 }
 
 // count notes one key more, or less, behind a bit of the filter.

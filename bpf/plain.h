@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * plain.h - the short way of most packets: whole, untagged, without options, of
- * a connection that is established and stays so, by direct routing. It goes
+ * a connection that is established and stays so, by direct routing or tun. It goes
  * through the same stages as the long way in director.bpf.c, and nothing else.
  * Its struct packet is seen by inlined functions only, so the compiler keeps it
  * in registers. UNDECIDED: not plain, and nothing was written; the long way
@@ -16,6 +16,7 @@
 #include "parse.h"
 #include "service.h"
 #include "stats.h"
+#include "tunnel.h"
 
 /* The IP header, if the frame has no tag, is for one host, and holds IP and TCP headers. */
 __inline void *plain_ip(const struct cursor *frame, __be16 proto, __u32 size)
@@ -83,7 +84,8 @@ __inline int plain_foreign(const struct packet *p, int v6)
 struct plain {
 	struct conn *conn;
 	struct real *real;
-	__u32 id; /* of the real server */
+	__u32 id;   /* of the real server */
+	__u32 hash; /* of the flow */
 };
 
 /* Its connection, if it is in the state and its time is not over; 0: none. */
@@ -113,6 +115,7 @@ __inline int plain_conn(struct plain *found, const struct packet *p, __u32 state
 	if ((__s32)(p->now - READ_ONCE(c->last_use)) > (__s32)settings.timeout[state])
 		return 0;
 	found->conn = c;
+	found->hash = at.want >> 32;
 	found->id = READ_ONCE(c->real);
 	generation = READ_ONCE(c->generation);
 	found->real = bpf_map_lookup_elem(&reals, &found->id);
@@ -138,8 +141,42 @@ __inline void plain_used(struct conn *c, __u32 now, __u32 state)
 	conn_count(c);
 }
 
+/* Can the short way reach the real server? What is rare is left to the long one: tags, the stack, checksums over all. */
+__inline int plain_real(const struct real *r, const struct packet *p)
+{
+	if ((r->flags & (REAL_NEXT_HOP | REAL_LOCAL)) != REAL_NEXT_HOP || r->vlans || p->length > r->mtu)
+		return 0;
+	return likely(r->method == METHOD_DR) ||
+	       (r->method == METHOD_TUN && !(r->tunnel.flags & TUNNEL_CHECKSUM));
+}
+
+__inline enum verdict plain_tunnel(struct xdp_md *ctx, const void *ip, const struct packet *p,
+				   const struct plain *found, int v6)
+{
+	struct inner in = { .length = p->length, .hash = found->hash, .ident = tunnel_ident(found->id) };
+
+	inner_read(&in, ip, v6);
+	if (!tunnel_enter(ctx, sizeof(struct ethhdr), &in, &found->real->tunnel))
+		return DROP_ERROR;
+	return forward_untagged(ctx, found->real->mac) == UNDECIDED ? TX_FORWARD : DROP_ERROR;
+}
+
+/* On its way, by one of the methods of plain_real. */
+__inline enum verdict plain_forward(struct xdp_md *ctx, void *frame, const struct packet *p,
+				    const struct plain *found, int v6)
+{
+	void *ip = frame + sizeof(struct ethhdr);
+
+	ttl_lower(ip, v6);
+	if (unlikely(found->real->method == METHOD_TUN))
+		return plain_tunnel(ctx, ip, p, found, v6);
+	head_copy(frame, found->real->mac);
+	return TX_FORWARD;
+}
+
 /* A packet whose connection is in the state and stays in it, if there is one. state is a constant. */
-__inline enum verdict plain_flow(void *frame, struct packet *p, struct real **real, __u32 state, int v6)
+__inline enum verdict plain_flow(struct xdp_md *ctx, void *frame, struct packet *p, struct real **real, __u32 state,
+				 int v6)
 {
 	struct plain found;
 
@@ -148,14 +185,12 @@ __inline enum verdict plain_flow(void *frame, struct packet *p, struct real **re
 	p->now = bpf_jiffies64();
 	if (!plain_conn(&found, p, state, v6))
 		return UNDECIDED;
-	if (!(found.real->flags & REAL_NEXT_HOP) || found.real->method != METHOD_DR || found.real->vlans)
+	if (!plain_real(found.real, p))
 		return UNDECIDED;
 	plain_used(found.conn, p->now, state);
 	stats_input(found.id, p, 0);
-	ttl_lower(frame + sizeof(struct ethhdr), v6);
-	head_copy(frame, found.real->mac);
 	*real = found.real;
-	return TX_FORWARD;
+	return plain_forward(ctx, frame, p, &found, v6);
 }
 
 __inline enum verdict plain(struct xdp_md *ctx, struct real **real, int v6)
@@ -167,10 +202,10 @@ __inline enum verdict plain(struct xdp_md *ctx, struct real **real, int v6)
 	if (!(v6 ? plain_ipv6(&p, &cur) : plain_ipv4(&p, &cur)))
 		return UNDECIDED;
 	if (likely(p.protocol == IPPROTO_TCP))
-		return plain_tcp(&p, &cur) ? plain_flow(frame, &p, real, TCP_ESTABLISHED, v6) : UNDECIDED;
+		return plain_tcp(&p, &cur) ? plain_flow(ctx, frame, &p, real, TCP_ESTABLISHED, v6) : UNDECIDED;
 	if (p.protocol != IPPROTO_UDP || parse_udp(&p, &cur, p.length - p.l4) != UNDECIDED)
 		return UNDECIDED;
-	return plain_flow(frame, &p, real, UDP_NORMAL, v6);
+	return plain_flow(ctx, frame, &p, real, UDP_NORMAL, v6);
 }
 
 #endif

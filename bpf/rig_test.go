@@ -283,7 +283,7 @@ func (r *rig) addReal(name string, service uint32) {
 		Method:     uint8(directorForwardMethodMETHOD_DR),
 		Ifindex:    ingress,
 		TxPort:     7,
-		Mtu:        1500,
+		Mtu:        9000,
 		Service:    service,
 		Weight:     1,
 		Mac:        mac,

@@ -15,6 +15,7 @@ type (
 	Bucket      = directorServiceBucket
 	Plan        = directorPlan
 	Real        = directorReal
+	RealTunnel  = directorTunnel
 	RealCounts  = directorRealCounts
 	RealTraffic = directorRealStats
 	Counters    = directorCounters
@@ -36,6 +37,7 @@ const (
 	RealNextHop    = uint32(directorRealFlagREAL_NEXT_HOP)
 	RealOverloaded = uint32(directorRealFlagREAL_OVERLOADED)
 	RealRemoved    = uint32(directorRealFlagREAL_REMOVED)
+	RealLocal      = uint32(directorRealFlagREAL_LOCAL)
 
 	ServiceSloppy       = uint32(directorServiceFlagSERVICE_SLOPPY)
 	ServiceOnePacket    = uint32(directorServiceFlagSERVICE_ONE_PACKET)

@@ -19,6 +19,7 @@ type serviceBuilder struct {
 	keyed     bool // the key is usable
 	realKeys  registry[director.RealKey]
 	realNames registry[string]
+	tunnels   bool // there are real servers by tun
 }
 
 // check finds the service's key and what contradicts itself or another service.
@@ -120,6 +121,7 @@ func (b *serviceBuilder) checkProtocol(p director.Protocol) {
 
 func (b *serviceBuilder) build() director.Service {
 	s := b.written
+	defer b.checkTunnel()
 	return director.Service{
 		Name:        s.name.value,
 		Key:         b.key,
@@ -194,6 +196,7 @@ func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {
 		SlowStart: w.slow.or(b.written.slowStart.value),
 	}
 	b.checkSlowStart(&w.slow)
+	v.Tunnel = b.tunnel(w, v.Method)
 	if v.Lower > v.Upper && !w.upper.wrong() {
 		w.lower.at.failf("lower threshold %d is above the upper one, %d", v.Lower, v.Upper)
 	}
@@ -218,6 +221,44 @@ func (b *serviceBuilder) familyOwner() string {
 		return "the service (key family)"
 	}
 	return "the service's " + b.key.Addr.String()
+}
+
+// tunnel is the real server's own, or the service's.
+func (b *serviceBuilder) tunnel(w *realServer, m director.Method) director.TunnelOptions {
+	if m == director.Tunnel {
+		b.tunnels = true
+		if w.tunnel.given() {
+			return buildTunnel(&w.tunnel)
+		}
+		return b.written.tunnel.value.options()
+	}
+	if w.tunnel.given() && !w.method.wrong() && !b.written.method.wrong() {
+		w.tunnel.at.failf("tunnel is for method tun, the method is %s", m)
+	}
+	return director.TunnelOptions{}
+}
+
+// checkTunnel finds what is wrong with the service's tunnel, or that nobody uses it.
+func (b *serviceBuilder) checkTunnel() {
+	t := &b.written.tunnel
+	buildTunnel(t)
+	if t.ok && !b.tunnels && !b.written.method.wrong() && b.written.reals.value.len() > 0 {
+		t.at.failf("tunnel is for method tun, which no real server has")
+	}
+}
+
+func (t *tunnel) options() director.TunnelOptions {
+	return director.TunnelOptions{Type: t.kind.value, Port: t.port.value, Checksum: t.checksum.value}
+}
+
+// buildTunnel says what is wrong with a tunnel between its keys.
+func buildTunnel(s *setting[tunnel]) director.TunnelOptions {
+	t := s.value
+	options := t.options()
+	if fault := options.Fault(); fault != "" && s.ok && !t.kind.wrong() && !t.port.wrong() {
+		s.at.failf("%s", fault)
+	}
+	return options
 }
 
 // checkReach finds why packets could not get to a real server.

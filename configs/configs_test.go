@@ -55,6 +55,11 @@ func slow(r director.RealServer, seconds int) director.RealServer {
 	return r
 }
 
+func tunneled(r director.RealServer, t director.TunnelOptions) director.RealServer {
+	r.Method, r.Tunnel = director.Tunnel, t
+	return r
+}
+
 // everything has each key of the format, in all its forms.
 const everything = `
 version: 1
@@ -94,6 +99,7 @@ services:
     sloppy_tcp: true
     sloppy_sctp: false
     method: dr
+    tunnel: {type: gue, port: 6080}
     weight: 7
     slow_start: 30s
     reals:
@@ -107,6 +113,8 @@ services:
         lower: 60
         slow_start: 1m30s
         method: dr
+      - {address: 10.0.0.4, method: tun}
+      - {address: "fd00::4", method: tun, tunnel: {type: gre, checksum: true}}
   - protocol: udp
     virtual: "[2001:db8::10]:53"
     one_packet: true
@@ -140,7 +148,9 @@ func TestEverything(t *testing.T) {
 					Conns: director.ConnPolicy{OnRemove: director.FateReset, OnDown: director.FateReschedule,
 						Reuse: director.ReuseClosed, ExpireNodest: true, Sloppy: true},
 					Reals: []director.RealServer{slow(realAt("10.0.0.1:80", 7), 30), slow(realAt("10.0.0.2:80", 7), 30),
-						slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90)},
+						slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90),
+						slow(tunneled(realAt("10.0.0.4:80", 7), director.TunnelOptions{Type: director.GUE, Port: 6080}), 30),
+						slow(tunneled(realAt("[fd00::4]:80", 7), director.TunnelOptions{Type: director.GRE, Checksum: true}), 30)},
 				},
 				{
 					Key: keyOf(director.UDP, "[2001:db8::10]:53"), Scheduler: "wrr", OnePacket: true, Answer: director.AnswerDrop,
@@ -273,7 +283,7 @@ func TestOwnership(t *testing.T) {
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{
 		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(), persistenceObject.keys(), markObject.keys(),
-		ownershipObject.keys(), announcingObject.keys(),
+		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(),
 	} {
 		for _, k := range keys {
 			if !strings.Contains(everything, k+":") {

@@ -117,8 +117,8 @@ func written(c *Config) string {
 		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s %s, %s reals: [",
 			writtenName(s.Name), writtenKey(s.Key), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns), writtenOptions(s))
 		for _, r := range s.Reals {
-			line("      {%s address: %q, %s method: %s, weight: %d, upper: %d, lower: %d, slow_start: %s},",
-				writtenName(r.Name), r.Key.Addr, writtenPort(r.Key.Port), r.Method, r.Weight, r.Upper, r.Lower, r.SlowStart)
+			line("      {%s address: %q, %s method: %s, %s weight: %d, upper: %d, lower: %d, slow_start: %s},",
+				writtenName(r.Name), r.Key.Addr, writtenPort(r.Key.Port), r.Method, writtenTunnel(r), r.Weight, r.Upper, r.Lower, r.SlowStart)
 		}
 		line("    ]}")
 	}
@@ -213,6 +213,17 @@ func writtenOptions(s director.Service) (text string) {
 		text += fmt.Sprintf("%s_expiration: %s, ", s.Scheduler, s.Expiration)
 	}
 	return text
+}
+
+func writtenTunnel(r director.RealServer) string {
+	if r.Method != director.Tunnel {
+		return ""
+	}
+	port := ""
+	if r.Tunnel.Port != 0 {
+		port = fmt.Sprintf("port: %d,", r.Tunnel.Port)
+	}
+	return fmt.Sprintf("tunnel: {type: %s, %s checksum: %t},", r.Tunnel.Type, port, r.Tunnel.Checksum)
 }
 
 func writtenName(name string) string {

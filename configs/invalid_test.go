@@ -37,7 +37,7 @@ func pinAvailable(t *testing.T) {
 	schedulers, methods, protocols := knownSchedulers, availableMethods, availableProtocols
 	t.Cleanup(func() { knownSchedulers, availableMethods, availableProtocols = schedulers, methods, protocols })
 	knownSchedulers = func() []string { return []string{"rr", "wrr"} }
-	availableMethods = []director.Method{director.DirectRouting}
+	availableMethods = []director.Method{director.DirectRouting, director.Tunnel, director.Local}
 	availableProtocols = []director.Protocol{director.TCP, director.UDP}
 }
 

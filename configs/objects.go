@@ -169,6 +169,7 @@ type service struct {
 	lblc        setting[time.Duration]
 	lblcr       setting[time.Duration]
 	slowStart   setting[time.Duration]
+	tunnel      setting[tunnel]
 }
 
 var serviceObject = object[service]{
@@ -222,6 +223,8 @@ var serviceObject = object[service]{
 			"IPVS's: any packet but an ABORT begins a connection, not only an INIT (SCTP only)."),
 		key("method", method(), func(s *service) *setting[director.Method] { return &s.method },
 			"Forwarding method of real servers that have none of their own; dr if absent."),
+		key("tunnel", tunnelObject.kind(), func(s *service) *setting[tunnel] { return &s.tunnel },
+			"Tunnel of real servers by tun that have none of their own; ipip if absent."),
 		key("weight", weight(), func(s *service) *setting[uint32] { return &s.weight },
 			"Weight of real servers that have none of their own; 1 if absent."),
 		key("reals", listOf("real servers", realKind), func(s *service) *setting[list[realServer]] { return &s.reals },
@@ -308,6 +311,7 @@ type realServer struct {
 	lower   setting[uint32]
 	slow    setting[time.Duration]
 	method  setting[director.Method]
+	tunnel  setting[tunnel]
 }
 
 var realObject = object[realServer]{
@@ -329,6 +333,27 @@ var realObject = object[realServer]{
 			"How long its weight grows from nearly nothing once it can get connections, or can again."),
 		key("method", method(), func(r *realServer) *setting[director.Method] { return &r.method },
 			"Forwarding method."),
+		key("tunnel", tunnelObject.kind(), func(r *realServer) *setting[tunnel] { return &r.tunnel },
+			"How packets travel by method tun."),
+	},
+}
+
+// tunnel is director.TunnelOptions as written.
+type tunnel struct {
+	kind     setting[director.TunnelType]
+	port     setting[uint16]
+	checksum setting[bool]
+}
+
+var tunnelObject = object[tunnel]{
+	what: "a mapping with type",
+	fields: []field[tunnel]{
+		key("type", enumeration[director.TunnelType]("tunnel type"), func(t *tunnel) *setting[director.TunnelType] { return &t.kind },
+			"ipip, gue or gre.").must(),
+		key("port", port(), func(t *tunnel) *setting[uint16] { return &t.port },
+			"UDP port that the real server takes gue at; ipvsadm's --tun-port."),
+		key("checksum", boolean(), func(t *tunnel) *setting[bool] { return &t.checksum },
+			"Checksum over all that is inside, for gue and gre; ipvsadm's --tun-csum; false if absent."),
 	},
 }
 

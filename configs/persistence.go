@@ -131,8 +131,8 @@ func (b *serviceBuilder) checkPort(w *realServer, v director.RealServer) {
 	}
 	switch {
 	case v.Key.Port == b.key.Port:
-	case v.Method == director.DirectRouting:
-		w.port.at.failf("direct routing leaves packets as they are, so the port must be %s, found %d", port, v.Key.Port)
+	case !v.Method.Translates():
+		w.port.at.failf("method %s leaves packets as they are, so the port must be %s, found %d", v.Method, port, v.Key.Port)
 	case b.key.Port == 0 && b.written.persistence.given():
 		w.port.at.failf("persistence for several ports leaves them as they are, so the port must be left out, found %d", v.Key.Port)
 	}

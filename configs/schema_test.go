@@ -48,7 +48,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"mark_zero":              "marks.mark: below 1",
 		"weight_large":           "services.weight: above 65535",
 		"scheduler_unknown":      "services.scheduler: not in [rr wrr]",
-		"method_unavailable":     "services.method: not in [dr]",
+		"method_unavailable":     "services.method: not in [dr tun local]",
 		"limits_suffix":          ": none of the forms",
 		"service_name_odd":       "services.name: not ^",
 		"version_unknown":        "version: not 1",

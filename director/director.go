@@ -144,6 +144,7 @@ func (d *Director) Run(ctx context.Context) error {
 		case <-estimate.C:
 			d.estimate()
 			d.reap()
+			d.forgetPaths()
 			d.retryHops()
 			d.publishTargets()
 			d.followInterfaces()
@@ -353,7 +354,7 @@ func (d *Director) editService(want *Service) {
 // schedulesLike reports whether a plan for what is wanted would be the plan that there is.
 func (s *service) schedulesLike(want *Service) bool {
 	same := func(a, b RealServer) bool {
-		return a.Key == b.Key && a.Method == b.Method && a.Weight == b.Weight && a.Upper == b.Upper && a.Lower == b.Lower
+		return a.Key == b.Key && a.Method == b.Method && a.Tunnel == b.Tunnel && a.Weight == b.Weight && a.Upper == b.Upper && a.Lower == b.Lower
 	}
 	return s.sameScheduler(want) && s.want.OnePacket == want.OnePacket && s.want.Expiration == want.Expiration &&
 		slices.EqualFunc(s.want.Reals, want.Reals, same)
@@ -459,7 +460,7 @@ func (d *Director) reap() {
 		d.keys.UnmarkReal(r.row)
 		r.row.Addr = [16]byte{}
 		d.realIDs.give(r.id)
-		d.watch(r.want.Key.Addr, -1)
+		d.unwatch(r)
 		return true
 	})
 	if len(d.ending) == 0 {

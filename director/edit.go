@@ -80,6 +80,10 @@ func (e *editor) insert(i int, w RealServer) {
 	}
 	e.d.beginShares(r)
 	r.obey(&e.s.want)
+	r.vip = e.s.want.Key.Addr
+	if w.Method == Local && e.s.want.Key.Mark == 0 {
+		e.d.watchVIP(r)
+	}
 	e.d.hopTo(r)
 	e.s.reals = slices.Insert(e.s.reals, i, r)
 	e.servers = slices.Insert(e.servers, i, r.forScheduler())
@@ -88,11 +92,12 @@ func (e *editor) insert(i int, w RealServer) {
 
 func (e *editor) change(i int, w RealServer) {
 	r := e.s.reals[i]
-	if old := r.want; old.Weight == w.Weight && old.Upper == w.Upper && old.Lower == w.Lower {
+	if old := r.want; old.Weight == w.Weight && old.Upper == w.Upper && old.Lower == w.Lower && old.Tunnel == w.Tunnel {
 		r.want = w // its name may be another
 		return
 	}
 	r.setWant(w)
+	e.d.hopTo(r) // its tunnel may be another
 	e.servers[i] = r.forScheduler()
 	e.step()
 }

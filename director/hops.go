@@ -53,6 +53,7 @@ func (d *Director) setHops(hops map[netip.Addr]NextHop) {
 	for _, r := range d.leaving {
 		d.hopTo(r)
 	}
+	d.publishTargets() // a real server that is this host itself needs its service's address, too
 }
 
 // retryHops tries again what did not work.
@@ -65,7 +66,7 @@ func (d *Director) retryHops() {
 // hopTo writes a real server's next hop if it is another one than before.
 func (d *Director) hopTo(r *real) {
 	hop := d.hopOf(r)
-	if r.hop.equal(hop) {
+	if r.hop.equal(hop) && r.tunnelStands(hop) {
 		return
 	}
 	port, err := d.txPort(hop)
@@ -89,10 +90,11 @@ func (d *Director) hopOf(r *real) NextHop {
 	if !ok {
 		hop = NextHop{Reason: "its link-layer address is being resolved", Pending: true}
 	}
+	hop = d.fit(r, hop)
 	if hop.Pending && r.hop.Resolved {
 		return r.hop // what a former process or answer said holds until there is another
 	}
-	if hop.Resolved {
+	if hop.Resolved && !hop.Local {
 		if err := hop.valid(); err != nil {
 			return NextHop{Reason: err.Error()}
 		}
@@ -105,13 +107,14 @@ func (h NextHop) valid() error {
 		return fmt.Errorf("%d VLAN tags are more than the data plane writes", len(h.VLAN))
 	}
 	if h.DstMAC == [6]byte{} {
-		return errors.New("it is this host itself: direct routing goes to another one")
+		return errors.New("its link-layer address is 0")
 	}
 	return nil
 }
 
 func (h NextHop) equal(o NextHop) bool {
-	return h.Resolved == o.Resolved && h.Reason == o.Reason && h.Pending == o.Pending && h.Link == o.Link && h.MTU == o.MTU &&
+	return h.Resolved == o.Resolved && h.Reason == o.Reason && h.Pending == o.Pending && h.Local == o.Local &&
+		h.Link == o.Link && h.MTU == o.MTU && h.Source == o.Source &&
 		h.SrcMAC == o.SrcMAC && h.DstMAC == o.DstMAC &&
 		slices.Equal(h.VLAN, o.VLAN) && slices.Equal(h.TPID, o.TPID)
 }
@@ -135,7 +138,7 @@ func (d *Director) logReach(r *real, hop NextHop) {
 // packets may be redirected to. The kernel empties the place when the interface
 // goes, so it is written once for each set of next hops.
 func (d *Director) txPort(hop NextHop) (uint16, error) {
-	if !hop.Resolved {
+	if !hop.Resolved || hop.Local {
 		return 0, nil
 	}
 	port, ok := d.txPorts[hop.Link]
@@ -175,7 +178,7 @@ func (d *Director) freePort() (uint16, bool) {
 func (d *Director) usedLinks() map[int]bool {
 	used := map[int]bool{}
 	for _, r := range d.everyReal() {
-		used[r.hop.Link] = used[r.hop.Link] || r.hop.Resolved
+		used[r.hop.Link] = used[r.hop.Link] || r.hop.Resolved && !r.hop.Local
 	}
 	return used
 }

@@ -112,7 +112,7 @@ func TestNextHopRefusals(t *testing.T) {
 		change func(*NextHop)
 		reason string
 	}{
-		"this host":          {func(h *NextHop) { h.DstMAC = [6]byte{} }, "this host itself"},
+		"no address":         {func(h *NextHop) { h.DstMAC = [6]byte{} }, "link-layer address is 0"},
 		"three tags":         {func(h *NextHop) { h.VLAN, h.TPID = []uint16{1, 2, 3}, []uint16{1, 2, 3} }, "3 VLAN tags"},
 		"tags without types": {func(h *NextHop) { h.VLAN = []uint16{1, 2} }, "VLAN tags"},
 	} {

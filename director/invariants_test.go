@@ -108,10 +108,14 @@ func (w *world) checkRows(r *report) {
 }
 
 func nextHopFlag(x *real) uint32 {
-	if x.hop.Resolved {
+	switch {
+	case !x.hop.Resolved:
+		return 0
+	case x.hop.Local:
+		return bpf.RealNextHop | bpf.RealLocal
+	default:
 		return bpf.RealNextHop
 	}
-	return 0
 }
 
 // checkService: the list is the wanted one, and every row says what is wanted and known.
@@ -179,8 +183,11 @@ func (w *world) checkHop(r *report, key string, x *real) {
 	old := x.writtenHop()
 	want := x.hop
 	want.MTU = min(want.MTU, 0xffff)
+	if x.row.Tunnel.Learned != 0 {
+		want.MTU = int(x.row.Mtu) + int(x.row.Tunnel.Size)
+	}
 	r.is(old.equal(want), "%s: row has next hop %v, want %v", key, old, want)
-	r.is(int(w.plane.ports[x.row.TxPort]) == x.hop.Link, "%s: port %d is interface %d, want %d", key, x.row.TxPort, w.plane.ports[x.row.TxPort], x.hop.Link)
+	r.is(x.hop.Local || int(w.plane.ports[x.row.TxPort]) == x.hop.Link, "%s: port %d is interface %d, want %d", key, x.row.TxPort, w.plane.ports[x.row.TxPort], x.hop.Link)
 }
 
 // checkPlan: a plan names real servers of its service: a sequence usable ones
@@ -280,6 +287,9 @@ func (w *world) checkSums(r *report) {
 	}
 	for _, x := range w.d.everyReal() {
 		watched[x.want.Key.Addr]++
+		if x.vipWatched {
+			watched[x.vip]++
+		}
 	}
 	r.is(reserved == w.d.reserved, "%d slots are reserved, want %d", w.d.reserved, reserved)
 	r.is(len(watched) == len(w.d.watched), "%d addresses are watched, want %d", len(w.d.watched), len(watched))

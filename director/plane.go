@@ -14,12 +14,14 @@ type NextHop struct {
 	Resolved bool
 	Reason   string // why not
 	Pending  bool   // only because an answer is awaited still
+	Local    bool   // the address is one of this host's own
 	Link     int    // index of the interface to transmit on
 	SrcMAC   [6]byte
 	DstMAC   [6]byte
-	VLAN     []uint16 // tags, outermost first, at most two
-	TPID     []uint16 // their EtherTypes
-	MTU      int      // bytes of IP
+	VLAN     []uint16   // tags, outermost first, at most two
+	TPID     []uint16   // their EtherTypes
+	MTU      int        // bytes of IP; 0: not known
+	Source   netip.Addr // that the route prefers; tunnels begin there
 }
 
 // Attachment is what Plane.Attach made.

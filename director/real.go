@@ -35,6 +35,10 @@ type real struct {
 	wasUp   bool      // when slow starts were looked at last
 	founder bool      // came with its service, and was not up yet
 	window  shareWindow
+
+	vip        netip.Addr // the service's address
+	vipWatched bool       // whether it is this host's is asked, too
+	narrowed   uint16     // MTU of the path, as it was last logged
 }
 
 // everyReal gives all that have rows, with their services' names: those in use,
@@ -150,6 +154,7 @@ func (r *real) setFlag(flag uint32, on bool) {
 // last when it is set, so that no packet leaves with half an address.
 func (r *real) setHop(hop NextHop, txPort uint16) {
 	r.setFlag(bpf.RealNextHop, false)
+	r.setFlag(bpf.RealLocal, hop.Local)
 	r.hop = hop
 	if !hop.Resolved {
 		return
@@ -164,7 +169,11 @@ func (r *real) setHop(hop NextHop, txPort uint16) {
 	}
 	r.row.Ifindex = uint32(hop.Link)
 	r.row.TxPort = txPort
-	r.row.Mtu = uint16(min(hop.MTU, 0xffff))
+	r.row.Mtu = uint16(r.mtuBy(hop))
+	if r.want.Method == Tunnel {
+		r.row.Tunnel = r.tunnelTo(hop).Row()
+	}
+	r.narrowed = 0
 	r.setFlag(bpf.RealNextHop, true)
 }
 
@@ -173,7 +182,13 @@ func (r *real) writtenHop() NextHop {
 	if atomic.LoadUint32(&r.row.Flags)&bpf.RealNextHop == 0 {
 		return NextHop{Reason: "its link-layer address is being resolved", Pending: true}
 	}
-	hop := NextHop{Resolved: true, Link: int(r.row.Ifindex), MTU: int(r.row.Mtu)}
+	if atomic.LoadUint32(&r.row.Flags)&bpf.RealLocal != 0 {
+		return NextHop{Resolved: true, Local: true}
+	}
+	hop := NextHop{Resolved: true, Link: int(r.row.Ifindex), MTU: int(r.row.Mtu) + int(r.row.Tunnel.Size)}
+	if t, ok := r.row.TunnelWritten(); ok {
+		hop.Source = t.Source
+	}
 	copy(hop.DstMAC[:], r.row.Mac[:6])
 	copy(hop.SrcMAC[:], r.row.Mac[6:])
 	for i := range min(int(r.row.Vlans), len(r.row.Vlan)) {
@@ -232,6 +247,9 @@ func (r *real) state() RealState {
 		Name:        r.want.Name,
 		Key:         r.want.Key,
 		Method:      r.want.Method,
+		Tunnel:      r.tunnelState(),
+		Local:       r.hop.Local,
+		MTU:         r.mtu(),
 		Weight:      r.want.Weight,
 		Upper:       r.want.Upper,
 		Lower:       r.want.Lower,

@@ -3,6 +3,7 @@
 package director
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -15,12 +16,13 @@ import (
 type heritage struct {
 	services map[ServiceKey]uint32
 	reals    map[uint32]map[RealKey]*real // by service id
+	addrs    map[uint32]netip.Addr        // likewise
 }
 
 // restore reads the tables, and reserves what is in use there. A process may end
 // between any two stores, so what does not fit together is left out here.
 func (d *Director) restore() {
-	d.heritage = heritage{map[ServiceKey]uint32{}, map[uint32]map[RealKey]*real{}}
+	d.heritage = heritage{map[ServiceKey]uint32{}, map[uint32]map[RealKey]*real{}, map[uint32]netip.Addr{}}
 	for _, e := range d.keys.All() {
 		if isVIPKey(e.Key) {
 			d.vips[e.Key] = true
@@ -32,6 +34,7 @@ func (d *Director) restore() {
 		}
 		d.heritage.services[keyOf(e.Key)] = e.Service
 		d.heritage.reals[e.Service] = map[RealKey]*real{}
+		d.heritage.addrs[e.Service] = e.Key.Addr
 		d.serviceIDs.claim(e.Service)
 		d.claimPlans(&d.tables.Services[e.Service])
 	}
@@ -57,7 +60,8 @@ func (d *Director) restoreReal(id uint32) {
 	}
 	d.realIDs.claim(id)
 	d.strand(r) // a former process may have left some
-	r.want = RealServer{Key: r.key(), Method: Method(r.row.Method), Weight: uint32(r.row.Weight)}
+	r.want = RealServer{Key: r.key(), Method: Method(r.row.Method), Tunnel: tunnelOf(r.row), Weight: uint32(r.row.Weight)}
+	r.vip = d.heritage.addrs[r.row.Service]
 	r.hop = r.writtenHop()
 	if r.hop.Resolved {
 		d.txPorts[r.hop.Link] = r.row.TxPort

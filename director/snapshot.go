@@ -27,10 +27,13 @@ type Rates struct {
 
 // RealState is a real server as it is.
 type RealState struct {
-	Name   string  `json:"name,omitempty"`
-	Key    RealKey `json:"real"`
-	Method Method  `json:"method"`
-	Weight uint32  `json:"weight"`
+	Name   string         `json:"name,omitempty"`
+	Key    RealKey        `json:"real"`
+	Method Method         `json:"method"`
+	Tunnel *TunnelOptions `json:"tunnel,omitempty"` // by tun
+	Local  bool           `json:"local,omitempty"`  // packets go to the director's own stack
+	MTU    int            `json:"mtu,omitempty"`    // bytes of IP that fit the way there; 0: not known
+	Weight uint32         `json:"weight"`
 	// EffectiveWeight is the weight less what a slow start holds back.
 	EffectiveWeight uint32 `json:"effective_weight"`
 	// The shares are of the service's new connections in the last 30 to 60 seconds,

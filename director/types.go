@@ -35,6 +35,16 @@ const (
 	FullNAT
 )
 
+// TunnelType is how packets travel to a real server by tun. Numbers are those of the data plane.
+type TunnelType uint8
+
+// The types of tunnel, as ipvsadm's --tun-type has them.
+const (
+	IPIP TunnelType = iota
+	GUE
+	GRE
+)
+
 // Answer is what a packet gets that finds no usable real server.
 type Answer uint8
 
@@ -65,6 +75,7 @@ type names[T ~uint8] []struct {
 var (
 	protocolNames = names[Protocol]{{TCP, "tcp"}, {UDP, "udp"}, {SCTP, "sctp"}}
 	methodNames   = names[Method]{{DirectRouting, "dr"}, {NAT, "nat"}, {Tunnel, "tun"}, {Local, "local"}, {FullNAT, "fullnat"}}
+	tunnelNames   = names[TunnelType]{{IPIP, "ipip"}, {GUE, "gue"}, {GRE, "gre"}}
 	answerNames   = names[Answer]{{AnswerUnreachable, "unreachable"}, {AnswerReset, "reset"}, {AnswerDrop, "drop"}, {AnswerPass, "pass"}}
 	attachNames   = names[AttachMode]{{AttachAuto, "auto"}, {AttachNative, "native"}, {AttachGeneric, "generic"}}
 )
@@ -137,6 +148,18 @@ func (m Method) IPVSName() string {
 	default:
 		return "FullNat"
 	}
+}
+
+// String returns the name that configuration uses: ipip, gue, gre.
+func (t TunnelType) String() string { return tunnelNames.format(t) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (t TunnelType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler; the error names the known types.
+func (t *TunnelType) UnmarshalText(text []byte) (err error) {
+	*t, err = tunnelNames.parse("tunnel type", text)
+	return err
 }
 
 // String returns the name that configuration uses.
@@ -222,11 +245,19 @@ type RealServer struct {
 	Name   string
 	Key    RealKey
 	Method Method
-	Weight uint32 // 0: quiesced, known connections go on; at most MaxWeight
-	Upper  uint32 // threshold: connections from which on it gets no new ones; 0: none; at most MaxThreshold
-	Lower  uint32 // below so many it gets new ones again; 0: three quarters of Upper, as in IPVS
+	Tunnel TunnelOptions // of method tun
+	Weight uint32        // 0: quiesced, known connections go on; at most MaxWeight
+	Upper  uint32        // threshold: connections from which on it gets no new ones; 0: none; at most MaxThreshold
+	Lower  uint32        // below so many it gets new ones again; 0: three quarters of Upper, as in IPVS
 	// SlowStart is how long its weight grows once it can get connections (again); 0: not at all.
 	SlowStart time.Duration
+}
+
+// TunnelOptions are how packets travel by tun; all zero is ipip.
+type TunnelOptions struct {
+	Type     TunnelType `json:"type"`
+	Port     uint16     `json:"port,omitempty"`     // destination port of GUE; not 0
+	Checksum bool       `json:"checksum,omitempty"` // of GUE's UDP, and GRE's
 }
 
 // MaxWeight is the largest weight that can be configured, as in IPVS's tools.
@@ -387,8 +418,13 @@ func (r *RealServer) validate(s *Service) (errs []error) {
 	if r.SlowStart < 0 || r.SlowStart > MaxSlowStart {
 		errs = append(errs, fmt.Errorf("slow start of %s is not between 0 and %s", r.SlowStart, MaxSlowStart))
 	}
-	if r.Method == DirectRouting && r.Key.Port != s.Key.Port && s.Key.Mark == 0 {
-		errs = append(errs, fmt.Errorf("direct routing cannot change the port (%d to %d)", s.Key.Port, r.Key.Port))
+	if !r.Method.Translates() && r.Key.Port != s.Key.Port && s.Key.Mark == 0 {
+		errs = append(errs, fmt.Errorf("method %s cannot change the port (%d to %d)", r.Method, s.Key.Port, r.Key.Port))
+	}
+	if fault := r.Tunnel.Fault(); fault != "" {
+		errs = append(errs, errors.New(fault))
+	} else if r.Method != Tunnel && r.Tunnel != (TunnelOptions{}) {
+		errs = append(errs, fmt.Errorf("tunnel %s is for method tun, the method is %s", r.Tunnel, r.Method))
 	}
 	return errs
 }

@@ -46,7 +46,13 @@ func TestValidate(t *testing.T) {
 		"real server mapped":    {func(s *Service) { s.Reals[0].Key.Addr = addr("::ffff:10.0.0.1") }, "IPv4-mapped address"},
 		"real server's family":  {func(s *Service) { s.Reals[0].Key.Addr = addr("fd00::1") }, "is of another address family than 192.0.2.1"},
 		"weight":                {func(s *Service) { s.Reals[0].Weight = MaxWeight + 1 }, "weight 65536 is above 65535"},
-		"port of dr":            {func(s *Service) { s.Reals[0].Key.Port = 81 }, "direct routing cannot change the port (80 to 81)"},
+		"port of dr":            {func(s *Service) { s.Reals[0].Key.Port = 81 }, "method dr cannot change the port (80 to 81)"},
+		"port of tun":           {func(s *Service) { s.Reals[0].Method, s.Reals[0].Key.Port = Tunnel, 81 }, "method tun cannot change the port (80 to 81)"},
+		"port of local":         {func(s *Service) { s.Reals[0].Method, s.Reals[0].Key.Port = Local, 81 }, "method local cannot change the port (80 to 81)"},
+		"tunnel of dr":          {func(s *Service) { s.Reals[0].Tunnel.Type = GRE }, "tunnel gre is for method tun, the method is dr"},
+		"gue without port":      {tunneled(TunnelOptions{Type: GUE}), "a gue tunnel needs a port"},
+		"gre with port":         {tunneled(TunnelOptions{Type: GRE, Port: 1}), "a tunnel of type gre has no port"},
+		"ipip with checksum":    {tunneled(TunnelOptions{Checksum: true}), "a tunnel of type ipip has no checksum"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := good()
@@ -61,10 +67,15 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+func tunneled(o TunnelOptions) func(*Service) {
+	return func(s *Service) { s.Reals[0].Method, s.Reals[0].Tunnel = Tunnel, o }
+}
+
 // TestNames: every name is read as it is written, and an unknown one says which there are.
 func TestNames(t *testing.T) {
 	roundTrip(t, "protocol", TCP, UDP, SCTP)
 	roundTrip(t, "method", NAT, Local, Tunnel, DirectRouting, FullNAT)
+	roundTrip(t, "tunnel type", IPIP, GUE, GRE)
 	roundTrip(t, "answer", AnswerUnreachable, AnswerReset, AnswerDrop, AnswerPass)
 	roundTrip(t, "fate", FateKeep, FateReschedule, FateReset, FateDrop)
 	roundTrip(t, "attach mode", AttachAuto, AttachNative, AttachGeneric)

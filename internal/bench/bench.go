@@ -56,6 +56,9 @@ const (
 	largeTable = 1 << 21
 )
 
+// ipipOverhead is an IPv4 header.
+const ipipOverhead = 20
+
 var scenarios = []scenario{
 	{key: "no_service_over_pass_ns", baseline: bpf.TargetPass, dst: nobody4, flags: tcpACK,
 		flows: bpf.Flows{Count: 1}, places: smallTable, limit: 20, what: "a packet that is no service's"},
@@ -63,6 +66,8 @@ var scenarios = []scenario{
 		flows: bpf.Flows{Count: 1}, places: smallTable, fill: true, limit: 30, what: "IPv4, dr, one hot flow"},
 	{key: "dr6_established_over_raw_ns", baseline: bpf.TargetRaw, dst: vip6, flags: tcpACK,
 		flows: bpf.Flows{Count: 1}, places: smallTable, fill: true, limit: 45, what: "IPv6, dr, one hot flow"},
+	{key: "tun4_over_raw_ns", baseline: bpf.TargetRaw, dst: tunVIP4, flags: tcpACK,
+		flows: bpf.Flows{Count: 1, Growth: ipipOverhead}, places: smallTable, fill: true, limit: 65, what: "IPv4, tun (ipip), one hot flow"},
 	{key: "dr4_established_2e14_over_raw_ns", baseline: bpf.TargetRaw, dst: vip4, flags: tcpACK,
 		flows: bpf.Flows{Count: 1 << 14}, places: smallTable, fill: true, what: "IPv4, dr, among 2^14 flows"},
 	{key: "dr4_new_over_raw_ns", baseline: bpf.TargetRaw, dst: vip4, flags: tcpSYN,
@@ -133,13 +138,17 @@ func (p *plane) serve(reals int) error {
 		t.Settings.Timeout[i] = clock.Jiffies(longTimeout)
 	}
 	keys := bpf.NewKeyTable(t)
-	for i, vip := range []netip.Addr{vip4, vip6} {
+	for i, vip := range []netip.Addr{vip4, vip6, tunVIP4} {
 		base := uint32(i * reals)
 		for r := range uint32(reals) {
 			t.Plans[base+r] = base + r
 			t.Reals[base+r] = bpf.Real{
 				Flags: bpf.RealUsable | bpf.RealNextHop, Method: uint8(director.DirectRouting),
 				Service: uint32(i), Ifindex: 1, Mtu: 1500,
+			}
+			if vip == tunVIP4 {
+				t.Reals[base+r].Method = uint8(director.Tunnel)
+				t.Reals[base+r].Tunnel = bpf.Tunnel{Source: source4, Destination: real4(r), Inner: vip}.Row()
 			}
 			copy(t.Reals[base+r].Mac[:], []byte{2, 1, 0, byte(i), byte(r >> 8), byte(r), 2, 0, 0, 0, 0, 1})
 		}
@@ -151,6 +160,9 @@ func (p *plane) serve(reals int) error {
 	}
 	return nil
 }
+
+// real4 is the address of a real server by tun.
+func real4(n uint32) netip.Addr { return netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)}) }
 
 // empty forgets every connection.
 func (p *plane) empty() {
@@ -168,7 +180,7 @@ func (p *plane) close() {
 
 // learn makes the flows known, as clients that are in the midst of a connection.
 func (p *plane) learn(s scenario) error {
-	flows := bpf.Flows{Count: s.flows.Count, Counting: true}
+	flows := bpf.Flows{Count: s.flows.Count, Counting: true, Growth: s.flows.Growth}
 	flags := append([]byte{tcpSYN}, bytes.Repeat([]byte{tcpACK}, bpf.PacketsCounted)...)
 	for _, flags := range flags {
 		if _, _, err := p.targets[bpf.TargetDirector].Run(frame(s.dst, flags), flows, int(s.flows.Count)); err != nil {

@@ -10,6 +10,8 @@ import (
 var (
 	vip4     = netip.MustParseAddr("192.0.2.10")
 	vip6     = netip.MustParseAddr("2001:db8::10")
+	tunVIP4  = netip.MustParseAddr("192.0.2.11")
+	source4  = netip.MustParseAddr("10.0.0.1")
 	nobody4  = netip.MustParseAddr("198.51.100.7")
 	client4  = netip.MustParseAddr("10.128.0.1")
 	client6  = netip.MustParseAddr("2001:db8:1::1")

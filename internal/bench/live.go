@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -15,11 +16,19 @@ import (
 // Live is what frames per second come back over a veth pair, one core doing
 // everything: it makes them, the program bounces them, and a sink counts them.
 type Live struct {
-	Raw   float64 // millions per second, the raw bounce
-	DR    float64 // through the director, one flow
-	Ratio float64 // of the rounds, median
-	New   Gauge   // new connections per second, each of one frame
+	Raw      float64 // millions per second, the raw bounce
+	DR       float64 // through the director, one flow
+	Ratio    float64 // of the rounds, median
+	Tun      float64 // the same by tun
+	TunRatio float64
+	New      Gauge // new connections per second, each of one frame
 }
+
+// The scenarios whose flow is sent.
+const (
+	drKey  = "dr4_established_over_raw_ns"
+	tunKey = "tun4_over_raw_ns"
+)
 
 // RunLive measures the raw bounce and the director in turn.
 func RunLive(opts Options) (Live, error) {
@@ -35,20 +44,26 @@ func RunLive(opts Options) (Live, error) {
 		return Live{}, err
 	}
 	defer w.close()
-	var raw, dr, ratio []float64
+	var raw, dr, tun, ratio, tunRatio []float64
+	byDR, byTun := scenarioOf(drKey), scenarioOf(tunKey)
 	for range opts.Rounds {
-		a, err := w.rate(w.raw, opts.Packets)
+		a, err := w.rate(w.raw, byDR, opts.Packets)
 		if err != nil {
 			return Live{}, err
 		}
-		b, err := w.rate(w.director, opts.Packets)
+		b, err := w.rate(w.director, byDR, opts.Packets)
 		if err != nil {
 			return Live{}, err
 		}
-		raw, dr, ratio = append(raw, a), append(dr, b), append(ratio, b/a)
+		c, err := w.rate(w.director, byTun, opts.Packets)
+		if err != nil {
+			return Live{}, err
+		}
+		raw, dr, tun = append(raw, a), append(dr, b), append(tun, c)
+		ratio, tunRatio = append(ratio, b/a), append(tunRatio, c/a)
 	}
 	fresh, err := w.newRates(opts)
-	return Live{median(raw), median(dr), median(ratio), fresh}, err
+	return Live{median(raw), median(dr), median(ratio), median(tun), median(tunRatio), fresh}, err
 }
 
 // wire is a veth pair between a generator and a director.
@@ -74,7 +89,7 @@ func newWire(lab *netlab.Lab) (*wire, error) {
 	if w.plane, err = newPlane(smallTable, smallTable, 4); err != nil {
 		return nil, err
 	}
-	for i := range w.plane.data.Tables.Reals[:8] {
+	for i := range w.plane.data.Tables.Reals[:12] {
 		r := &w.plane.data.Tables.Reals[i]
 		r.Ifindex = uint32(w.far.Index)
 		copy(r.Mac[:], w.generator.MAC)
@@ -86,7 +101,7 @@ func newWire(lab *netlab.Lab) (*wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	return w, w.plane.learn(scenarioOf("dr4_established_over_raw_ns"))
+	return w, errors.Join(w.plane.learn(scenarioOf(drKey)), w.plane.learn(scenarioOf(tunKey)))
 }
 
 func scenarioOf(key string) scenario {
@@ -129,14 +144,14 @@ func (w *wire) send(f []byte, flows bpf.Flows, n uint32) error {
 }
 
 // rate sends packets and returns how many millions came back per second.
-func (w *wire) rate(attach func() (io.Closer, error), packets uint32) (float64, error) {
+func (w *wire) rate(attach func() (io.Closer, error), known scenario, packets uint32) (float64, error) {
 	var on io.Closer
 	err := w.far.Host.Do(func() (err error) { on, err = attach(); return err })
 	if err != nil {
 		return 0, err
 	}
 	defer on.Close()
-	send := func(n uint32) error { return w.send(frame(vip4, tcpACK), bpf.Flows{Count: 1}, n) }
+	send := func(n uint32) error { return w.send(frame(known.dst, known.flags), known.flows, n) }
 	if err := send(10_000); err != nil { // warm
 		return 0, err
 	}

@@ -53,12 +53,14 @@ const liveLimit = 0.80
 // Values are the figures by key.
 func (r *Report) Values() map[string]any {
 	v := map[string]any{
-		"repetitions":   r.Options.Rounds,
-		"live_raw_mpps": r.Live.Raw,
-		"live_dr_mpps":  r.Live.DR,
-		"live_ratio":    r.Live.Ratio,
-		"machine":       r.Machine,
-		"date":          time.Now().UTC().Format(time.DateOnly),
+		"repetitions":    r.Options.Rounds,
+		"live_raw_mpps":  r.Live.Raw,
+		"live_dr_mpps":   r.Live.DR,
+		"live_ratio":     r.Live.Ratio,
+		"live_tun_mpps":  r.Live.Tun,
+		"live_tun_ratio": r.Live.TunRatio,
+		"machine":        r.Machine,
+		"date":           time.Now().UTC().Format(time.DateOnly),
 	}
 	for _, f := range r.Figures {
 		v[f.Key] = f.Value
@@ -100,6 +102,7 @@ func (r *Report) Print(w io.Writer) {
 		fmt.Fprintf(w, "%-36s %8.1f %9.1f %8s  %s%s\n", f.Key, f.Value, f.Baseline, bound(f.Limit), verdict(f.Value <= f.Limit, f.Limit), f.What)
 	}
 	fmt.Fprintf(w, "\n%-36s %8.2f Mpps\n%-36s %8.2f Mpps\n", "live_raw_mpps", r.Live.Raw, "live_dr_mpps", r.Live.DR)
+	fmt.Fprintf(w, "%-36s %8.2f Mpps\n%-36s %8.2f\n", "live_tun_mpps", r.Live.Tun, "live_tun_ratio", r.Live.TunRatio)
 	fmt.Fprintf(w, "%-36s %8.2f %9s %8.2f  %s\n", "live_ratio", r.Live.Ratio, "", liveLimit, verdict(r.Live.Ratio >= liveLimit, 1))
 	fmt.Fprintf(w, "\n%-36s %8s %9s %8s\n", "", "value", "", "bound")
 	for _, g := range r.Gauges {

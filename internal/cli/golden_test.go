@@ -209,6 +209,8 @@ func TestGoldenTrouble(t *testing.T) {
 		"trouble-protocol":     {&fakeBackend{conns: append(farmConns()[:1], director.Conn{Protocol: 47})}, []string{"connections"}},
 		"empty-addresses":      {&fakeBackend{}, []string{"addresses"}},
 		"empty-addresses-json": {&fakeBackend{}, []string{"addresses", "-o", "json"}},
+		"list-wide-methods":    {&fakeBackend{snapshot: methods()}, []string{"list", "-o", "wide"}},
+		"list-json-methods":    {&fakeBackend{snapshot: methods()}, []string{"list", "-o", "json"}},
 		"empty-list-json":      {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"list", "-o", "json"}},
 		"empty-stats-json":     {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"stats", "-o", "json"}},
 		"empty-verdicts":       {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"stats", "--verdicts"}},
@@ -237,4 +239,14 @@ func TestGoldenColour(t *testing.T) {
 	w.golden(t, "colour-off", "list", "web")
 	w.vars["NO_COLOR"], w.vars["TERM"] = "", "dumb"
 	w.golden(t, "colour-dumb", "list", "web")
+}
+
+// methods has real servers of which there is more to tell than ipvsadm has columns for.
+func methods() *director.Snapshot {
+	tunnel := real("10.0.0.1:80", director.Tunnel, 1, 2, 3)
+	tunnel.Name, tunnel.MTU = "rs1", 1468
+	tunnel.Tunnel = &director.TunnelOptions{Type: director.GUE, Port: 6080, Checksum: true}
+	itself := real("10.0.0.254:80", director.DirectRouting, 1, 0, 0)
+	itself.Local = true
+	return &director.Snapshot{Services: []director.ServiceState{service(director.TCP, "192.0.2.1:80", "rr", tunnel, itself)}}
 }

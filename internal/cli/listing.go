@@ -203,11 +203,26 @@ func (l *listing) serviceExtra(s *director.ServiceState) string {
 	return fmt.Sprintf("  %sno_real=%d untracked=%d", nameExtra(s.Name), s.NoReal, s.Untracked)
 }
 
-func (l *listing) realExtra(r *director.RealState) string {
-	if !l.wide || r.Name == "" {
+func (l *listing) realExtra(r *director.RealState) (extra string) {
+	if !l.wide {
 		return ""
 	}
-	return "  " + strings.TrimSuffix(nameExtra(r.Name), " ")
+	if r.Name != "" {
+		extra += " name=" + r.Name
+	}
+	if r.Tunnel != nil {
+		extra += " tun=" + r.Tunnel.String()
+	}
+	if r.MTU != 0 {
+		extra += fmt.Sprintf(" mtu=%d", r.MTU)
+	}
+	if r.Local {
+		extra += " local"
+	}
+	if extra == "" {
+		return ""
+	}
+	return " " + extra
 }
 
 func nameExtra(name string) string {

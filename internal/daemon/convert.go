@@ -70,12 +70,14 @@ func convertHops(hops map[netip.Addr]nexthop.Hop) map[netip.Addr]director.NextHo
 			Resolved: h.Resolved,
 			Reason:   h.Reason,
 			Pending:  h.Pending,
+			Local:    h.Local,
 			Link:     h.Link,
 			SrcMAC:   h.SrcMAC,
 			DstMAC:   h.DstMAC,
 			VLAN:     h.VLAN,
 			TPID:     h.TPID,
 			MTU:      h.MTU,
+			Source:   h.Source,
 		}
 	}
 	return out

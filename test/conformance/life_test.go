@@ -89,10 +89,37 @@ func (l *life) sysctl(name string, otherwise uint32) uint32 {
 }
 
 func (l *life) method() director.Method {
-	if l.Fwd == "-m" {
+	switch {
+	case l.Fwd == "-m":
 		return director.NAT
+	case strings.HasPrefix(l.Fwd, "-i"):
+		return director.Tunnel
+	default:
+		return director.DirectRouting
 	}
-	return director.DirectRouting
+}
+
+// tunnel are ipvsadm's options of method -i. remcsum is csum: its option is only for
+// packets whose checksum the sender's card was to fill in, and no such packet is routed.
+func (l *life) tunnel() (o director.TunnelOptions) {
+	words := strings.Fields(l.Fwd)
+	for i, word := range words {
+		switch word {
+		case "--tun-type":
+			if err := o.Type.UnmarshalText([]byte(words[i+1])); err != nil {
+				l.t.Fatal(err)
+			}
+		case "--tun-port":
+			port, err := strconv.ParseUint(words[i+1], 10, 16)
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			o.Port = uint16(port)
+		case "--tun-csum", "--tun-remcsum":
+			o.Checksum = true
+		}
+	}
+	return o
 }
 
 // policy is IPVS's with the sysctls of the scenario.
@@ -508,7 +535,7 @@ func (l *life) edit(words []string) error {
 	}
 	service, err := command(l.services[i], strings.Join(words, " "))
 	for i := range service.Reals {
-		service.Reals[i].Method = l.method()
+		service.Reals[i].Method, service.Reals[i].Tunnel = l.method(), l.tunnel()
 	}
 	l.services[i] = service
 	return err

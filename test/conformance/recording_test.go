@@ -23,7 +23,7 @@ type (
 		VIP         netip.AddrPort
 		Fwmark      int // services of one, by the second octet of the address that packets are sent to
 		Sched       string
-		Fwd         string // ipvsadm's -g or -m
+		Fwd         string // ipvsadm's -g, -m or -i, with options
 		SvcArgs     string `json:"svc_args"`
 		Sysctl      map[string]string
 		Dests       []dest
@@ -50,7 +50,7 @@ type (
 		Vals             json.RawMessage
 	}
 	// left is a frame that left the director.
-	left struct{ Side, Via, Dest, Desc string }
+	left struct{ Side, Via, Dest, Desc, Hex string }
 	// conn is a line of /proc/net/ip_vs_conn.
 	conn struct {
 		Proto                 string
@@ -66,8 +66,9 @@ type (
 
 // The recordings of schedulers are scheduler's, too; those of connections are ours.
 const (
-	recordings     = "../../scheduler/testdata/ipvs-6.1"
-	connRecordings = "testdata/ipvs-6.1"
+	recordings      = "../../scheduler/testdata/ipvs-6.1"
+	connRecordings  = "testdata/ipvs-6.1"
+	frameRecordings = "testdata/ipvs-6.1/frames"
 )
 
 // refused is the choice of a client that was sent an ICMP port unreachable.
