@@ -36,7 +36,7 @@ func (a *app) rootCommand() *cobra.Command {
 		"the daemon's `PATH` ($"+envSocket+"; default "+api.DefaultSocket+")")
 	root.PersistentFlags().Lookup("socket").DefValue = ""
 	root.AddCommand(a.runCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(),
-		a.connectionsCommand(), a.timeoutsCommand(), a.reloadCommand(), a.versionCommand())
+		a.connectionsCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.reloadCommand(), a.versionCommand())
 	makeStrict(root)
 	return root
 }

@@ -130,7 +130,7 @@ func newHalf(t *testing.T, config string) *half {
 	}
 	h.director = director.New(director.Options{
 		Log: h.daemon.log, Tables: tables, Plane: noPlane{}, Clock: standClock{},
-		Links: func(string) (int, error) { return 1, nil },
+		Links: func(string) (director.Entrance, error) { return director.Entrance{}, nil },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

@@ -33,11 +33,12 @@ var DirectorLaw = Law{
 		"configs":  {"director"},
 
 		"internal/nexthop": {},
+		"internal/offload": {},
 		"internal/api":     {"director"},
 		"internal/metrics": {"director"},
 		"internal/cli":     {"director", "internal/api"},
 		// The one place where parts meet, and the only one that knows the file format.
-		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/metrics", "internal/nexthop"},
+		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/metrics", "internal/nexthop", "internal/offload"},
 		"cmd/director":    {"internal/cli", "internal/daemon"},
 
 		// Not in the product.
@@ -54,10 +55,10 @@ var DirectorLaw = Law{
 		"github.com/prometheus":          {"internal/metrics"},
 		"github.com/spf13":               {"internal/cli"},
 		"github.com/coreos/go-systemd":   {"internal/daemon"},
-		"github.com/vishvananda/netlink": {"internal/nexthop", "internal/netlab"},
+		"github.com/vishvananda/netlink": {"internal/nexthop", "internal/offload", "internal/netlab"},
 		"github.com/vishvananda/netns":   {"internal/nexthop", "internal/netlab"},
 		"github.com/mdlayher":            {"internal/nexthop"},
-		"github.com/safchain/ethtool":    {"internal/netlab"},
+		"github.com/safchain/ethtool":    {"internal/offload", "internal/netlab"},
 		"golang.org/x/net":               {"internal/nexthop"},
 		"golang.org/x/sync":              anywhere,
 		"golang.org/x/sys":               anywhere,

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package offload
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"xdplvs/internal/netlab"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wired is a host with a veth device, which has the features of a card that takes tags off.
+func wired(t *testing.T) (*netlab.Host, *netlab.Iface) {
+	t.Helper()
+	lab, err := netlab.New("offload")
+	if errors.Is(err, os.ErrPermission) {
+		t.Skip("needs root to make network namespaces")
+	}
+	must(t, err)
+	t.Cleanup(func() { must(t, lab.Close()) })
+	a, err := lab.Host("a")
+	must(t, err)
+	b, err := lab.Host("b")
+	must(t, err)
+	eth0, _, err := netlab.Link(a, "eth0", nil, b, "eth0", nil)
+	must(t, err)
+	return a, eth0
+}
+
+// keep calls KeepTags on the host.
+func keep(t *testing.T, h *netlab.Host, index int) (changed []string, err error) {
+	t.Helper()
+	failed := h.Do(func() error {
+		changed, err = KeepTags(index)
+		return nil
+	})
+	must(t, failed)
+	return changed, err
+}
+
+func TestKeepTags(t *testing.T) {
+	h, eth0 := wired(t)
+	changed, err := keep(t, h, eth0.Index)
+	if err != nil || !slices.Equal(changed, []string{"eth0"}) {
+		t.Errorf("changed %v, %v, want eth0", changed, err)
+	}
+	changed, err = keep(t, h, eth0.Index)
+	if err != nil || len(changed) != 0 {
+		t.Errorf("the second time changed %v, %v, want nothing", changed, err)
+	}
+}
+
+// A device that has no such features leaves frames as they are.
+func TestNothingToKeep(t *testing.T) {
+	h, _ := wired(t)
+	if _, err := h.Run(context.Background(), "ip", "tuntap", "add", "tap0", "mode", "tap"); err != nil {
+		t.Skipf("this kernel makes no tap device: %v", err)
+	}
+	for _, index := range []int{1, 3} { // lo and the tap device
+		if changed, err := keep(t, h, index); err != nil || len(changed) != 0 {
+			t.Errorf("link %d: changed %v, %v", index, changed, err)
+		}
+	}
+}
+
+func TestNoSuchLink(t *testing.T) {
+	h, _ := wired(t)
+	if _, err := keep(t, h, 99); err == nil || !strings.Contains(err.Error(), "read link 99: ") {
+		t.Errorf("error is %v", err)
+	}
+}
