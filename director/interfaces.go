@@ -15,7 +15,7 @@ type attached struct {
 	at      Entrance
 	device  Device
 	on      Attachment // nil: on none
-	problem string     // why it is not on it any more
+	problem string     // why it is on none, or not found any more
 	warning string     // what it does not see there
 }
 

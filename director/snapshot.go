@@ -64,7 +64,7 @@ type InterfaceState struct {
 	Mode    AttachMode `json:"mode"`              // native or generic; what is wanted where it is not attached
 	Why     string     `json:"why,omitempty"`     // it is another device, as "eth0.100 is VLAN 100 of eth0"
 	Warning string     `json:"warning,omitempty"` // what the program does not see there
-	Error   string     `json:"error,omitempty"`   // why it is not attached
+	Error   string     `json:"error,omitempty"`   // why it is not attached, or not found any more
 }
 
 // Snapshot is the whole state at one moment. It is never changed after it was made.

@@ -34,6 +34,7 @@ mount -t bpf bpf /root/sys/fs/bpf
 mount --bind "/files$vm_tree/lib/modules" /lib/modules
 echo /bin/modprobe >/proc/sys/kernel/modprobe
 modprobe -a fou fou6 # these nobody asks for
+echo 1 >/proc/sys/net/core/fb_tunnels_only_for_init_net # tunnel modules put a device into each namespace
 
 hostname vm
 ip link set lo up

@@ -65,7 +65,7 @@ func (a *app) interfaceNotes(i *director.InterfaceState) string {
 		notes = append(notes, a.style.red("warning: "+i.Warning))
 	}
 	if i.Error != "" {
-		notes = append(notes, a.style.red("not attached: "+i.Error))
+		notes = append(notes, a.style.red("error: "+i.Error))
 	}
 	return strings.Join(notes, "; ")
 }

@@ -142,10 +142,10 @@ func withoutNulls(s *director.Snapshot) *director.Snapshot {
 // layout has no place for them.
 func (a *app) warnInterfaces(s *director.Snapshot) {
 	for _, i := range s.Interfaces {
-		if i.Error != "" {
+		if i.Device == "" {
 			fmt.Fprintf(a.Stderr, "director: warning: interface %s is not attached: %s\n", i.Name, i.Error)
-		} else if i.Warning != "" {
-			fmt.Fprintf(a.Stderr, "director: warning: interface %s: %s\n", i.Name, i.Warning)
+		} else if trouble := cmp.Or(i.Error, i.Warning); trouble != "" {
+			fmt.Fprintf(a.Stderr, "director: warning: interface %s: %s\n", i.Name, trouble)
 		}
 	}
 }
