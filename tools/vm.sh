@@ -94,7 +94,7 @@ boot() {
 		-nodefaults -no-user-config -display none -no-reboot -monitor none -net none \
 		-serial stdio -serial "file:$2" \
 		-kernel "$vm"/tree/boot/vmlinuz-* -initrd "$vm/initrd" \
-		-append "console=ttyS0 quiet panic=-1 nokaslr mitigations=off no_timer_check tsc=reliable random.trust_cpu=on net.ifnames=0 vm_job=$1 vm_tree=$vm/tree" \
+		-append "console=ttyS0 loglevel=3 panic=-1 nokaslr mitigations=off no_timer_check tsc=reliable random.trust_cpu=on net.ifnames=0 vm_job=$1 vm_tree=$vm/tree" \
 		-virtfs local,path=/,mount_tag=files,security_model=none,readonly=on,multidevs=remap </dev/null
 }
 
