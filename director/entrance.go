@@ -12,6 +12,7 @@ type Device struct {
 type Entrance struct {
 	Native  Device // by a program in the driver
 	Generic Device // by one in the network stack
+	Blind   bool   // one there cannot see VLAN tags, and there are VLANs
 	Why     string // what the interface is when it is not Native itself
 }
 

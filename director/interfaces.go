@@ -119,10 +119,15 @@ func (d *Director) attachAgain(a *attached) error {
 	return errors.Join(errs...)
 }
 
-// showTags lets the program see VLAN tags. That it cannot matters where it is on
-// behalf of a VLAN device, whose frames are known by them.
+// showTags lets the program see VLAN tags, and warns if it cannot and there are some. That cards
+// take them off matters where it is on behalf of a VLAN device, whose frames are known by them.
 func (d *Director) showTags(a *attached) {
 	a.warning = ""
+	if a.at.Blind && a.device == a.at.Generic && a.on.AttachedMode() == AttachGeneric {
+		a.warning = fmt.Sprintf("in generic mode VLAN tags are out of sight on %s, and frames with tags are forwarded wrongly: "+
+			"name its VLAN devices, and not %s", a.device.Name, a.want.Name)
+		return
+	}
 	if d.tags == nil {
 		return
 	}

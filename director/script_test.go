@@ -214,13 +214,16 @@ func (s *script) device(what string, args []string) {
 	case "card":
 		s.links[name] = card(number(s, args[1]), name)
 	case "vlan":
-		parent := s.links[args[2]].Native
+		at := s.links[args[2]]
+		at.Blind = strings.HasPrefix(args[2], "bond")
+		s.links[args[2]] = at
+		parent := at.Native
 		index := number(s, args[1])
-		s.links[name] = Entrance{parent, Device{index, name}, name + " is a VLAN of " + parent.Name}
+		s.links[name] = Entrance{Native: parent, Generic: Device{index, name}, Why: name + " is a VLAN of " + parent.Name}
 		s.plane.below[index] = parent.Index
 	case "slave":
 		bond := s.links[args[1]].Native
-		s.links[name] = Entrance{bond, bond, name + " is a slave of " + bond.Name}
+		s.links[name] = Entrance{Native: bond, Generic: bond, Why: name + " is a slave of " + bond.Name}
 	case "unplug":
 		delete(s.links, name)
 	}

@@ -74,7 +74,7 @@ func (d *daemon) keepTags(index int) error {
 // findEntrance implements director.LinkByName.
 func findEntrance(name string) (director.Entrance, error) {
 	e, err := nexthop.FindEntrance(name)
-	return director.Entrance{Native: director.Device(e.Native), Generic: director.Device(e.Generic), Why: e.Why}, err
+	return director.Entrance{Native: director.Device(e.Native), Generic: director.Device(e.Generic), Blind: e.Blind, Why: e.Why}, err
 }
 
 func convertHops(hops map[netip.Addr]nexthop.Hop) map[netip.Addr]director.NextHop {

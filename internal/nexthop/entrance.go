@@ -20,6 +20,9 @@ type Entrance struct {
 	// Generic is the device for a program in the network stack. A VLAN device is its own: there
 	// its frames come without tags, whether the card or the kernel has taken them off.
 	Generic Device
+	// Blind says that a program on Generic meets frames of VLANs whose tags it cannot see: a bond or a bridge
+	// gets them from its ports without, and has VLAN devices.
+	Blind bool
 	// Why tells what the link is when it is not Native itself, as "eth0.100 is VLAN 100 of eth0".
 	Why string
 }
@@ -52,7 +55,24 @@ func FindEntrance(name string) (Entrance, error) {
 	if err != nil {
 		return Entrance{}, err
 	}
-	return links.entrance(l)
+	e, err := links.entrance(l)
+	if err == nil && links[e.Generic.Index].joins() {
+		all, err := (&tables{handle: handle}).links()
+		if err != nil {
+			return e, fmt.Errorf("read links: %w", err)
+		}
+		e.Blind = all.carriesVLANs(e.Generic.Index)
+	}
+	return e, err
+}
+
+func (t linkTable) carriesVLANs(index int) bool {
+	for _, l := range t {
+		if l.vlan && !l.foreign && l.parent == index {
+			return true
+		}
+	}
+	return false
 }
 
 func linkNames(handle *netlink.Handle) string {
@@ -113,12 +133,15 @@ func (t linkTable) entrance(l link) (e Entrance, err error) {
 	return e, nil
 }
 
+// joins tells whether the frames of the ports that the link has are its own.
+func (l link) joins() bool { return l.kind == "bond" || l.kind == "team" || l.kind == "bridge" }
+
 // joined finds the device that the link's frames are those of: a bond's, a team's or a bridge's when it
 // is one of their ports, and says so.
 func (t linkTable) joined(l link, why *[]string) link {
 	for {
 		master, ok := t[l.master]
-		if !ok || master.kind != "bond" && master.kind != "team" && master.kind != "bridge" {
+		if !ok || !master.joins() {
 			return l
 		}
 		*why = append(*why, fmt.Sprintf("%s belongs to the %s %s", l.name, master.kind, master.name))

@@ -75,6 +75,9 @@ func TestEntrances(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
+		if blind := links.carriesVLANs(e.Generic.Index) && links[e.Generic.Index].joins(); blind != (e.Generic.Name == "bond0" || e.Generic.Name == "br0") {
+			t.Errorf("%s: blind is %v", name, blind)
+		}
 		if err == nil && (links[e.Native.Index].name != e.Native.Name || links[e.Generic.Index].name != e.Generic.Name) {
 			t.Errorf("%s: names and indexes differ: %+v", name, e)
 		}
