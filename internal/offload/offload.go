@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // stripping are the features, as the kernel names them, by which a card takes VLAN tags off the
@@ -23,34 +21,29 @@ var stripping = []string{"rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"}
 //
 // An error names the devices that take tags off all the same.
 func KeepTags(index int) (changed []string, err error) {
-	names, err := cards(index)
+	list, err := cards(index)
 	if err != nil {
 		return nil, err
 	}
-	eth, err := ethtool.NewEthtool()
-	if err != nil {
-		return nil, fmt.Errorf("open ethtool socket: %w", err)
-	}
-	defer eth.Close()
 	var errs []error
-	for _, name := range names {
-		did, err := keepTags(eth, name)
+	for _, card := range list {
+		did, err := keepTags(card)
 		if did {
-			changed = append(changed, name)
+			changed = append(changed, card.Name)
 		}
 		errs = append(errs, err)
 	}
 	return changed, errors.Join(errs...)
 }
 
-// cards are the names of the devices that receive for the device: itself, or its slaves.
-func cards(index int) (names []string, err error) {
+// cards are the devices that receive for the device: itself, or its slaves.
+func cards(index int) (list []*netlink.LinkAttrs, err error) {
 	l, err := netlink.LinkByIndex(index)
 	if err != nil {
 		return nil, fmt.Errorf("read link %d: %w", index, err)
 	}
 	if l.Type() != "bond" {
-		return []string{l.Attrs().Name}, nil
+		return []*netlink.LinkAttrs{l.Attrs()}, nil
 	}
 	all, err := netlink.LinkList()
 	if err != nil {
@@ -58,15 +51,15 @@ func cards(index int) (names []string, err error) {
 	}
 	for _, slave := range all {
 		if slave.Attrs().MasterIndex == index {
-			names = append(names, slave.Attrs().Name)
+			list = append(list, slave.Attrs())
 		}
 	}
-	return names, nil
+	return list, nil
 }
 
 // keepTags turns the features off that are on.
-func keepTags(eth *ethtool.Ethtool, name string) (changed bool, err error) {
-	on, err := strips(eth, name)
+func keepTags(card *netlink.LinkAttrs) (changed bool, err error) {
+	on, err := strips(card.Index)
 	if err != nil || len(on) == 0 {
 		return false, err
 	}
@@ -74,27 +67,21 @@ func keepTags(eth *ethtool.Ethtool, name string) (changed bool, err error) {
 	for _, feature := range on {
 		off[feature] = false
 	}
-	failed := eth.Change(name, off) // what it cannot change the kernel leaves, without an error
-	left, err := strips(eth, name)
+	failed := Change(card.Index, off)
+	left, err := strips(card.Index)
 	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("%s takes VLAN tags off and cannot be told not to (ethtool -k: %s)", name, strings.Join(left, ", "))
+		err = fmt.Errorf("%s takes VLAN tags off and cannot be told not to (ethtool -k: %s)", card.Name, strings.Join(left, ", "))
 	}
 	return len(left) < len(on), errors.Join(err, failed)
 }
 
-// strips are the features that are on. A device that has none to tell strips nothing.
-func strips(eth *ethtool.Ethtool, name string) (on []string, err error) {
-	now, err := eth.Features(name)
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read features of %s: %w", name, err)
-	}
+// strips are the features that are on.
+func strips(index int) (on []string, err error) {
+	now, err := Active(index)
 	for _, feature := range stripping {
 		if now[feature] {
 			on = append(on, feature)
 		}
 	}
-	return on, nil
+	return on, err
 }

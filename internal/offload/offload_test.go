@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package offload
+package offload_test
 
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"xdplvs/internal/netlab"
+	"xdplvs/internal/offload"
 )
 
 func must(t *testing.T, err error) {
@@ -42,7 +44,7 @@ func wired(t *testing.T) (*netlab.Host, *netlab.Iface) {
 func keep(t *testing.T, h *netlab.Host, index int) (changed []string, err error) {
 	t.Helper()
 	failed := h.Do(func() error {
-		changed, err = KeepTags(index)
+		changed, err = offload.KeepTags(index)
 		return nil
 	})
 	must(t, failed)
@@ -55,9 +57,47 @@ func TestKeepTags(t *testing.T) {
 	if err != nil || !slices.Equal(changed, []string{"eth0"}) {
 		t.Errorf("changed %v, %v, want eth0", changed, err)
 	}
+	on := active(t, h, eth0.Index)
+	if on["rx-vlan-hw-parse"] || on["rx-vlan-stag-hw-parse"] || !on["rx-gro"] {
+		t.Errorf("features are %v", on)
+	}
 	changed, err = keep(t, h, eth0.Index)
 	if err != nil || len(changed) != 0 {
 		t.Errorf("the second time changed %v, %v, want nothing", changed, err)
+	}
+}
+
+func active(t *testing.T, h *netlab.Host, index int) (on map[string]bool) {
+	t.Helper()
+	must(t, h.Do(func() (err error) {
+		on, err = offload.Active(index)
+		return err
+	}))
+	return on
+}
+
+// Features are turned off and on by their names, others stay; what cannot be changed stays, too.
+func TestChange(t *testing.T) {
+	h, eth0 := wired(t)
+	change := func(want map[string]bool) error {
+		return h.Do(func() error { return offload.Change(eth0.Index, want) })
+	}
+	before := active(t, h, eth0.Index)
+	must(t, change(map[string]bool{"rx-gro": !before["rx-gro"], "loopback": true}))
+	after := active(t, h, eth0.Index)
+	want := maps.Clone(before)
+	if want["rx-gro"] = true; before["rx-gro"] {
+		delete(want, "rx-gro")
+	}
+	if !maps.Equal(after, want) {
+		t.Errorf("features were\n%v, are\n%v", before, after)
+	}
+	must(t, change(map[string]bool{"rx-gro": before["rx-gro"]}))
+	if now := active(t, h, eth0.Index); !maps.Equal(now, before) {
+		t.Errorf("features were\n%v, are again\n%v", before, now)
+	}
+	if err := change(map[string]bool{"rx-nonsense": true}); err == nil || !strings.Contains(err.Error(), "change features of link") {
+		t.Errorf("a feature that does not exist: %v", err)
 	}
 }
 

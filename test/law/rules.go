@@ -42,7 +42,7 @@ var DirectorLaw = Law{
 		"cmd/director":    {"internal/cli", "internal/daemon"},
 
 		// Not in the product.
-		"internal/netlab": {"bpf"},
+		"internal/netlab": {"bpf", "internal/offload"},
 		"internal/bench":  {"bpf", "director", "internal/api", "internal/netlab"},
 		"test":            {"bpf", "director", "internal/api", "internal/netlab"},
 		"tools":           {},
@@ -58,7 +58,6 @@ var DirectorLaw = Law{
 		"github.com/vishvananda/netlink": {"internal/nexthop", "internal/offload", "internal/netlab"},
 		"github.com/vishvananda/netns":   {"internal/nexthop", "internal/netlab"},
 		"github.com/mdlayher":            {"internal/nexthop"},
-		"github.com/safchain/ethtool":    {"internal/offload", "internal/netlab"},
 		"golang.org/x/net":               {"internal/nexthop"},
 		"golang.org/x/sync":              anywhere,
 		"golang.org/x/sys":               anywhere,
