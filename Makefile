@@ -30,9 +30,9 @@ build: go ## Build build/director
 generate: go tools-check ## Compile the BPF programs, and make the Go code for them
 	go generate ./bpf
 
-.PHONY: tools tools-test tools-check tools-demo
-tools: tools-test tools-check tools-demo ## Install what the other targets need (Debian, as root)
-tools-test tools-check tools-demo: tools-%:
+.PHONY: tools tools-test tools-check tools-demo tools-vm
+tools: tools-test tools-check tools-demo tools-vm ## Install what the other targets need (Debian, as root)
+tools-test tools-check tools-demo tools-vm: tools-%:
 	@tools/install.sh $*
 
 # -p 1: one package after the other, so that measured times and full rings are each package's own.
@@ -44,6 +44,13 @@ test: go tools-test ## Run all tests; without root the privileged ones are skipp
 	@go list -e -race -test -deps -export $(PACKAGES) >/dev/null 2>&1 || true
 	@go build -o build/gotest ./tools/gotest
 	@build/gotest -race -count=1 -p 1 -timeout 10m $(PACKAGES)
+
+# The tests are compiled here, and run there: it has this machine's files, and nothing to install.
+.PHONY: test-vm
+test-vm: go root tools-vm build ## Run tests on Linux 6.1 with real devices, in a virtual machine (some 5 min)
+	@mkdir -p build/vm/tests
+	@CGO_ENABLED=0 go test -c -o build/vm/tests/ ./bpf ./internal/nexthop ./test/e2e
+	@VM_TIMEOUT=1200 tools/vm.sh tools/vm-tests.sh
 
 .PHONY: check check-format check-vet check-static check-law check-modules check-scripts check-objects
 check: go tools-check check-format check-vet check-static check-law check-modules check-scripts check-objects ## Check format, vet, static analysis, import law, modules, scripts, BPF objects

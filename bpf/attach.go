@@ -72,7 +72,10 @@ func attachXDP(p *ebpf.Program, index int, mode Mode) (*Attachment, error) {
 // attachError says what the kernel means (net/core/dev.c, dev_xdp_attach).
 func attachError(err error) error {
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("another XDP program is attached (bpftool net shows it): %w", err)
+		return fmt.Errorf("another XDP program is attached, to it or to a device above (bpftool net shows it): %w", err)
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("the driver has no XDP (of a bond: its mode, or a slave's driver): %w", err)
 	}
 	return err
 }

@@ -142,7 +142,7 @@ func TestAttachWithoutDriver(t *testing.T) {
 	s := newSite(t)
 	d := s.load()
 	index := s.addBridge("br0", 0)
-	if a, err := s.attach(d, index, bpf.Native); err == nil || !strings.Contains(err.Error(), "native") {
+	if a, err := s.attach(d, index, bpf.Native); err == nil || !strings.Contains(err.Error(), "native mode: the driver has no XDP") {
 		t.Errorf("native: %+v, %v", a, err)
 	}
 	a, err := s.attach(d, index, bpf.Auto)

@@ -30,6 +30,7 @@ type Options struct {
 	Plane  Plane
 	Clock  Clock
 	Links  LinkByName
+	Tags   ShowTags // nil: nothing is done
 }
 
 // Director keeps the tables as they should be. Its methods may be called from
@@ -40,6 +41,7 @@ type Director struct {
 	plane  Plane
 	clock  Clock
 	links  LinkByName
+	tags   ShowTags
 
 	calls   chan func()
 	stopped chan struct{}
@@ -92,6 +94,7 @@ func New(opts Options) *Director {
 		plane:      opts.Plane,
 		clock:      opts.Clock,
 		links:      opts.Links,
+		tags:       opts.Tags,
 		calls:      make(chan func()),
 		stopped:    make(chan struct{}),
 		hops:       newLatest[map[netip.Addr]NextHop](),
@@ -574,8 +577,8 @@ func (d *Director) snapshot() (*Snapshot, error) {
 		Interfaces: make([]InterfaceState, 0, len(d.interfaces)),
 		Services:   make([]ServiceState, 0, len(d.services)),
 	}
-	for _, a := range d.interfaces {
-		s.Interfaces = append(s.Interfaces, a.state())
+	for i := range d.interfaces {
+		s.Interfaces = append(s.Interfaces, d.interfaces[i].state())
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(d.services), ServiceKey.Compare) {
 		state := d.services[key].state()

@@ -90,14 +90,14 @@ func newFarm(t *testing.T) *farm {
 func farmOn(t *testing.T, tables *bpf.Tables) *farm {
 	f := &farm{t: t, tables: tables, clock: &fakeClock{},
 		plane: &fakePlane{attached: map[int]AttachMode{}, ports: map[uint16]int{}}}
-	links := map[string]int{"eth0": 2, "eth1": 3}
+	links := map[string]Entrance{"eth0": card(2, "eth0"), "eth1": card(3, "eth1")}
 	f.Director = New(Options{
 		Log: slog.New(slog.DiscardHandler), Tables: tables, Plane: f.plane, Clock: f.clock,
-		Links: func(name string) (int, error) {
-			if i, ok := links[name]; ok {
-				return i, nil
+		Links: func(name string) (Entrance, error) {
+			if at, ok := links[name]; ok {
+				return at, nil
 			}
-			return 0, fmt.Errorf("no such interface")
+			return Entrance{}, fmt.Errorf("no such interface")
 		},
 	})
 	return f

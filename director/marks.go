@@ -98,12 +98,15 @@ func coversPorts(p, o []PortRange) bool {
 // maxDSCP: six bits (RFC 2474).
 const maxDSCP = 63
 
-// rows are the rule as the data plane has it, for each family.
-func (d *Director) markRows(r *MarkRule) (rows []bpf.MarkRule) {
+// markRows are the rule as the data plane has it, for each family.
+func (d *Director) markRows(r *MarkRule) (rows []bpf.MarkRule, err error) {
 	row := bpf.MarkRule{
 		Source: r.Source, Dest: r.Dest,
 		SourcePorts: portRows(r.SourcePorts), DestPorts: portRows(r.DestPorts),
-		Protocol: uint8(r.Protocol), Interface: d.markInterface(r.Interface), DSCP: -1, Mark: r.Mark,
+		Protocol: uint8(r.Protocol), DSCP: -1, Mark: r.Mark,
+	}
+	if row.Interface, err = d.markInterface(r.Interface); err != nil {
+		return nil, err
 	}
 	if r.DSCP != nil {
 		row.DSCP = int(*r.DSCP)
@@ -111,7 +114,7 @@ func (d *Director) markRows(r *MarkRule) (rows []bpf.MarkRule) {
 	for _, row.V6 = range r.families() {
 		rows = append(rows, row)
 	}
-	return rows
+	return rows, nil
 }
 
 func portRows(ranges []PortRange) []bpf.PortRange {
@@ -123,16 +126,20 @@ func portRows(ranges []PortRange) []bpf.PortRange {
 }
 
 // markInterface is the index of an interface that packets come in by; one that
-// there is not at the moment matches none.
-func (d *Director) markInterface(name string) uint32 {
+// there is not at the moment matches none. Packets tell which device they came in
+// by, so the interface must be one itself.
+func (d *Director) markInterface(name string) (uint32, error) {
 	if name == "" {
-		return 0
+		return 0, nil
 	}
-	index, err := d.links(name)
-	if err != nil || index <= 0 {
-		return bpf.NoInterface
+	at, err := d.links(name)
+	if err != nil {
+		return bpf.NoInterface, nil
 	}
-	return uint32(index)
+	if at.Why != "" {
+		return 0, fmt.Errorf("interface %s cannot be told by its packets (%s)", name, at.Why)
+	}
+	return uint32(at.Native.Index), nil
 }
 
 // marks prepares the wanted rules.
@@ -144,7 +151,11 @@ func (d *Director) prepareMarks(want *Desired) (*bpf.Marks, error) {
 			errs = append(errs, fmt.Errorf("marking rule %d: %w", i+1, err))
 			continue
 		}
-		rows = append(rows, d.markRows(&want.Marks[i])...)
+		of, err := d.markRows(&want.Marks[i])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("marking rule %d: %w", i+1, err))
+		}
+		rows = append(rows, of...)
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
@@ -169,7 +180,12 @@ func (d *Director) followMarks() {
 	}
 	var rows []bpf.MarkRule
 	for i := range d.markRules {
-		rows = append(rows, d.markRows(&d.markRules[i])...)
+		of, err := d.markRows(&d.markRules[i])
+		if err != nil { // it was a device, and is something else now
+			d.log.Warn("marking rule is left as it was", "event", "mark_failed", "rule", i+1, "error", err)
+			return
+		}
+		rows = append(rows, of...)
 	}
 	marks, err := bpf.NewMarks(rows, d.tables)
 	if err != nil || marks.Equal(d.marks) { // there was room for as many

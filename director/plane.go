@@ -62,8 +62,5 @@ type Clock interface {
 	Duration(jiffies int32) time.Duration
 }
 
-// LinkByName finds an interface's index; the error is shown to the user.
-type LinkByName func(name string) (index int, err error)
-
 // addr16 is the form of addresses in rows: IPv4 is mapped.
 func addr16(a netip.Addr) [16]byte { return a.As16() }

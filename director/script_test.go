@@ -172,6 +172,10 @@ func (s *script) run(command string, input []string) string {
 		return s.dump()
 	case "list":
 		return s.list()
+	case "card", "vlan", "slave", "unplug":
+		s.device(args[0], args[1:])
+	case "interfaces":
+		return s.interfaces()
 	case "links":
 		return cmp.Or(s.plane.attached(), "none") + "\n"
 	case "fail":
@@ -201,6 +205,47 @@ func number(s *script, text string) int {
 		s.t.Fatal(err)
 	}
 	return n
+}
+
+// device changes the host's devices: card NAME INDEX, vlan NAME INDEX PARENT, slave NAME BOND, unplug NAME.
+func (s *script) device(what string, args []string) {
+	name := args[0]
+	switch what {
+	case "card":
+		s.links[name] = card(number(s, args[1]), name)
+	case "vlan":
+		at := s.links[args[2]]
+		at.Blind = strings.HasPrefix(args[2], "bond")
+		s.links[args[2]] = at
+		parent := at.Native
+		index := number(s, args[1])
+		s.links[name] = Entrance{Native: parent, Generic: Device{index, name}, Why: name + " is a VLAN of " + parent.Name}
+		s.plane.below[index] = parent.Index
+	case "slave":
+		bond := s.links[args[1]].Native
+		s.links[name] = Entrance{Native: bond, Generic: bond, Why: name + " is a slave of " + bond.Name}
+	case "unplug":
+		delete(s.links, name)
+	}
+}
+
+// interfaces prints what a user sees of them.
+func (s *script) interfaces() string {
+	snapshot, err := s.d.snapshot()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, i := range snapshot.Interfaces {
+		fmt.Fprintf(&out, "%s: %s on %s, index %d", i.Name, i.Mode, cmp.Or(i.Device, "none"), i.Index)
+		for _, more := range [][2]string{{"why", i.Why}, {"warning", i.Warning}, {"error", i.Error}} {
+			if more[1] != "" {
+				fmt.Fprintf(&out, ", %s: %s", more[0], more[1])
+			}
+		}
+		fmt.Fprintln(&out)
+	}
+	return out.String()
 }
 
 func (s *script) want(input []string) string {

@@ -70,12 +70,15 @@ type ServiceState struct {
 	Rates       Rates       `json:"rates"`
 }
 
-// InterfaceState is an attached interface as it is.
+// InterfaceState is an interface of the configuration, and where the program is attached for it.
 type InterfaceState struct {
-	Name  string     `json:"name"`
-	Index int        `json:"index"`
-	Mode  AttachMode `json:"mode"`            // native or generic
-	Error string     `json:"error,omitempty"` // why it is not attached
+	Name    string     `json:"name"`
+	Device  string     `json:"device"`            // that the program is attached to; empty: to none
+	Index   int        `json:"index"`             // the device's
+	Mode    AttachMode `json:"mode"`              // native or generic; what is wanted where it is not attached
+	Why     string     `json:"why,omitempty"`     // it is another device, as "eth0.100 is VLAN 100 of eth0"
+	Warning string     `json:"warning,omitempty"` // what the program does not see there
+	Error   string     `json:"error,omitempty"`   // why it is not attached, or not found any more
 }
 
 // Snapshot is the whole state at one moment. It is never changed after it was made.

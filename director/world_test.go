@@ -26,7 +26,7 @@ type world struct {
 	tables *bpf.Tables
 	plane  *worldPlane
 	clock  *worldClock
-	links  map[string]int
+	links  map[string]Entrance
 	log    *logged
 	d      *Director
 	hops   map[netip.Addr]NextHop
@@ -71,15 +71,20 @@ func newWorldOn(t testing.TB, tables *bpf.Tables) *world {
 	w := &world{
 		t:      t,
 		tables: tables,
-		plane:  &worldPlane{on: map[int]*worldAttachment{}, ports: new(portMap)},
+		plane:  &worldPlane{on: map[int]*worldAttachment{}, below: map[int]int{}, ports: new(portMap)},
 		clock:  &worldClock{},
-		links:  map[string]int{"eth0": 2, "eth1": 3, "eth2": 4},
+		links:  map[string]Entrance{"eth0": card(2, "eth0"), "eth1": card(3, "eth1"), "eth2": card(4, "eth2")},
 		log:    &logged{},
 		hops:   map[netip.Addr]NextHop{},
 	}
 	w.clock.now.Store(1000)
 	w.restart()
 	return w
+}
+
+// card is the entrance of a device that is no other's.
+func card(index int, name string) Entrance {
+	return Entrance{Native: Device{index, name}, Generic: Device{index, name}}
 }
 
 // restart is a new process on the same tables.
@@ -96,12 +101,13 @@ func (w *world) options() Options {
 		Tables: w.tables,
 		Plane:  w.plane,
 		Clock:  w.clock,
-		Links: func(name string) (int, error) {
-			if index, ok := w.links[name]; ok {
-				return index, nil
+		Links: func(name string) (Entrance, error) {
+			if at, ok := w.links[name]; ok {
+				return at, nil
 			}
-			return 0, errors.New("no such interface")
+			return Entrance{}, errors.New("no such interface")
 		},
+		Tags: func(index int) error { return w.plane.fails("tags %d", index) },
 	}
 }
 
@@ -151,6 +157,7 @@ func (w *world) tick() {
 	w.d.reap()
 	w.d.retryHops()
 	w.d.publishTargets()
+	w.d.followInterfaces()
 	w.mustHold()
 }
 
@@ -164,6 +171,7 @@ func (w *world) follow() {
 type worldPlane struct {
 	mu       sync.Mutex
 	on       map[int]*worldAttachment // by interface
+	below    map[int]int              // devices that VLAN devices are on
 	ports    *portMap
 	fault    func(what string) error // nil: nothing fails
 	overflow []overflowed
@@ -213,6 +221,11 @@ func (p *worldPlane) Attach(index int, mode AttachMode) (Attachment, error) {
 			return nil, fmt.Errorf("busy: attached in %s mode", a.mode)
 		}
 		return a, nil
+	}
+	for above := range p.on {
+		if below, ok := p.below[above]; ok && below == index {
+			return nil, errors.New("busy: a device above has a program")
+		}
 	}
 	if mode == AttachAuto {
 		mode = AttachNative

@@ -7,6 +7,7 @@
 #   test    a C compiler for the race detector; as root also what the tests run in namespaces
 #   check   what compiles the BPF programs, and shellcheck
 #   demo    what the commands that make demo KEEP=1 prints need
+#   vm      what boots another kernel
 set -euo pipefail
 
 missing=()
@@ -43,8 +44,13 @@ need_for() {
 		need iproute2 have ip
 		need curl have curl
 		;;
+	vm)
+		need qemu-system-x86 have qemu-system-x86_64
+		need iproute2 have ip
+		need iputils-ping have ping
+		;;
 	*)
-		echo "install.sh: unknown set $1 (known: test, check, demo)" >&2
+		echo "install.sh: unknown set $1 (known: test, check, demo, vm)" >&2
 		exit 2
 		;;
 	esac

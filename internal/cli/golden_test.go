@@ -37,7 +37,7 @@ func farm() *director.Snapshot {
 	other := service(tcp, "10.1.2.3:8080", "rr")
 	return &director.Snapshot{
 		Time: time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC), Generation: 7, TableSize: 262144,
-		Interfaces: []director.InterfaceState{{Name: "eth0", Index: 2, Mode: director.AttachNative}},
+		Interfaces: []director.InterfaceState{{Name: "eth0", Device: "eth0", Index: 2, Mode: director.AttachNative}},
 		Services:   []director.ServiceState{web6, web, dns, other},
 		Total:      web.Counters, Rates: web.Rates,
 		Verdicts: map[string]uint64{"forwarded": 12345678901, "no_service": 42, "truncated_ip": 42, "not_ip": 0, "no_real": 17},
@@ -118,6 +118,8 @@ func TestGolden(t *testing.T) {
 		"delete-json":         {"conns", "delete", "-o", "json", "state", "established"},
 		"delete-none":         {"connections", "delete", "service", "none"},
 		"delete-mistake":      {"connections", "delete", "sport", "=", "https"},
+		"interfaces":          {"interfaces"},
+		"interfaces-json":     {"interfaces", "-o", "json"},
 		"timeouts":            {"timeouts"},
 		"timeouts-json":       {"timeouts", "-o", "json"},
 		"addresses":           {"addresses"},
@@ -191,7 +193,9 @@ func TestGoldenUsage(t *testing.T) {
 // TestGoldenTrouble: daemons that do not give what is asked for.
 func TestGoldenTrouble(t *testing.T) {
 	broken := farm()
-	broken.Interfaces = append(broken.Interfaces, director.InterfaceState{Name: "eth1", Error: "another XDP program is attached"})
+	broken.Interfaces = append(broken.Interfaces, director.InterfaceState{Name: "eth1", Error: "another XDP program is attached"},
+		director.InterfaceState{Name: "bond0.100", Device: "bond0", Index: 4, Mode: director.AttachNative, Why: "bond0.100 is VLAN 100 of bond0",
+			Warning: "eth2 takes VLAN tags off and cannot be told not to (ethtool -k: rx-vlan-hw-parse)"})
 	for name, test := range map[string]struct {
 		backend *fakeBackend
 		args    []string
@@ -199,6 +203,8 @@ func TestGoldenTrouble(t *testing.T) {
 		"trouble-starting":     {&fakeBackend{}, []string{"list"}},
 		"trouble-no-services":  {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"list", "web"}},
 		"trouble-interface":    {&fakeBackend{snapshot: broken}, []string{"list", "dns"}},
+		"interfaces-trouble":   {&fakeBackend{snapshot: broken}, []string{"interfaces"}},
+		"interfaces-none":      {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"interfaces", "-o", "json"}},
 		"trouble-reload":       {&fakeBackend{reload: errors.New("lvs.yaml:3:5: services[0].port: 70000 is above 65535")}, []string{"reload"}},
 		"trouble-reload-many":  {&fakeBackend{reload: errors.Join(errors.New("lvs.yaml:3:5: a"), errors.New("lvs.yaml:4:5: b"))}, []string{"reload"}},
 		"trouble-table":        {&fakeBackend{connErr: errors.New("read table: broken")}, []string{"connections"}},

@@ -146,12 +146,14 @@ func withoutNulls(s *director.Snapshot) *director.Snapshot {
 	return s
 }
 
-// warnInterfaces tells of interfaces that no packet comes through: the layout
-// has no place for them.
+// warnInterfaces tells of interfaces that no packet comes through, or not every one: the
+// layout has no place for them.
 func (a *app) warnInterfaces(s *director.Snapshot) {
 	for _, i := range s.Interfaces {
-		if i.Error != "" {
+		if i.Device == "" {
 			fmt.Fprintf(a.Stderr, "director: warning: interface %s is not attached: %s\n", i.Name, i.Error)
+		} else if trouble := cmp.Or(i.Error, i.Warning); trouble != "" {
+			fmt.Fprintf(a.Stderr, "director: warning: interface %s: %s\n", i.Name, trouble)
 		}
 	}
 }

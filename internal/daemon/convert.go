@@ -9,6 +9,7 @@ import (
 	"xdplvs/bpf"
 	"xdplvs/director"
 	"xdplvs/internal/nexthop"
+	"xdplvs/internal/offload"
 )
 
 // overflowShare is how many places of the tables stand behind one entry of the
@@ -61,6 +62,22 @@ func (p planeOf) Detach(a director.Attachment) error {
 		return fmt.Errorf("detach %T: not attached by this data plane", a)
 	}
 	return p.DataPlane.Detach(own.Attachment)
+}
+
+// keepTags implements director.ShowTags.
+func (d *daemon) keepTags(index int) error {
+	changed, err := offload.KeepTags(index)
+	for _, device := range changed {
+		d.log.Info("VLAN tags stay in the frames, where XDP sees them", "event", "tags_kept", "device", device,
+			"undo", "ethtool -K "+device+" rxvlan on")
+	}
+	return err
+}
+
+// findEntrance implements director.LinkByName.
+func findEntrance(name string) (director.Entrance, error) {
+	e, err := nexthop.FindEntrance(name)
+	return director.Entrance{Native: director.Device(e.Native), Generic: director.Device(e.Generic), Blind: e.Blind, Why: e.Why}, err
 }
 
 func convertHops(hops map[netip.Addr]nexthop.Hop) map[netip.Addr]director.NextHop {

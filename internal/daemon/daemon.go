@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -106,7 +105,8 @@ func (d *daemon) open() error {
 		Tables: plane.Tables,
 		Plane:  planeOf{plane},
 		Clock:  clock,
-		Links:  linkByName,
+		Links:  findEntrance,
+		Tags:   d.keepTags,
 	})
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
@@ -286,26 +286,6 @@ func (d *daemon) end() error {
 	}
 	d.log.Info("stopped: the data plane is removed", "event", "stopped", "data_plane", "removed")
 	return nil
-}
-
-func linkByName(name string) (int, error) {
-	i, err := net.InterfaceByName(name)
-	if err != nil {
-		return 0, fmt.Errorf("no such interface (there are %s)", interfaceNames())
-	}
-	return i.Index, nil
-}
-
-func interfaceNames() string {
-	all, err := net.Interfaces()
-	if err != nil {
-		return "none that can be listed: " + err.Error()
-	}
-	names := make([]string, len(all))
-	for i := range all {
-		names[i] = all[i].Name
-	}
-	return strings.Join(names, ", ")
 }
 
 // notify tells the service manager, where there is one.

@@ -55,7 +55,7 @@ func TestTenThousandServices(t *testing.T) {
 	begun = time.Now()
 	d := director.New(director.Options{
 		Log: slog.New(slog.DiscardHandler), Tables: tables, Plane: noPlane{}, Clock: standClock{},
-		Links: func(string) (int, error) { return 1, nil },
+		Links: func(string) (director.Entrance, error) { return director.Entrance{}, nil },
 	})
 	ctx := t.Context()
 	done := make(chan error, 1)

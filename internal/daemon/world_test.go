@@ -133,7 +133,7 @@ func newHalf(t *testing.T, config string) *half {
 	}
 	h.director = director.New(director.Options{
 		Log: h.daemon.log, Tables: tables, Plane: noPlane{}, Clock: standClock{},
-		Links: func(string) (int, error) { return 1, nil },
+		Links: func(string) (director.Entrance, error) { return director.Entrance{}, nil },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	h.addresses = vip.New(vip.Options{Answers: noAnswers{}, File: filepath.Join(t.TempDir(), "addresses.json")})

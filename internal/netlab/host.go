@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -21,11 +20,10 @@ type Host struct {
 	name   string
 	nsName string
 
-	// Descriptors, guarded by lab.mu: the namespace (-1 once closed), and sockets opened inside it,
-	// which act there whichever thread uses them.
-	ns  int
-	nl  *netlink.Handle
-	eth *ethtool.Ethtool
+	// Descriptors, guarded by lab.mu: the namespace (-1 once closed), and a socket opened inside it,
+	// which acts there whichever thread uses it.
+	ns int
+	nl *netlink.Handle
 }
 
 // Host adds a namespace. The name consists of letters, digits, "-" and "_" and is unique in the lab,
@@ -59,20 +57,10 @@ func (h *Host) open() error {
 	if h.nl, err = netlink.NewHandleAt(netns.NsHandle(fd), unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	if err := h.Do(h.openInside); err != nil {
+	if err := h.Do(func() error { return applySysctls(hostSysctls) }); err != nil {
 		return err
 	}
 	return h.setUp("lo", true)
-}
-
-// openInside is the part of open that runs in the namespace.
-func (h *Host) openInside() error {
-	eth, err := ethtool.NewEthtool()
-	if err != nil {
-		return fmt.Errorf("open ethtool: %w", err)
-	}
-	h.eth = eth
-	return applySysctls(hostSysctls)
 }
 
 // release closes what the host holds.
@@ -81,9 +69,6 @@ func (h *Host) release() error {
 	defer h.lab.mu.Unlock()
 	if h.nl != nil {
 		h.nl.Close()
-	}
-	if h.eth != nil {
-		h.eth.Close()
 	}
 	if h.ns < 0 {
 		return nil

@@ -5,6 +5,8 @@ package netlab
 import (
 	"fmt"
 	"strings"
+
+	"xdplvs/internal/offload"
 )
 
 // What a veth pair must not do, to resemble a physical wire.
@@ -51,13 +53,12 @@ func (i *Iface) setWireOffloads() error {
 // changeFeatures turns offloads on and off, by the kernel's names: choose gets what is on now and
 // returns what to change. What the kernel cannot change stays, without an error.
 func (i *Iface) changeFeatures(choose func(now map[string]bool) map[string]bool) error {
-	eth := i.Host.eth
-	err := i.Host.use(func() error {
-		now, err := eth.Features(i.Name)
+	err := i.Host.Do(func() error {
+		now, err := offload.Active(i.Index)
 		if err != nil {
 			return err
 		}
-		return eth.Change(i.Name, choose(now))
+		return offload.Change(i.Index, choose(now))
 	})
 	if err != nil {
 		return fmt.Errorf("set offloads of %s of %s: %w", i.Name, i.Host.name, err)

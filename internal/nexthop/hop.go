@@ -36,7 +36,8 @@ type Hop struct {
 	// MAC addresses: hand the packet to the local stack.
 	Local bool
 	// Link is the ifindex to transmit on: the device XDP works on. For a VLAN device that is its
-	// parent; bonds and bridges are themselves.
+	// parent; bonds and bridges are themselves, but for bonds of balance-tlb and balance-alb, where it
+	// is the active slave.
 	Link     int
 	LinkName string
 	// VLAN lists the tags, from outermost to innermost, that the frame needs on Link; nil: untagged.

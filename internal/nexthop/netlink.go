@@ -100,7 +100,7 @@ func linkFrom(row netlink.Link) link {
 	l := link{
 		index: a.Index, parent: a.ParentIndex, master: a.MasterIndex, name: a.Name, mtu: a.MTU,
 		up: a.RawFlags&unix.IFF_UP != 0, carrier: a.RawFlags&unix.IFF_RUNNING != 0, noARP: a.RawFlags&unix.IFF_NOARP != 0,
-		foreign: a.NetNsID >= 0,
+		foreign: a.NetNsID >= 0, kind: row.Type(),
 	}
 	if a.EncapType == "ether" {
 		l.mac, l.ether = arpnd.MACFrom(a.HardwareAddr)
@@ -111,7 +111,20 @@ func linkFrom(row netlink.Link) link {
 			l.tag.tpid = TPIDService
 		}
 	}
+	if b, ok := row.(*netlink.Bond); ok {
+		l.mode, l.active = bondModeFrom(b.Mode), b.ActiveSlave
+	}
 	return l
+}
+
+func bondModeFrom(m netlink.BondMode) bondMode {
+	switch m {
+	case netlink.BOND_MODE_BALANCE_TLB, netlink.BOND_MODE_BALANCE_ALB:
+		return bondAdaptive
+	case netlink.BOND_MODE_BROADCAST:
+		return bondBroadcast
+	}
+	return bondAny
 }
 
 func (t *tables) addresses() (addressTable, error) {

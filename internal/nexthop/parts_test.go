@@ -161,11 +161,11 @@ func TestLinkFromKernel(t *testing.T) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Index, attrs.Name, attrs.MTU, attrs.EncapType, attrs.ParentIndex = 7, "eth0.5", 1496, "ether", 2
 	attrs.HardwareAddr, attrs.RawFlags = macA[:], unix.IFF_UP|unix.IFF_RUNNING
-	want := link{index: 7, parent: 2, name: "eth0.5", mac: macA, ether: true, mtu: 1496, up: true, carrier: true}
+	want := link{index: 7, parent: 2, name: "eth0.5", mac: macA, ether: true, mtu: 1496, up: true, carrier: true, kind: "veth"}
 	if got := linkFrom(&netlink.Veth{LinkAttrs: attrs}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	want.vlan, want.tag = true, tag{5, TPIDCustomer}
+	want.kind, want.vlan, want.tag = "vlan", true, tag{5, TPIDCustomer}
 	vlan := &netlink.Vlan{LinkAttrs: attrs, VlanId: 5, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q}
 	if got := linkFrom(vlan); got != want {
 		t.Errorf("%+v, want %+v", got, want)
@@ -173,6 +173,16 @@ func TestLinkFromKernel(t *testing.T) {
 	vlan.VlanProtocol, vlan.NetNsID, want.tag.tpid, want.foreign = netlink.VLAN_PROTOCOL_8021AD, 0, TPIDService, true
 	if got := linkFrom(vlan); got != want {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+	for mode, want := range map[netlink.BondMode]bondMode{
+		netlink.BOND_MODE_ACTIVE_BACKUP: bondAny, netlink.BOND_MODE_802_3AD: bondAny, netlink.BOND_MODE_BROADCAST: bondBroadcast,
+		netlink.BOND_MODE_BALANCE_TLB: bondAdaptive, netlink.BOND_MODE_BALANCE_ALB: bondAdaptive,
+	} {
+		bond := netlink.NewLinkBond(attrs)
+		bond.Mode, bond.ActiveSlave = mode, 9
+		if got := linkFrom(bond); got.kind != "bond" || got.mode != want || got.active != 9 {
+			t.Errorf("a bond in mode %s is %+v", mode, got)
+		}
 	}
 	attrs.EncapType, attrs.HardwareAddr, attrs.RawFlags = "none", nil, unix.IFF_NOARP
 	if got := linkFrom(&netlink.Tuntap{LinkAttrs: attrs}); got.ether || got.up || !got.noARP {

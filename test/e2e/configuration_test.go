@@ -195,8 +195,11 @@ func TestAttachMode(t *testing.T) {
 			if want := "event=attached interface=eth0 mode=" + attach.want.String(); !strings.Contains(d.log.String(), want) {
 				t.Errorf("log has no %q:\n%s", want, d.log)
 			}
+			if want := "event=tags_kept device=eth0"; !strings.Contains(d.log.String(), want) {
+				t.Errorf("log has no %q:\n%s", want, d.log)
+			}
 			got := f.snapshot().Interfaces
-			if len(got) != 1 || got[0].Name != "eth0" || got[0].Index == 0 || got[0].Mode != attach.want || got[0].Error != "" {
+			if len(got) != 1 || got[0].Name != "eth0" || got[0].Device != "eth0" || got[0].Why != "" || got[0].Index == 0 || got[0].Mode != attach.want || got[0].Error != "" {
 				t.Errorf("interfaces are %+v, want eth0 with mode %s", got, attach.want)
 			}
 			if want := fmt.Sprintf(`"mode": %q`, attach.want); !strings.Contains(f.output("list", "-o", "json"), want) {

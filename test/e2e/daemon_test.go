@@ -111,10 +111,13 @@ func (f *farm) launchAs(flags, env []string) *daemon {
 // environment is the tests' own, and keeps a program with race detector from sleeping before it ends.
 func environment() []string { return append(os.Environ(), "GORACE=atexit_sleep_ms=0") }
 
+// loadPatience is how long a director may take to load its program where the processor is an emulated one.
+const loadPatience = time.Minute
+
 // waitLog waits until the log has the text so many times.
 func (d *daemon) waitLog(text string, times int) {
 	d.f.t.Helper()
-	eventually(d.f.t, 20*time.Second, func() error {
+	eventually(d.f.t, loadPatience, func() error {
 		if n := strings.Count(d.log.String(), text); n < times {
 			d.mustRun(text)
 			return fmt.Errorf("log has %q %d times, not %d:\n%s", text, n, times, d.log.tail())

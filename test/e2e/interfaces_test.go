@@ -22,8 +22,8 @@ var anywhere = prefixes("0.0.0.0/0", "::/0")
 func (f *farm) addOutside() (outside *netlab.Switch) {
 	f.t.Helper()
 	outside = get(f.lab.Switch("outside"))(f.t)
-	f.connect(f.client, outside, "eth0", "10.1.0.1/24", "fd01::1/64")
-	f.connect(f.director, outside, "eth0", outside4.String()+"/24", outside6.String()+"/64")
+	f.clientEnd = f.connect(f.client, outside, "eth0", "10.1.0.1/24", "fd01::1/64")
+	f.directorEnd = f.connect(f.director, outside, "eth0", outside4.String()+"/24", outside6.String()+"/64")
 	f.routeVIPs(outside4, outside6)
 	return outside
 }

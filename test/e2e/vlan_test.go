@@ -4,8 +4,10 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -21,8 +23,8 @@ var vlans = []struct {
 	{"802.1ad and 802.1Q", []tag{{typeService, 7}, {typeCustomer, 100}}},
 }
 
-// Frames come in with tags, and leave as the way to the real server wants them: untagged, for this
-// kernel has no VLAN devices. What is no service's keeps its tags.
+// Frames come in with tags, and leave as the way to the real server wants them: untagged, as there is no
+// VLAN device. What is no service's keeps its tags.
 func TestVLAN(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t, 1)
@@ -53,6 +55,51 @@ func TestVLAN(t *testing.T) {
 			})
 		}
 	}
+}
+
+// With nat the answers go back with the tags that the client's frames had, whatever is on the way between.
+func TestVLANReplies(t *testing.T) {
+	t.Parallel()
+	for _, interfaces := range []string{"eth0, eth1", "{name: eth0, mode: generic}, {name: eth1, mode: generic}"} {
+		t.Run(interfaces, func(t *testing.T) {
+			f, _ := natFarm(t, interfaces)
+			client := tap(t, f.clientEnd)
+			port := uint16(20000)
+			for _, family := range families {
+				src := map[bool]string{true: "10.1.0.1", false: "fd01::1"}[family.vip.Is4()]
+				for _, vlan := range vlans {
+					t.Run(family.name+" "+vlan.name, func(t *testing.T) {
+						port++
+						here, there := netip.AddrPortFrom(netip.MustParseAddr(src), port), netip.AddrPortFrom(family.vip, dnsPort)
+						payload := []byte("who is there, " + t.Name())
+						must(t, client.send(udpFrame(f.clientEnd.MAC, f.directorEnd.MAC, here, there, payload, vlan.tags...)))
+						seen := client.await(t, patience, func(seen frame) bool {
+							return !seen.sent && bytes.HasSuffix(seen.data, append([]byte(" "), payload...))
+						})
+						mustBeUntouched(t, seen, vlan.tags)
+						if got := seen.innerTags(); len(vlan.tags) > 1 && !slices.Equal(got, vlan.tags[1:]) {
+							t.Errorf("tags within the outer one are %#x, want %#x", got, vlan.tags[1:])
+						}
+						if want := family.vip.AsSlice(); !bytes.Contains(seen.data, want) {
+							t.Errorf("answer does not come from %s:\n%x", family.vip, seen.data)
+						}
+					})
+				}
+			}
+		})
+	}
+}
+
+// innerTags are those that the kernel has left in the frame.
+func (f *frame) innerTags() (tags []tag) {
+	for b := f.data[12:]; len(b) >= 4; b = b[4:] {
+		kind := binary.BigEndian.Uint16(b)
+		if kind != typeCustomer && kind != typeService {
+			break
+		}
+		tags = append(tags, tag{kind, binary.BigEndian.Uint16(b[2:])})
+	}
+	return tags
 }
 
 // sameDatagram finds the frame that a host received with this IP packet's datagram.
