@@ -34,6 +34,7 @@ type wire struct {
 	link   link
 	build  func(question) ([]byte, error)
 	read   func(frame []byte, own mac) (sighting, bool)
+	hear   func(sighting) // gets what is read, from the reader's goroutine
 	closed chan struct{}
 	reader sync.WaitGroup
 }
@@ -59,8 +60,17 @@ func mustAssemble(program ...bpf.Instruction) (filter []unix.SockFilter) {
 	return filter
 }
 
-func (t *tables) listen(l link, v6 bool, into *inbox) (_ port, err error) {
-	w := &wire{link: l, build: arpFrame, read: readARP, closed: make(chan struct{})}
+func (t *tables) listen(l link, v6 bool, into *inbox) (port, error) {
+	w, err := t.openWire(l, v6, func(s sighting) { into.put(func(n *news) { n.addSighting(s) }) })
+	if err != nil { // not a nil wire in a port
+		return nil, err
+	}
+	return w, nil
+}
+
+// openWire opens a socket whose reader tells hear what it reads, until close.
+func (t *tables) openWire(l link, v6 bool, hear func(sighting)) (_ *wire, err error) {
+	w := &wire{link: l, build: arpFrame, read: readARP, hear: hear, closed: make(chan struct{})}
 	protocol, filter := ethernet.EtherTypeARP, []unix.SockFilter(nil)
 	if v6 {
 		w.build, w.read = ndFrame, readND
@@ -76,7 +86,7 @@ func (t *tables) listen(l link, v6 bool, into *inbox) (_ port, err error) {
 		w.file.Close()
 		return nil, err
 	}
-	w.reader.Go(func() { w.follow(into) })
+	w.reader.Go(w.follow)
 	return w, nil
 }
 
@@ -111,7 +121,7 @@ func networkOrder(v uint16) uint16 {
 
 // follow reads frames until the port is closed. Errors of reading pass: ENETDOWN says that the link
 // went down, and when it comes up the socket goes on.
-func (w *wire) follow(into *inbox) {
+func (w *wire) follow() {
 	frame := make([]byte, frameSize)
 	for {
 		n, open, err := w.receive(frame)
@@ -127,7 +137,7 @@ func (w *wire) follow(into *inbox) {
 		}
 		if s, ok := w.read(frame[:n], w.link.mac); ok {
 			s.key.link = w.link.index
-			into.put(func(n *news) { n.addSighting(s) })
+			w.hear(s)
 		}
 	}
 }
