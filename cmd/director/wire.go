@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 
+	"xdplvs/director"
 	"xdplvs/internal/cli"
 	"xdplvs/internal/daemon"
 )
@@ -20,3 +21,5 @@ func runDaemon(ctx context.Context, opts cli.DaemonOptions) error {
 }
 
 func checkConfig(file string) (string, error) { return daemon.Check(file) }
+
+func readServices(file string) ([]director.Service, error) { return daemon.Services(file) }

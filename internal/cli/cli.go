@@ -19,8 +19,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"xdplvs/director"
 	"xdplvs/internal/api"
 	"xdplvs/internal/api/connfilter"
+	"xdplvs/internal/realserver"
 )
 
 // Env is what the commands use of the world.
@@ -38,6 +40,10 @@ type Env struct {
 	// Check reads a configuration and says what is in it, as
 	// "3 services, 9 real servers"; the error has one line for each mistake.
 	Check func(file string) (summary string, err error)
+	// Services are those of a configuration.
+	Services func(file string) ([]director.Service, error)
+	// ApplyReal makes this machine a real server; nil: realserver.Apply.
+	ApplyReal func(plan realserver.Plan, remove bool, tell func(realserver.Step)) error
 }
 
 // DaemonOptions are the settings of director run.
