@@ -93,6 +93,10 @@ func TestGolden(t *testing.T) {
 		"check":               {"check", "good.yaml"},
 		"check-mistakes":      {"check", "bad.yaml"},
 		"run-fails":           {"run", "-c", "lvs.yaml"},
+		"doctor":              {"doctor"},
+		"doctor-fails":        {"doctor", "-c", "good.yaml"},
+		"doctor-json":         {"doctor", "-c", "good.yaml", "--json"},
+		"doctor-mistakes":     {"doctor", "-c", "bad.yaml", "-o", "json"},
 		"realserver-dr":       {"realserver", "dr", "--vip", "192.0.2.10,2001:db8::10"},
 		"realserver-remove":   {"realserver", "dr", "--vip", "192.0.2.10", "--remove", "--for", "systemd-networkd"},
 		"realserver-tun":      {"realserver", "tun", "--vip", "192.0.2.10", "--as", "10.0.0.1", "--tunnel", "gue", "--port", "7000", "--mtu", "9000"},
@@ -141,6 +145,9 @@ func TestGoldenUsage(t *testing.T) {
 		"usage-set-twice":          {"timeouts", "set", "tcp=15m", "tcp=16m"},
 		"usage-set-zero":           {"timeouts", "set", "udp=0"},
 		"usage-set-long":           {"timeouts", "set", "1s", "600h", "0"},
+		"help-doctor":              {"doctor", "-h"},
+		"usage-doctor":             {"doctor", "good.yaml"},
+		"usage-doctor-timeout":     {"doctor", "--timeout", "0s"},
 		"help-realserver":          {"realserver", "-h"},
 		"usage-realserver":         {"realserver"},
 		"usage-real-method":        {"realserver", "fullnat"},
@@ -213,6 +220,7 @@ func TestGoldenColour(t *testing.T) {
 	w.golden(t, "colour-list", "list")
 	w.golden(t, "colour-stats", "stats", "dns")
 	w.golden(t, "colour-connections", "connections")
+	w.golden(t, "colour-doctor", "doctor", "-c", "good.yaml")
 	w.vars["NO_COLOR"] = "1"
 	w.golden(t, "colour-off", "list", "web")
 	w.vars["NO_COLOR"], w.vars["TERM"] = "", "dumb"

@@ -36,8 +36,8 @@ func (a *app) rootCommand() *cobra.Command {
 		"the daemon's `PATH` ($"+envSocket+"; default "+api.DefaultSocket+")")
 	root.PersistentFlags().Lookup("socket").DefValue = ""
 	root.AddCommand(a.runCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(),
-		a.connectionsCommand(), a.timeoutsCommand(), a.reloadCommand(), a.realServerCommand(),
-		a.versionCommand())
+		a.connectionsCommand(), a.timeoutsCommand(), a.reloadCommand(), a.doctorCommand(),
+		a.realServerCommand(), a.versionCommand())
 	makeStrict(root)
 	return root
 }

@@ -22,6 +22,7 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/doctor"
 	"xdplvs/internal/realserver"
 )
 
@@ -115,6 +116,7 @@ func newWorld(t testing.TB, b api.Backend) *world {
 		BuildInfo: func() (*debug.BuildInfo, bool) { return testBuild(), true },
 		Daemon:    func(context.Context, DaemonOptions) error { return errors.New("attach eth0: device is busy") },
 		Check:     testCheck,
+		Doctor:    testDoctor,
 		Services:  testServices,
 		ApplyReal: testApply,
 	}
@@ -160,6 +162,24 @@ func testCheck(file string) (string, error) {
 	return "", errors.Join(
 		errors.New("bad.yaml:3:9: services[0].address: 192.0.2.300 is no address"),
 		errors.New("bad.yaml:7:5: services[0].sheduler: unknown key (known: name, address, port, scheduler)"))
+}
+
+// testDoctor finds nothing wrong with a machine, but something with every configuration.
+func testDoctor(_ context.Context, file string, timeout time.Duration) (*doctor.Report, error) {
+	report := &doctor.Report{Findings: []doctor.Finding{
+		{Level: doctor.OK, Check: "kernel", Text: fmt.Sprintf("Linux 6.1.0, with BTF, seen within %v", timeout)},
+	}}
+	if file == "" {
+		return report, nil
+	}
+	if _, err := testCheck(file); err != nil {
+		return nil, err
+	}
+	report.Failures, report.Warnings = 1, 1
+	report.Findings = append(report.Findings,
+		doctor.Finding{Level: doctor.Warning, Check: "xdp", Subject: "eth0", Text: "eth0 (tg3): generic mode", Advice: "another driver"},
+		doctor.Finding{Level: doctor.Failure, Check: "capabilities", Text: "missing: CAP_BPF"})
+	return report, nil
 }
 
 func testServices(file string) ([]director.Service, error) {

@@ -41,7 +41,7 @@ var DirectorLaw = Law{
 		// The one place where parts meet, and the only one that knows the file format.
 		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/doctor", "internal/metrics",
 			"internal/nexthop"},
-		"cmd/director": {"director", "internal/cli", "internal/daemon"},
+		"cmd/director": {"director", "internal/cli", "internal/daemon", "internal/doctor"},
 
 		// Not in the product.
 		"internal/netlab": {"bpf"},
