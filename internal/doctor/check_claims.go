@@ -16,12 +16,12 @@ import (
 // checkClaims looks at who answered for the virtual addresses, this host's own, and the real servers'.
 func checkClaims(f *Facts, r *Report) {
 	if f.AskError != "" {
-		r.topic("arp", "").warn("", "not everybody could be asked who has which address: %s", strings.ReplaceAll(f.AskError, "\n", "; "))
+		r.topic("arp", "").warn("run as root, or with a longer --timeout", "not everybody could be asked who has which address: %s", strings.ReplaceAll(f.AskError, "\n", "; "))
 	}
 	before := len(r.Findings)
 	virtual := f.vips()
 	for _, c := range f.Claims {
-		if slices.Contains(virtual, c.Addr) {
+		if _, is := slices.BinarySearchFunc(virtual, c.Addr, netip.Addr.Compare); is {
 			checkRival(f, c, r)
 		} else if l, _ := f.holder(c.Addr); l != nil {
 			checkOwn(f, l, c, r)
@@ -86,16 +86,29 @@ func (f *Facts) linkName(index int) string {
 }
 
 // realsOf are the real servers with a MAC address: as they answered, or as the next hop has it.
-func (f *Facts) realsOf(mac [6]byte) (list []*realServer) {
+func (f *Facts) realsOf(mac [6]byte) []*realServer {
+	if f.realsByMAC == nil {
+		f.realsByMAC = f.indexMACs()
+	}
+	return sameName(f.realsByMAC[mac])
+}
+
+func (f *Facts) indexMACs() map[[6]byte][]*realServer {
+	answered := map[netip.Addr][][6]byte{}
+	for _, c := range f.Claims {
+		answered[c.Addr] = append(answered[c.Addr], c.MAC)
+	}
+	byMAC := map[[6]byte][]*realServer{}
 	for _, real := range f.reals() {
-		hop := f.Hops[real.addr]
-		direct := hop.Resolved && !hop.Local && hop.Gateway.WithZone("") == real.addr && hop.DstMAC == mac
-		answered := slices.ContainsFunc(f.Claims, func(c nexthop.Claim) bool { return c.Addr == real.addr && c.MAC == mac })
-		if direct || answered {
-			list = append(list, real)
+		macs := answered[real.addr]
+		if hop := f.Hops[real.addr]; hop.Resolved && !hop.Local && hop.Gateway.WithZone("") == real.addr {
+			macs = append(macs, hop.DstMAC)
+		}
+		for _, mac := range macs {
+			byMAC[mac] = appendNew(byMAC[mac], real)
 		}
 	}
-	return sameName(list)
+	return byMAC
 }
 
 // sameName leaves one of several addresses of a real server that has a name.
@@ -123,16 +136,14 @@ func checkOwn(f *Facts, l *Link, c nexthop.Claim, r *Report) {
 
 // checkDuplicates tells of real servers that several MAC addresses answer for.
 func checkDuplicates(f *Facts, r *Report) {
+	macs := map[netip.Addr][]string{}
+	for _, c := range f.Claims {
+		macs[c.Addr] = appendNew(macs[c.Addr], net.HardwareAddr(c.MAC[:]).String())
+	}
 	for _, real := range f.reached() {
-		var macs []string
-		for _, c := range f.Claims {
-			if c.Addr == real.addr {
-				macs = appendNew(macs, net.HardwareAddr(c.MAC[:]).String())
-			}
-		}
-		if len(macs) > 1 {
+		if who := macs[real.addr]; len(who) > 1 {
 			r.topic("duplicate", real.addr.String()).fail("give one of both another address; if it is one host, set arp_ignore=1 there",
-				"%s is answered by %s: two hosts have the address, or one has two interfaces in this network", real, strings.Join(macs, " and "))
+				"%s is answered by %s: two hosts have the address, or one has two interfaces in this network", real, strings.Join(who, " and "))
 		}
 	}
 }

@@ -175,7 +175,11 @@ func checkOffloads(f *Facts, l *Link, r *Report) {
 		found = true
 		t.warn(fmt.Sprintf("ethtool -K %s tx off", peer.Name), "%s, the peer of %s, leaves checksums unfinished: what the director forwards of it is damaged", peer.Name, l.Name)
 	}
-	if !found && len(l.Offloads) > 0 {
+	switch {
+	case found || len(l.Offloads) == 0:
+	case l.Kind == "veth" && l.PeerIndex == 0:
+		t.ok("%s hands over frames as its peer sends them, which is in another namespace: tx offloads should be off there", l.Name)
+	default:
 		t.ok("%s hands over frames as they were on the wire", l.Name)
 	}
 }

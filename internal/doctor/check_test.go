@@ -4,6 +4,8 @@ package doctor
 
 import (
 	"net/netip"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -170,6 +172,7 @@ var targetFaults = map[string]fault{
 		f.Links[2].Features, f.Config.Interfaces[0].Mode = 0, director.AttachGeneric
 		f.setHop("10.0.0.11", func(h *nexthop.Hop) { h.Link, h.LinkName = 3, "eth1" })
 	}, nil},
+	"veth on an old kernel": {func(f *Facts) { f.eth0().Kind, f.eth0().Driver, f.eth0().FeaturesKnown = "veth", "veth", false }, nil},
 	"peer without a program": {func(f *Facts) { f.eth0().Kind, f.eth0().PeerIndex = "veth", 3 }, []string{
 		"failure redirect eth1, the peer of eth0, has no XDP program: frames that the director sends wait there"}},
 }
@@ -179,6 +182,14 @@ var pathFaults = map[string]fault{
 	"no route": {func(f *Facts) {
 		f.setHop("10.0.0.11", func(h *nexthop.Hop) { *h = nexthop.Hop{Reason: "no route to 10.0.0.11"} })
 	}, []string{"failure route real server rs1 10.0.0.11 cannot be reached: no route to 10.0.0.11"}},
+	"dr behind a router": {func(f *Facts) {
+		f.setHop("10.0.0.11", func(h *nexthop.Hop) { h.Gateway = addr("10.0.0.254") })
+	}, []string{"failure route real server rs1 10.0.0.11 is behind the router 10.0.0.254: by dr, packets would go to that"}},
+	"only the virtual address": {func(f *Facts) {
+		f.eth0().Addresses[0].Prefix = netip.MustParsePrefix("192.0.2.10/8")
+		f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("10.0.0.10/24")
+		f.Config.Services[0].Key.Addr = addr("10.0.0.10")
+	}, []string{"failure source the only address of eth0 in the network of real server rs1 10.0.0.11 is a virtual one: it has that itself, and answers nobody who asks from it"}},
 	"nat behind a router": {func(f *Facts) {
 		f.method(director.NAT)
 		f.Sysctls["net/ipv4/ip_forward"] = "1"
@@ -217,6 +228,10 @@ var vipFaults = map[string]fault{
 		f.Links[0].Addresses = []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/32")}}
 		f.Sysctls["net/ipv4/conf/eth0/arp_ignore"] = "1"
 	}, []string{"warning vip 192.0.2.10 is on lo, and eth0 does not answer for it (arp_ignore)"}},
+	"on lo and eth0": {func(f *Facts) {
+		f.Links[0].Addresses = []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/32")}}
+		f.Sysctls["net/ipv4/conf/eth0/arp_ignore"] = "1"
+	}, nil},
 	"answered from lo": {func(f *Facts) {
 		f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.1/24")
 		f.Links[0].Addresses = []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/32")}}
@@ -238,12 +253,12 @@ var claimFaults = map[string]fault{
 	"own address, own interface": {func(f *Facts) { f.Claims = append(f.Claims, claim("10.0.0.2", macOther)) }, nil},
 }
 
+var faultGroups = []map[string]fault{machineFaults, linkFaults, targetFaults, pathFaults, systemFaults, vipFaults, claimFaults}
+
 // TestChecks breaks one thing after the other: exactly that is told.
 func TestChecks(t *testing.T) {
 	mustTell(t, "nothing", fault{func(*Facts) {}, nil})
-	for _, group := range []map[string]fault{
-		machineFaults, linkFaults, targetFaults, pathFaults, systemFaults, vipFaults, claimFaults,
-	} {
+	for _, group := range faultGroups {
 		for name, c := range group {
 			t.Run(name, func(t *testing.T) { mustTell(t, name, c) })
 		}
@@ -292,6 +307,32 @@ func TestEveryCheckSpeaks(t *testing.T) {
 	}
 }
 
+// TestChecksAreDocumented: each check that can tell something is in the document.
+func TestChecksAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/doctor.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| ([a-z_, -]+) \|`).FindAllStringSubmatch(string(text), -1) {
+		for name := range strings.SplitSeq(row[1], ", ") {
+			documented[name] = true
+		}
+	}
+	for _, group := range faultGroups {
+		for _, c := range group {
+			f := healthy()
+			f.Sysctls["net/netfilter/nf_conntrack_count"] = "17"
+			c.breakIt(f)
+			for _, found := range Judge(f).Findings {
+				if !documented[found.Check] {
+					t.Fatalf("check %s is not in docs/doctor.md", found.Check)
+				}
+			}
+		}
+	}
+}
+
 // TestWithoutConfiguration: the machine alone is looked at, with all its Ethernet interfaces.
 func TestWithoutConfiguration(t *testing.T) {
 	f := healthy()
@@ -319,5 +360,24 @@ func TestSummary(t *testing.T) {
 	f.eth0().Up, f.Machine.Unsynced = false, true
 	if got := Judge(f).Summary(); !strings.HasSuffix(got, " checks: 1 failure, 1 warning") {
 		t.Error(got)
+	}
+}
+
+// TestManyServices: a large configuration is judged in no time.
+func TestManyServices(t *testing.T) {
+	f := healthy()
+	var reals []director.RealServer
+	for i := range 20 {
+		reals = append(reals, director.RealServer{Key: director.RealKey{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(11 + i)})}, Method: director.NAT})
+	}
+	for i := range 10_000 {
+		vip := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
+		f.Config.Services = append(f.Config.Services, director.Service{Key: director.ServiceKey{Addr: vip, Port: 80}, Reals: reals})
+		f.Claims = append(f.Claims, nexthop.Claim{Inquiry: nexthop.Inquiry{Link: 2, Addr: vip}, MAC: macAlien})
+	}
+	start := time.Now()
+	Judge(f)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("10,000 services took %v", took)
 	}
 }

@@ -34,6 +34,10 @@ type Facts struct {
 	HopsError string
 	Claims    []nexthop.Claim // who answers for the addresses that were asked for
 	AskError  string
+
+	// Made when first asked for: a configuration can have thousands.
+	realList   []*realServer
+	realsByMAC map[[6]byte][]*realServer
 }
 
 // Machine is what has no name.
@@ -189,11 +193,11 @@ func (r *realServer) by(methods ...director.Method) bool {
 
 // reals are the real servers, in the order of their addresses.
 func (f *Facts) reals() []*realServer {
-	if f.Config == nil {
-		return nil
+	if f.Config == nil || f.realList != nil {
+		return f.realList
 	}
-	byAddr := map[netip.Addr]*realServer{}
-	var list []*realServer
+	type place struct{ real, vip netip.Addr }
+	byAddr, seen := map[netip.Addr]*realServer{}, map[place]bool{}
 	for i := range f.Config.Services {
 		s := &f.Config.Services[i]
 		for _, want := range s.Reals {
@@ -201,15 +205,18 @@ func (f *Facts) reals() []*realServer {
 			if r == nil {
 				r = &realServer{addr: want.Key.Addr}
 				byAddr[r.addr] = r
-				list = append(list, r)
+				f.realList = append(f.realList, r)
 			}
 			r.name = cmp.Or(r.name, want.Name)
 			r.methods = appendNew(r.methods, want.Method)
-			r.vips = appendNew(r.vips, s.Key.Addr)
+			if at := (place{r.addr, s.Key.Addr}); !seen[at] {
+				seen[at] = true
+				r.vips = append(r.vips, s.Key.Addr)
+			}
 		}
 	}
-	slices.SortFunc(list, func(a, b *realServer) int { return a.addr.Compare(b.addr) })
-	return list
+	slices.SortFunc(f.realList, func(a, b *realServer) int { return a.addr.Compare(b.addr) })
+	return f.realList
 }
 
 func appendNew[T comparable](list []T, v T) []T {
