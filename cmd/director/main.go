@@ -28,6 +28,8 @@ func main() {
 		LookupEnv:        os.LookupEnv,
 		Daemon:           ignoreClosedLog(runDaemon),
 		Check:            checkConfig,
+		Doctor:           examine,
+		Services:         readServices,
 	}, os.Args[1:]))
 }
 

@@ -4,9 +4,12 @@ package main
 
 import (
 	"context"
+	"time"
 
+	"xdplvs/director"
 	"xdplvs/internal/cli"
 	"xdplvs/internal/daemon"
+	"xdplvs/internal/doctor"
 )
 
 func runDaemon(ctx context.Context, opts cli.DaemonOptions) error {
@@ -20,3 +23,9 @@ func runDaemon(ctx context.Context, opts cli.DaemonOptions) error {
 }
 
 func checkConfig(file string) (string, error) { return daemon.Check(file) }
+
+func readServices(file string) ([]director.Service, error) { return daemon.Services(file) }
+
+func examine(ctx context.Context, file string, timeout time.Duration) (*doctor.Report, error) {
+	return daemon.Doctor(ctx, file, timeout)
+}

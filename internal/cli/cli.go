@@ -16,11 +16,15 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"xdplvs/director"
 	"xdplvs/internal/api"
 	"xdplvs/internal/api/connfilter"
+	"xdplvs/internal/doctor"
+	"xdplvs/internal/realserver"
 )
 
 // Env is what the commands use of the world.
@@ -38,6 +42,12 @@ type Env struct {
 	// Check reads a configuration and says what is in it, as
 	// "3 services, 9 real servers"; the error has one line for each mistake.
 	Check func(file string) (summary string, err error)
+	// Doctor examines this machine, for a configuration or, without a file, for itself.
+	Doctor func(ctx context.Context, file string, timeout time.Duration) (*doctor.Report, error)
+	// Services are those of a configuration.
+	Services func(file string) ([]director.Service, error)
+	// ApplyReal makes this machine a real server; nil: realserver.Apply.
+	ApplyReal func(plan realserver.Plan, remove bool, tell func(realserver.Step)) error
 }
 
 // DaemonOptions are the settings of director run.

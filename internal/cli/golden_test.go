@@ -132,6 +132,19 @@ func TestGolden(t *testing.T) {
 		"check":               {"check", "good.yaml"},
 		"check-mistakes":      {"check", "bad.yaml"},
 		"run-fails":           {"run", "-c", "lvs.yaml"},
+		"doctor":              {"doctor"},
+		"doctor-fails":        {"doctor", "-c", "good.yaml"},
+		"doctor-json":         {"doctor", "-c", "good.yaml", "--json"},
+		"doctor-mistakes":     {"doctor", "-c", "bad.yaml", "-o", "json"},
+		"realserver-dr":       {"realserver", "dr", "--vip", "192.0.2.10,2001:db8::10"},
+		"realserver-remove":   {"realserver", "dr", "--vip", "192.0.2.10", "--remove", "--for", "systemd-networkd"},
+		"realserver-tun":      {"realserver", "tun", "--vip", "192.0.2.10", "--as", "10.0.0.1", "--tunnel", "gue", "--port", "7000", "--mtu", "9000"},
+		"realserver-config":   {"realserver", "-c", "good.yaml", "--as", "10.0.0.1", "--director", "10.0.0.254"},
+		"realserver-apply":    {"realserver", "dr", "--vip", "192.0.2.10", "--apply"},
+		"realserver-unapply":  {"realserver", "dr", "--vip", "192.0.2.10", "--apply", "--remove"},
+		"realserver-fails":    {"realserver", "dr", "--vip", "192.0.2.66", "--apply"},
+		"realserver-stranger": {"realserver", "-c", "good.yaml", "--as", "10.0.0.9"},
+		"realserver-mistakes": {"realserver", "-c", "bad.yaml", "--as", "10.0.0.9"},
 	} {
 		t.Run(name, func(t *testing.T) { w.golden(t, name, args...) })
 	}
@@ -171,6 +184,22 @@ func TestGoldenUsage(t *testing.T) {
 		"usage-set-twice":          {"timeouts", "set", "tcp=15m", "tcp=16m"},
 		"usage-set-zero":           {"timeouts", "set", "udp=0"},
 		"usage-set-long":           {"timeouts", "set", "1s", "600h", "0"},
+		"help-doctor":              {"doctor", "-h"},
+		"usage-doctor":             {"doctor", "good.yaml"},
+		"usage-doctor-timeout":     {"doctor", "--timeout", "0s"},
+		"help-realserver":          {"realserver", "-h"},
+		"usage-realserver":         {"realserver"},
+		"usage-real-method":        {"realserver", "fullnat"},
+		"usage-real-argument":      {"realserver", "dr", "tun"},
+		"usage-real-address":       {"realserver", "dr", "--vip", "192.0.2.300"},
+		"usage-real-addresses":     {"realserver", "dr", "--vip", "127.0.0.1,ff02::1"},
+		"usage-real-none":          {"realserver", "dr"},
+		"usage-real-useless":       {"realserver", "nat", "--director", "10.0.0.2", "--vip", "192.0.2.10"},
+		"usage-real-port":          {"realserver", "tun", "--vip", "192.0.2.10", "--as", "10.0.0.1", "--port", "7000"},
+		"usage-real-apply":         {"realserver", "dr", "--vip", "192.0.2.10", "--apply", "--for", "ifupdown"},
+		"usage-real-both":          {"realserver", "dr", "--vip", "192.0.2.10", "-c", "good.yaml"},
+		"usage-real-as":            {"realserver", "-c", "good.yaml"},
+		"usage-real-gateway":       {"realserver", "tun", "--vip", "192.0.2.10", "--as", "10.0.0.1", "--for", "NetworkManager"},
 		"no-daemon-timeouts":       {"timeouts"},
 		"no-daemon-delete":         {"connections", "delete", "--all"},
 		"help-addresses":           {"addresses", "-h"},
@@ -241,6 +270,7 @@ func TestGoldenColour(t *testing.T) {
 	w.golden(t, "colour-list", "list")
 	w.golden(t, "colour-stats", "stats", "dns")
 	w.golden(t, "colour-connections", "connections")
+	w.golden(t, "colour-doctor", "doctor", "-c", "good.yaml")
 	w.vars["NO_COLOR"] = "1"
 	w.golden(t, "colour-off", "list", "web")
 	w.vars["NO_COLOR"], w.vars["TERM"] = "", "dumb"

@@ -12,8 +12,9 @@ func styleFor(env Env) style {
 	return style{on: env.StdoutIsTerminal && noColor == "" && term != "dumb"}
 }
 
-func (s style) bold(text string) string { return s.mark("1", text) }
-func (s style) red(text string) string  { return s.mark("31", text) }
+func (s style) bold(text string) string   { return s.mark("1", text) }
+func (s style) red(text string) string    { return s.mark("31", text) }
+func (s style) yellow(text string) string { return s.mark("33", text) }
 
 // mark puts an SGR sequence (ECMA-48 8.3.117) around text.
 func (s style) mark(code, text string) string {

@@ -22,6 +22,8 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/doctor"
+	"xdplvs/internal/realserver"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -137,6 +139,9 @@ func newWorld(t testing.TB, b api.Backend) *world {
 		BuildInfo: func() (*debug.BuildInfo, bool) { return testBuild(), true },
 		Daemon:    func(context.Context, DaemonOptions) error { return errors.New("attach eth0: device is busy") },
 		Check:     testCheck,
+		Doctor:    testDoctor,
+		Services:  testServices,
+		ApplyReal: testApply,
 	}
 	w.vars[envSocket] = w.socket
 	if b != nil {
@@ -180,6 +185,52 @@ func testCheck(file string) (string, error) {
 	return "", errors.Join(
 		errors.New("bad.yaml:3:9: services[0].address: 192.0.2.300 is no address"),
 		errors.New("bad.yaml:7:5: services[0].sheduler: unknown key (known: name, address, port, scheduler)"))
+}
+
+// testDoctor finds nothing wrong with a machine, but something with every configuration.
+func testDoctor(_ context.Context, file string, timeout time.Duration) (*doctor.Report, error) {
+	report := &doctor.Report{Findings: []doctor.Finding{
+		{Level: doctor.OK, Check: "kernel", Text: fmt.Sprintf("Linux 6.1.0, with BTF, seen within %v", timeout)},
+	}}
+	if file == "" {
+		return report, nil
+	}
+	if _, err := testCheck(file); err != nil {
+		return nil, err
+	}
+	report.Failures, report.Warnings = 1, 1
+	report.Findings = append(report.Findings,
+		doctor.Finding{Level: doctor.Warning, Check: "xdp", Subject: "eth0", Text: "eth0 (tg3): generic mode", Advice: "another driver"},
+		doctor.Finding{Level: doctor.Failure, Check: "capabilities", Text: "missing: CAP_BPF"})
+	return report, nil
+}
+
+func testServices(file string) ([]director.Service, error) {
+	if _, err := testCheck(file); err != nil {
+		return nil, err
+	}
+	reals := []director.RealServer{
+		{Key: director.RealKey{Addr: netip.MustParseAddr("10.0.0.1")}, Method: director.DirectRouting},
+		{Key: director.RealKey{Addr: netip.MustParseAddr("10.0.0.2")}, Method: director.Local},
+	}
+	masq := reals[0]
+	masq.Method = director.NAT
+	return []director.Service{
+		{Key: director.ServiceKey{Addr: netip.MustParseAddr("192.0.2.10")}, Reals: reals},
+		{Key: director.ServiceKey{Addr: netip.MustParseAddr("192.0.2.11")}, Reals: []director.RealServer{masq}},
+	}, nil
+}
+
+// testApply finds every second step done already, and cannot do the address 192.0.2.66.
+func testApply(plan realserver.Plan, remove bool, tell func(realserver.Step)) error {
+	for i, a := range plan.Addresses {
+		tell(realserver.Step{What: fmt.Sprintf("set something, remove is %v", remove), Changed: i%2 == 1})
+		if a.Addr == netip.MustParseAddr("192.0.2.66") {
+			return fmt.Errorf("add %s to %s: %w", a.Prefix(), a.Device, os.ErrPermission)
+		}
+		tell(realserver.Step{What: fmt.Sprintf("change %s, remove is %v", a.Prefix(), remove), Changed: i%2 == 0})
+	}
+	return nil
 }
 
 // run runs a command and returns its exit code and outputs.

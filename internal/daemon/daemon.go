@@ -308,6 +308,15 @@ func Check(file string) (string, error) {
 	return fmt.Sprintf("%s, %s", count(len(config.Desired.Services), "service"), count(reals, "real server")), nil
 }
 
+// Services are those of a configuration.
+func Services(file string) ([]director.Service, error) {
+	config, err := configs.Load(file)
+	if err != nil {
+		return nil, err
+	}
+	return config.Desired.Services, nil
+}
+
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

@@ -12,11 +12,21 @@ import (
 type wire struct {
 	socket *arpnd.Socket
 	link   link
+	heard  func(sighting) // gets what is read, from the reader's goroutine
 	reader sync.WaitGroup
 }
 
-func (t *tables) listen(l link, v6 bool, into *inbox) (_ port, err error) {
-	w := &wire{link: l}
+func (t *tables) listen(l link, v6 bool, into *inbox) (port, error) {
+	w, err := t.openWire(l, v6, func(s sighting) { into.put(func(n *news) { n.addSighting(s) }) })
+	if err != nil { // not a nil wire in a port
+		return nil, err
+	}
+	return w, nil
+}
+
+// openWire opens a socket whose reader tells heard what it reads, until close.
+func (t *tables) openWire(l link, v6 bool, heard func(sighting)) (*wire, error) {
+	w := &wire{link: l, heard: heard}
 	traffic := arpnd.ARP
 	if v6 {
 		traffic = arpnd.Advertisements
@@ -27,19 +37,17 @@ func (t *tables) listen(l link, v6 bool, into *inbox) (_ port, err error) {
 	}); err != nil {
 		return nil, err
 	}
-	w.reader.Go(func() { w.socket.Follow(func(frame []byte) { w.hear(frame, into) }) })
+	w.reader.Go(func() { w.socket.Follow(w.hear) })
 	return w, nil
 }
 
 // hear takes what others tell of their addresses.
-func (w *wire) hear(frame []byte, into *inbox) {
+func (w *wire) hear(frame []byte) {
 	h, ok := arpnd.Read(frame)
 	if !ok || h.Probe || h.MAC == w.link.mac {
 		return
 	}
-	into.put(func(n *news) {
-		n.addSighting(sighting{neighKey{w.link.index, h.Addr}, h.MAC, h.Solicited, h.Override})
-	})
+	w.heard(sighting{neighKey{w.link.index, h.Addr}, h.MAC, h.Solicited, h.Override})
 }
 
 // ask sends without waiting.

@@ -46,9 +46,9 @@ func TestWireHears(t *testing.T) {
 		return frame(arpnd.Question{From: from, MAC: at, Target: ip9}.Frame())
 	}
 	in := newInbox()
-	w := &wire{link: link{index: 7, mac: own}}
+	w := &wire{link: link{index: 7, mac: own}, heard: func(s sighting) { in.put(func(n *news) { n.addSighting(s) }) }}
 	for _, b := range [][]byte{asks(ip1, own), asks(netip.IPv4Unspecified(), macA), nil, asks(ip1, macA)} {
-		w.hear(b, in)
+		w.hear(b)
 	}
 	want := sighting{key: neighKey{7, ip1}, mac: macA, override: true}
 	if got := in.take().sightings; len(got) != 1 || got[0] != want {

@@ -15,9 +15,11 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"xdplvs/director"
+	"xdplvs/internal/netlab"
 )
 
 // daemon is a director that runs.
@@ -177,16 +179,22 @@ func (f *farm) run(args ...string) result {
 
 func (f *farm) runWith(socket string, args ...string) result {
 	f.t.Helper()
+	return runOn(f.t, f.director, append([]string{"-s", socket}, args...)...)
+}
+
+// runOn runs a command of the director on some host.
+func runOn(t *testing.T, h *netlab.Host, args ...string) result {
+	t.Helper()
 	var out, errs bytes.Buffer
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	cmd := f.director.Command(ctx, program, append([]string{"-s", socket}, args...)...)
+	cmd := h.Command(ctx, program, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.Env = environment()
-	must(f.t, f.director.Start(cmd))
+	must(t, h.Start(cmd))
 	var exit *exec.ExitError
 	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return result{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
 }

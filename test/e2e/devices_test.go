@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -67,9 +68,7 @@ func has(h *netlab.Host, device string) bool {
 // ip runs iproute2 on a host.
 func (f *farm) ip(h *netlab.Host, args string) {
 	f.t.Helper()
-	if _, err := h.Run(f.t.Context(), "ip", strings.Fields(args)...); err != nil {
-		f.t.Fatal(err)
-	}
+	get(h.Run(context.Background(), "ip", strings.Fields(args)...))(f.t) // also when the test is over
 }
 
 // split is a farm whose clients and real servers are in different networks, on one switch. The answers
