@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"xdplvs/bpf"
-	"xdplvs/internal/netlab"
 )
 
 // finding is one of director doctor's.
