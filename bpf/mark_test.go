@@ -77,7 +77,7 @@ func newMarkWorld(t *testing.T, random *rand.Rand) *markWorld {
 		}
 		r.Services[id] = Service{Id: id, Flags: ServiceOnePacket | ServiceSloppy, Plan: [2]Plan{{Base: id * PlanAlign, Length: 1}}}
 		r.Plans[id*PlanAlign] = id
-		r.Reals[id] = Real{Flags: RealUsable | RealNextHop, Method: uint8(directorForwardMethodMETHOD_DR), Ifindex: ingress, Service: id, Mac: [12]uint8{2, 0, 0, 0, 0, uint8(mark)}}
+		r.Reals[id] = Real{Flags: RealUsable | RealNextHop, Method: uint8(directorForwardMethodMETHOD_DR), Ifindex: ingress, Mtu: 1500, Service: id, Mac: [12]uint8{2, 0, 0, 0, 0, uint8(mark)}}
 	}
 	return w
 }
