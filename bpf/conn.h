@@ -43,7 +43,7 @@
 #define TEMPLATE_TRIES 8
 #define LOCK_WAIT 1024 /* looks at the lock, of some nanoseconds each */
 
-/* A service with persistence wants the client's template looked for first. */
+/* What is wanted of a service with persistence, or by lblc, before a connection is stored. */
 enum asked {
 	ASK_NOBODY,
 	ASK_TEMPLATE,	/* for the one that there is */
@@ -60,8 +60,8 @@ struct place {
 	__u32 slot;	    /* where it was found or stored: set * CONN_WAYS + way + 1; 0: not in the sets */
 	__u32 version;	    /* of its tag there */
 	__u64 link;	    /* the template of the new connection that belongs there; 0: none */
-	__u32 asked;	    /* persistence was: see enum asked */
-	__u32 chosen;	    /* by it; NO_REAL: none is usable */
+	__u32 asked;	    /* enum asked */
+	__u32 chosen;	    /* the answer; NO_REAL: none is usable */
 };
 
 __inline __u32 slot_size(int v6)
@@ -963,8 +963,8 @@ __inline void home_remember(const struct conn *c, __u64 tag, struct conn *home, 
 		__sync_fetch_and_or(&home->home_moved, 1U << slot_way(c, set, v6));
 }
 
-/* Stores a connection; its place is locked. 0: no room. */
-__inline int conn_store(const struct packet *p, struct place *at, struct conn *home, const struct conn_new *n, int v6)
+/* Stores a connection in one of its sets; its place is locked. 0: no room. */
+__inline int conn_store_set(const struct packet *p, struct place *at, struct conn *home, const struct conn_new *n, int v6)
 {
 	struct conn *c = home;
 	__u64 tag = READ_ONCE(c->tag);
@@ -972,7 +972,7 @@ __inline int conn_store(const struct packet *p, struct place *at, struct conn *h
 	if (unlikely(!slot_claim(c, tag, TAG_BUSY))) {
 		c = conn_claim(at, p->now, v6);
 		if (!c)
-			return !n->in_sets && overflow_store(p, at, home, n, v6);
+			return 0;
 		tag = READ_ONCE(c->tag);
 		home_remember(c, tag, home, at, v6);
 	}
@@ -984,6 +984,12 @@ __inline int conn_store(const struct packet *p, struct place *at, struct conn *h
 	conn_fill_key(c, p, v6);
 	tag_publish(c, at->want | (tag & (TAG_VERSION_MASK | TAG_SECOND)));
 	return 1;
+}
+
+/* The same, or in the overflow map if it may lie there. */
+__inline int conn_store(const struct packet *p, struct place *at, struct conn *home, const struct conn_new *n, int v6)
+{
+	return likely(conn_store_set(p, at, home, n, v6)) || (!n->in_sets && overflow_store(p, at, home, n, v6));
 }
 
 #endif

@@ -116,7 +116,7 @@ __inline __u32 flow_or(struct service *s, const struct place *at, __u32 id)
 __inline struct real *choose(struct packet *p, struct place *at, struct service *s, __u32 *id, int v6)
 {
 	if (likely(at->asked == ASK_NOBODY))
-		return pick_any(s, p, at->want >> 32, id, v6);
+		return pick(s, p, at->want >> 32, id, v6);
 	*id = at->chosen;
 	return bpf_map_lookup_elem(&reals, id);
 }
@@ -177,7 +177,13 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 	return outcome(TX_NEW, id);
 }
 
-/* Persistence has to be asked, and the packet to be looked at again. */
+/* Persistence and lblc remember more than a plan; they are asked from where there is stack enough. */
+__inline int asks_first(const struct service *s)
+{
+	return s->persistent || plan_of(s)->kind >= PLAN_LBLC;
+}
+
+/* They have to be asked, and the packet to be looked at again. */
 __inline __u64 ask(struct place *at, const struct service *s, enum asked what)
 {
 	at->asked = what;
@@ -274,7 +280,7 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 	}
 	if (!schedulable(s, p))
 		return unknown_segment(p, at, s, v6);
-	if (unlikely(s->persistent && at->asked != ASKED))
+	if (unlikely(asks_first(s) && at->asked != ASKED))
 		return ask(at, s, ASK_SCHEDULER);
 	locked = place_lock(at, home);
 	if (unlikely(!locked)) {
@@ -393,6 +399,17 @@ __inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, struc
 	out->ifindex = r->ifindex;
 	out->tx_port = r->tx_port;
 	return verdict;
+}
+
+/* Functions of their own, which keeps what they need off the stack of new connections. */
+__noinline int packet_forward4(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, struct way_out *out)
+{
+	return p && at && out ? packet_forward(ctx, p, at, result, out, 0) : DROP_ERROR;
+}
+
+__noinline int packet_forward6(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, struct way_out *out)
+{
+	return p && at && out ? packet_forward(ctx, p, at, result, out, 1) : DROP_ERROR;
 }
 
 /* An error about a connection, to the server that it is about. It proves nothing, so it moves no timer. */
@@ -549,7 +566,7 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 		verdict = result & 0xff;
 		return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
 	}
-	return packet_forward(ctx, p, &w->at, result, out, v6);
+	return v6 ? packet_forward6(ctx, p, &w->at, result, out) : packet_forward4(ctx, p, &w->at, result, out);
 }
 
 /* The long way, for every packet. */

@@ -282,12 +282,4 @@ static __noinline struct real *pick_local(struct service *s, const struct packet
 	return r;
 }
 
-/* The real server for a new connection, NULL if none takes it, whatever the scheduler. */
-__inline struct real *pick_any(struct service *s, const struct packet *p, __u32 hash, __u32 *id, int v6)
-{
-	if (likely(plan_of(s)->kind < PLAN_LBLC))
-		return pick(s, p, hash, id, v6);
-	return pick_local(s, p, hash, id, v6);
-}
-
 #endif

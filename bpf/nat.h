@@ -309,7 +309,7 @@ __inline int nat_store(struct work *w, const struct conn_new *n, int v6)
 		if (unlikely(!locked))
 			c = conn_find_or_lock(&w->reply, &w->reply_at, home, &locked, v6);
 		if (!c && locked) {
-			stored = conn_store(&w->reply, &w->reply_at, home, n, v6);
+			stored = conn_store_set(&w->reply, &w->reply_at, home, n, v6);
 			place_unlock(&w->reply_at, home);
 			return stored;
 		}

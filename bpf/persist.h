@@ -144,7 +144,7 @@ __inline __u32 template_new(struct packet *p, struct place *at, struct service *
 	n->link = s->persistent;
 	n->link_version = 1ULL << TEMPLATE_VERSION;
 	mac_copy(n->peer, packet_source(p));
-	if (!conn_store(&w->reply, &w->reply_at, home, n, v6))
+	if (!conn_store_set(&w->reply, &w->reply_at, home, n, v6))
 		return id;
 	__sync_fetch_and_add(&counts->templates, 1);
 	at->link = link_to(&w->reply_at) | (__u64)v6 << LINK_V6;
@@ -171,7 +171,7 @@ __inline void template_unlock(struct work *w, int v6)
 
 /*
  * Finds the real server for a client's new connection by packet p, which belongs
- * to place at; at->link leads to the template then. No lock of a connection's is
+ * to place at, by its template or the scheduler; at->link leads to the template then. No lock of a connection's is
  * held here: several CPUs may ask for one connection, and are told the same.
  */
 __inline __u32 persist(struct packet *p, struct place *at, __u32 service, int v6)
@@ -184,6 +184,8 @@ __inline __u32 persist(struct packet *p, struct place *at, __u32 service, int v6
 
 	if (!s || !w)
 		return NO_REAL;
+	if (!s->persistent)
+		return template_pick(s, p, at->want >> 32, v6);
 	template_key(&w->reply, p, s, v6);
 	c = conn_find(&w->reply, &w->reply_at, v6);
 	id = c ? template_use(c, w, at, s, v6) : NO_REAL;

@@ -13,6 +13,7 @@
 #include "conn.h"
 #include "icmp.h"
 #include "tunnel.h"
+#include "work.h"
 
 #define ICMP4_FRAGMENTATION_NEEDED 4
 /* No link is narrower: Linux's min_pmtu, and RFC 8200 section 5. */
@@ -136,20 +137,24 @@ __inline void tunnel_narrow(struct real *r, const struct tunnel_quote *q, int ou
 /* q: what is quoted; v6: the family of the packet inside. */
 __inline int tunnel_learn(struct xdp_md *ctx, const struct tunnel_quote *q, int outer6, int v6)
 {
-	struct packet inner = { .now = q->now };
-	struct place at = {};
+	struct work *w = work_get();
+	struct packet *inner;
 	struct conn *c;
 	struct known k;
 	struct real *r;
 
-	if (!(v6 ? tunnel_inside6(ctx, q, &inner) : tunnel_inside4(ctx, q, &inner)))
+	if (!w)
 		return 0;
-	c = conn_find(&inner, &at, v6);
+	inner = &w->reply; /* of nat, and there is none yet */
+	inner->now = q->now;
+	if (!(v6 ? tunnel_inside6(ctx, q, inner) : tunnel_inside4(ctx, q, inner)) || !icmp_quotes_transport(inner))
+		return 0;
+	c = conn_find(inner, &w->reply_at, v6);
 	if (!c)
 		return 0;
 	k = conn_read(c);
 	r = bpf_map_lookup_elem(&reals, &k.real);
-	if (!r || !known_holds(&k, &at) || r->method != METHOD_TUN || r->generation != k.generation ||
+	if (!r || !known_holds(&k, &w->reply_at) || r->method != METHOD_TUN || r->generation != k.generation ||
 	    !tunnel_is(&r->tunnel, q, outer6))
 		return 0;
 	tunnel_narrow(r, q, outer6);

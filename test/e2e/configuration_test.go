@@ -23,7 +23,7 @@ services:
 
 var wantMistakes = []string{
 	`:2:1: servces: unknown key, did you mean services?`,
-	`:4:44: services[0].port: expected a number from 1 to 65535, found 70000`,
+	`:4:44: services[0].port: expected a number from 1 to 65535, or any, found 70000`,
 	`:5:12: services[1].name: name web is already used in line 4`,
 	`:5:59: services[1].scheduler: unknown scheduler "wr", did you mean wrr? (known: `,
 	`:5:71: services[1].reals[0]: fd00::11 is of another address family than the service's 192.0.2.11, method dr needs the same`,
