@@ -218,6 +218,13 @@ func (w *world) checkPlan(r *report, s *service, p *bpf.Plan, at region) {
 	}
 	r.is(p.Base == at.base+head && p.Length+head <= at.size && p.Base%bpf.PlanAlign == 0 && at.base+at.size <= w.d.arena.end,
 		"%s: slots %d to %d, region %v", name, p.Base, p.Base+p.Length, at)
+	if head > 0 {
+		roster := w.tables.Plans[at.base:][:head]
+		r.is(int(roster[bpf.RosterCount]) == min(len(s.reals), bpf.RosterSlots-bpf.RosterFirst), "%s: roster of %d", name, roster[bpf.RosterCount])
+		for _, id := range roster[bpf.RosterFirst:][:roster[bpf.RosterCount]] {
+			r.is(own[id], "%s: its roster has %d, which is no real server of it", name, id)
+		}
+	}
 	r.is(p.Loop < p.Length, "%s: loop %d, length %d", name, p.Loop, p.Length)
 	named := map[uint32]bool{}
 	for _, id := range w.tables.Plans[p.Base:][:p.Length] {

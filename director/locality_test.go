@@ -4,6 +4,7 @@ package director
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,25 @@ func TestForgetOnChange(t *testing.T) {
 	expect(t, "after another scheduler", len(w.plane.destinations), 1)
 }
 
+// TestLocalityRestart: a new process leaves the plan in force alone, and what lies
+// before it, until it has made another one.
+func TestLocalityRestart(t *testing.T) {
+	for _, name := range []string{"lblc", "lblcr"} {
+		w := newWorld(t, medium)
+		w.mustWant(one(name, real4(1, 1), real4(2, 1)))
+		w.resolve(real4(1, 1).Key.Addr, real4(2, 1).Key.Addr)
+		row := w.d.services[key4(1)].row
+		before := row.Plan[row.Current&1]
+		w.restart()
+		expect(t, name+": plan", row.Plan[row.Current&1], before)
+		for r, ok := w.d.arena.take(16); ok; r, ok = w.d.arena.take(16) {
+			if r.base+r.size > before.Base-uint32(bpf.RosterSlots) && r.base < before.Base+before.Length {
+				t.Errorf("%s: slots %d to %d are given away, the plan begins at %d", name, r.base, r.base+r.size, before.Base)
+			}
+		}
+	}
+}
+
 // TestRoster: packets are told of those with the most to spare, and of lblcr's time.
 func TestRoster(t *testing.T) {
 	w := newWorld(t, bpf.Sizes{Conns4: 64, Conns6: 64, Overflow: 1, Services: 4, Reals: 64, Plans: 4096, CPUs: 1})
@@ -119,4 +139,16 @@ func TestRoster(t *testing.T) {
 		expect(t, "weight", w.tables.Reals[id].Weight, uint16(39-i))
 	}
 	expect(t, "plan", s.row.Plan[s.inForce()].Base, at+uint32(bpf.RosterSlots))
+
+	w.d.dropSpare(s)
+	before := slices.Clone(roster)
+	to, ok := w.d.arena.take(s.regions[s.inForce()].size)
+	if !ok {
+		t.Fatal("no room to move the plan")
+	}
+	w.d.movePlan(s, to)
+	if !slices.Equal(w.tables.Plans[to.base:][:bpf.RosterSlots], before) {
+		t.Error("the plan was moved without its roster")
+	}
+	w.mustHold()
 }

@@ -48,6 +48,8 @@ func (d *Director) newService(want *Service) *service {
 		s.row = &d.tables.Services[s.id]
 		*s.row = bpf.Service{Id: s.id, Flags: bpf.ServiceRemoved} // until it has a plan
 	}
+	// What a former process's plan has handed out or refused is none of this one's business.
+	s.noReal, s.tallied = atomic.LoadUint64(&s.row.NoReal), atomic.LoadUint64(s.cursor())
 	d.services[want.Key] = s
 	return s
 }

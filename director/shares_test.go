@@ -4,6 +4,7 @@ package director
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,6 +67,32 @@ func TestShares(t *testing.T) {
 		expectShare(t, name+" all", planned[1]+planned[2], 1)
 		expect(t, "connections", state.Reals[0].WindowConns+state.Reals[1].WindowConns, 999)
 		expect(t, "apart", state.SharesApart, false)
+	}
+}
+
+// TestTallies: choices are counted for whom they were, however many at once.
+func TestTallies(t *testing.T) {
+	random := seeded(t)
+	for range 200 {
+		w := newWorld(t, medium)
+		w.mustWant(one("wrr", real4(1, uint32(1+random.IntN(5))), real4(2, uint32(1+random.IntN(5))), real4(3, 1)))
+		w.resolve(real4(1, 1).Key.Addr, real4(2, 1).Key.Addr, real4(3, 1).Key.Addr)
+		s := w.d.services[key4(1)]
+		want := make([]float64, len(w.d.planned))
+		for range 4 {
+			for range random.IntN(60) {
+				want[pick(w.tables, s.row, 0)]++
+			}
+			if random.IntN(2) == 0 {
+				w.d.tallyPlan(s, *s.cursor())
+			} else {
+				must(w.d.publish(s)) // settles the plan that was in force
+			}
+		}
+		w.d.tallyPlan(s, *s.cursor())
+		if !slices.Equal(w.d.planned, want) {
+			t.Fatalf("counted %v, handed out %v", w.d.planned[:4], want[:4])
+		}
 	}
 }
 

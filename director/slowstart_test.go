@@ -83,9 +83,20 @@ func TestSlowStartBegins(t *testing.T) {
 		w.mustWant(one("wlc", slowly(100, a, b, c)...))
 		w.expectWeight("another weight meanwhile", 2, 19, 21)
 
+		w.wait(101 * time.Second)
+		a.Weight = 99
+		w.mustWant(one("wlc", slowly(100, a, b, c)...))
+		a.Weight = 0
+		w.mustWant(one("wlc", slowly(100, a, b, c)...))
+		a.Weight = 100
+		w.mustWant(one("wlc", slowly(100, a, b, c)...))
 		w.setHops(map[netip.Addr]NextHop{b.Key.Addr: hopFor(b.Key.Addr), c.Key.Addr: hopFor(c.Key.Addr), a.Key.Addr: {Reason: "no answer"}})
+		if w.d.services[key4(1)].reals[2].since != (time.Time{}) {
+			t.Error("one that cannot be reached is in a slow start")
+		}
 		w.resolve(a.Key.Addr)
 		w.expectWeight("reached again", 1, 1, 2)
+		w.wait(101 * time.Second)
 
 		w.mustWant(one("wlc", slowly(100, b, c)...))
 		w.mustWant(one("wlc", slowly(100, b, c, a)...))

@@ -362,7 +362,7 @@ func moved(before, after []uint32, gone uint32) float64 {
 }
 
 // mhSizes are the tables that a service can have, from IPVS's default on.
-var mhSizes = []int{4093, 8191, 16381, 32749, 65521, 65537, 131071}
+var mhSizes = []int{4093, 16381, 65521, 65537, 131071}
 
 // TestDisruption: when a server is added to others, or removed, mh moves at most 2
 // in 100 flows more than it must: those that come to it, or were its. So it is with
@@ -384,15 +384,15 @@ func TestDisruption(t *testing.T) {
 	} {
 		worst := 0.0
 		for _, size := range mhSizes {
-			for _, n := range []int{2, 3, 5, 10, 20, 50, 100} {
+			for _, n := range []int{2, 3, 5, 10, 50, 100} {
 				if size < c.slots*n {
 					continue
 				}
-				for gone := range min(n, 4) {
-					extra := disruption(t, size, n, gone*n/4, c.weight)
+				for _, gone := range []int{0, n / 2} {
+					extra := disruption(t, size, n, gone, c.weight)
 					worst = max(worst, extra)
 					if extra > c.most {
-						t.Errorf("%s: table of %d, server %d of %d: %.2f %% of the flows move needlessly", name, size, gone*n/4, n, extra*100)
+						t.Errorf("%s: table of %d, server %d of %d: %.2f %% of the flows move needlessly", name, size, gone, n, extra*100)
 					}
 				}
 			}
