@@ -176,6 +176,8 @@ func (s *script) run(command string, input []string) string {
 		s.device(args[0], args[1:])
 	case "interfaces":
 		return s.interfaces()
+	case "logged":
+		return fmt.Sprintf("%d times\n", strings.Count(s.log.String(), args[1]))
 	case "links":
 		return cmp.Or(s.plane.attached(), "none") + "\n"
 	case "fail":
