@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xdplvs/bpf"
+	"xdplvs/internal/offload"
 )
 
 // readLinks reads the devices. What a device does not tell is left out.
@@ -138,7 +139,7 @@ func (l *Link) readEthtool(eth *ethtool.Ethtool) {
 		return
 	}
 	l.Driver, _ = eth.DriverName(l.Name)
-	l.Offloads, _ = eth.Features(l.Name)
+	l.Offloads, _ = offload.Active(l.Index)
 	if c, err := eth.GetChannels(l.Name); err == nil {
 		l.Queues, l.MaxQueues = int(c.RxCount+c.CombinedCount), int(max(c.MaxRx, c.MaxCombined))
 	}

@@ -39,7 +39,7 @@ var DirectorLaw = Law{
 		"internal/api":        {"director"},
 		"internal/metrics":    {"director"},
 		"internal/realserver": {"director"},
-		"internal/doctor":     {"bpf", "director", "internal/nexthop"},
+		"internal/doctor":     {"bpf", "director", "internal/nexthop", "internal/offload"},
 		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/realserver"},
 		// The one place where parts meet, and the only one that knows the file format.
 		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/doctor", "internal/metrics", "internal/nexthop", "internal/offload", "internal/vip"},
