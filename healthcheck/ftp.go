@@ -77,7 +77,7 @@ func (c *ftpChecker) Check(ctx context.Context, t Target) Result {
 		}
 		s.bye("QUIT")
 		r := good(L7OK, "%s", banner)
-		r.Status, r.Warning = 220, s.warning
+		r.Status = 220
 		return r, nil
 	})
 }
@@ -138,7 +138,7 @@ func (c *ftpChecker) fetch(s *talk) error {
 		return err
 	}
 	if _, isTLS := s.conn.(*tls.Conn); isTLS {
-		if data, _, err = s.p.startTLS(data, c.client); err != nil {
+		if data, err = s.p.startTLS(data, c.client); err != nil {
 			return err
 		}
 	}

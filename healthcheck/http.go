@@ -144,7 +144,6 @@ func (c *httpChecker) Check(ctx context.Context, t Target) Result {
 		if len(c.urls) > 1 {
 			result.Text = fmt.Sprintf("%d URLs", len(c.urls))
 		}
-		result.Warning = s.warning
 		return result, nil
 	})
 }

@@ -19,11 +19,10 @@ import (
 
 // httpSession is one run of an HTTP check.
 type httpSession struct {
-	c       *httpChecker
-	p       *probe
-	wire    *protocolConn // the latest
-	is2     bool
-	warning string
+	c    *httpChecker
+	p    *probe
+	wire *protocolConn // the latest
+	is2  bool
 }
 
 // roundTrip connects and makes a request. Version 1.1 does without http.Transport, which would log what
@@ -64,11 +63,10 @@ func (s *httpSession) connect() (net.Conn, error) {
 		return conn, err
 	}
 	offers := map[string][]string{"1.1": {"http/1.1"}, "2": {"h2"}, "auto": {"h2", "http/1.1"}}[s.c.Version]
-	secured, warning, err := s.p.startTLS(conn, s.c.client, offers...)
+	secured, err := s.p.startTLS(conn, s.c.client, offers...)
 	if err != nil {
 		return nil, err
 	}
-	s.warning = warning
 	s.is2 = secured.ConnectionState().NegotiatedProtocol == "h2"
 	if s.c.Version == "2" && !s.is2 {
 		return nil, fail(L6RSP, 0, "the server does not offer HTTP/2")

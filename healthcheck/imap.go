@@ -32,9 +32,7 @@ func (c imapChecker) Check(ctx context.Context, t Target) Result {
 			return Result{}, err
 		}
 		s.bye("z LOGOUT")
-		r := good(L7OK, "%s", banner)
-		r.Warning = s.warning
-		return r, nil
+		return good(L7OK, "%s", banner), nil
 	})
 }
 

@@ -54,9 +54,8 @@ func NewLDAP(o LDAPOptions) (Checker, error) {
 	if o.BindDN != "" && o.Password.IsZero() { // servers take it for an anonymous bind (RFC 4513, 5.1.2)
 		m.add("password", "missing beside a bind DN")
 	}
-	c.Filter = orElse(o.Filter, "(objectClass=*)")
-	if _, err := ldap.CompileFilter(c.Filter); err != nil {
-		m.add("filter", "%q: %w", c.Filter, err)
+	if _, err := ldap.CompileFilter(o.filter()); err != nil {
+		m.add("filter", "%q: %w", o.Filter, err)
 	}
 	if !o.searches() && (o.Scope != "" || o.Attribute != "" || !o.Expect.isZero()) {
 		m.add("base", "missing: nothing is searched")
@@ -67,13 +66,14 @@ func NewLDAP(o LDAPOptions) (Checker, error) {
 	return c, m.err()
 }
 
+func (o LDAPOptions) filter() string { return orElse(o.Filter, "(objectClass=*)") }
+
 func (o LDAPOptions) searches() bool { return o.Base != "" || o.Filter != "" }
 
 // ldapServer is a connection to one.
 type ldapServer struct {
 	*ldap.Conn
-	wire    *protocolConn
-	warning string
+	wire *protocolConn
 }
 
 // Check is Checker's.
@@ -85,7 +85,6 @@ func (c *ldapChecker) Check(ctx context.Context, t Target) Result {
 			return Result{}, err
 		}
 		r, err := c.session(p, s)
-		r.Warning = s.warning
 		return r, s.explain(p, err)
 	})
 }
@@ -95,7 +94,7 @@ func (c *ldapChecker) connect(p *probe) (*ldapServer, error) {
 	s := &ldapServer{}
 	conn, err := p.dial("tcp")
 	if err == nil && c.Security == TLS {
-		conn, s.warning, err = c.secure(p, conn)
+		conn, err = c.secure(p, conn)
 	}
 	if err != nil {
 		return nil, err
@@ -111,7 +110,7 @@ func (c *ldapChecker) connect(p *probe) (*ldapServer, error) {
 func (c *ldapChecker) session(p *probe, s *ldapServer) (Result, error) {
 	if c.Security == StartTLS {
 		p.enter(layer7, "StartTLS")
-		if err := s.StartTLS(c.client.inLibrary(&s.warning)); err != nil {
+		if err := s.StartTLS(p.inLibrary(c.client)); err != nil {
 			return Result{}, err
 		}
 	}
@@ -126,12 +125,12 @@ func (c *ldapChecker) session(p *probe, s *ldapServer) (Result, error) {
 	return c.search(s.Conn)
 }
 
-func (c *ldapChecker) secure(p *probe, conn net.Conn) (net.Conn, string, error) {
-	secured, warning, err := p.startTLS(conn, c.client)
+func (c *ldapChecker) secure(p *probe, conn net.Conn) (net.Conn, error) {
+	secured, err := p.startTLS(conn, c.client)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	return secured, warning, nil
+	return secured, nil
 }
 
 func (c *ldapChecker) bind(s *ldap.Conn) error {
@@ -150,12 +149,12 @@ func (c *ldapChecker) search(s *ldap.Conn) (Result, error) {
 		attributes = []string{c.Attribute}
 	}
 	found, err := s.Search(ldap.NewSearchRequest(c.Base, ldapScopes[c.Scope], ldap.NeverDerefAliases, maxEntries, 0, false,
-		c.Filter, attributes, nil))
+		c.filter(), attributes, nil))
 	if err != nil && !(ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded) && found != nil) {
 		return Result{}, err
 	}
 	if len(found.Entries) == 0 {
-		return Result{}, fail(L7STS, 0, "no entry at %s for %s", excerpt(c.Base), excerpt(c.Filter))
+		return Result{}, fail(L7STS, 0, "no entry at %s for %s", excerpt(c.Base), excerpt(c.filter()))
 	}
 	if c.Attribute == "" {
 		return good(L7OK, "found %s", found.Entries[0].DN), nil

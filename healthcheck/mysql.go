@@ -109,15 +109,13 @@ func (c *mysqlChecker) Check(ctx context.Context, t Target) Result {
 			return Result{}, c.explain(err)
 		}
 		r, err := c.ask(p, s)
-		r.Warning = s.warning
 		return r, c.explain(err)
 	})
 }
 
 // mysqlServer is a connection that is logged in.
 type mysqlServer struct {
-	conn    driver.Conn
-	warning string
+	conn driver.Conn
 }
 
 // login uses the driver without database/sql, whose retries and pools a check must not have.
@@ -129,7 +127,7 @@ func (c *mysqlChecker) login(p *probe) (*mysqlServer, error) {
 	config.Logger = &mysql.NopLogger{}
 	config.DialFunc = func(context.Context, string, string) (net.Conn, error) { return dialMySQL(p) }
 	if c.Security == TLS {
-		config.TLS = c.client.inLibrary(&s.warning)
+		config.TLS = p.inLibrary(c.client)
 	}
 	connector, err := mysql.NewConnector(config)
 	if err != nil {

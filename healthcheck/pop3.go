@@ -80,9 +80,7 @@ func (c pop3Checker) Check(ctx context.Context, t Target) Result {
 			return Result{}, err
 		}
 		s.bye("QUIT")
-		r := good(L7OK, "%s", banner)
-		r.Warning = s.warning
-		return r, nil
+		return good(L7OK, "%s", banner), nil
 	})
 }
 

@@ -79,15 +79,13 @@ func (c *postgresChecker) Check(ctx context.Context, t Target) Result {
 			return Result{}, explainPostgres(err)
 		}
 		r, err := c.ask(p, s)
-		r.Warning = s.warning
 		return r, explainPostgres(err)
 	})
 }
 
 // postgresServer is a connection that is logged in.
 type postgresServer struct {
-	conn    *pgconn.PgConn
-	warning string
+	conn *pgconn.PgConn
 }
 
 // maxMessage is how long a message of the server's can be, in bytes.
@@ -103,7 +101,7 @@ func (c *postgresChecker) login(p *probe) (*postgresServer, error) {
 	config.ValidateConnect, config.AfterConnect = nil, nil
 	config.MaxProtocolMessageBodyLen = maxMessage
 	if c.Security == TLS {
-		config.TLSConfig = c.client.inLibrary(&s.warning)
+		config.TLSConfig = p.inLibrary(c.client)
 	}
 	dialled := false
 	config.DialFunc = func(context.Context, string, string) (net.Conn, error) {

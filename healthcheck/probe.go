@@ -31,6 +31,10 @@ type probe struct {
 	doing  string
 	opened []io.Closer
 	ended  bool
+	// About the server's certificate: what does no harm as yet, and why it is not accepted. Libraries do
+	// not always pass this on.
+	warning string
+	refused error
 }
 
 // run gives fn a probe and makes a result of what it returns.
@@ -43,12 +47,24 @@ func run(ctx context.Context, t Target, fn func(p *probe) (Result, error)) Resul
 	}
 	p := &probe{ctx: ctx, target: t, doing: "connect to " + t.Address.String()}
 	r, err := fn(p)
-	if err != nil {
+	r = p.outcome(r, err)
+	p.end()
+	return r.finish(begin)
+}
+
+// outcome makes a result of what a check returned.
+func (p *probe) outcome(r Result, err error) Result {
+	p.mu.Lock()
+	warning, refused := p.warning, p.refused
+	p.mu.Unlock()
+	switch {
+	case err != nil && refused != nil:
+		r = p.fault(refused)
+	case err != nil:
 		r = p.fault(err)
 	}
-	p.end()
-	r.Text, r.Warning = hide(r.Text, p.secrets...), hide(r.Warning, p.secrets...)
-	return r.finish(begin)
+	r.Text, r.Warning = hide(r.Text, p.secrets...), orElse(r.Warning, warning)
+	return r
 }
 
 // keep keeps secrets out of the texts, should the server repeat them.

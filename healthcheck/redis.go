@@ -60,12 +60,10 @@ func (c *redisChecker) Check(ctx context.Context, t Target) Result {
 		} else if pong != "PONG" {
 			return Result{}, fail(L7RSP, 0, "answer to PING: %s", excerpt(pong))
 		}
-		r := good(L7OK, "PONG")
 		if c.Role != "" || !c.Lag.isZero() {
-			r, err = c.replication(s)
+			return c.replication(s)
 		}
-		r.Warning = s.warning
-		return r, err
+		return good(L7OK, "PONG"), nil
 	})
 }
 

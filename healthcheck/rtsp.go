@@ -78,9 +78,7 @@ func (c *rtspChecker) Check(ctx context.Context, t Target) Result {
 		if err != nil {
 			return Result{}, err
 		}
-		r, err := c.session(&rtspTalk{talk: s, c: c, url: c.url(t)})
-		r.Warning = s.warning
-		return r, err
+		return c.session(&rtspTalk{talk: s, c: c, url: c.url(t)})
 	})
 }
 

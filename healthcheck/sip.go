@@ -76,9 +76,7 @@ func (c *sipChecker) Check(ctx context.Context, t Target) Result {
 				return Result{}, err
 			}
 			if a.status >= 200 && a.isFor(call) { // the others are provisional
-				r, err := c.judge(a)
-				r.Warning = s.warning
-				return r, err
+				return c.judge(a)
 			}
 		}
 		return Result{}, fail(L7RSP, 0, "answer to OPTIONS: only answers to something else")

@@ -96,7 +96,7 @@ func (c *smtpChecker) Check(ctx context.Context, t Target) Result {
 		}
 		s.bye("QUIT")
 		r := good(L7OK, "%s", banner)
-		r.Status, r.Warning = 220, s.warning
+		r.Status = 220
 		return r, nil
 	})
 }

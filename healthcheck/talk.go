@@ -31,10 +31,9 @@ func (s Security) check(m *mistakes) {
 
 // talk is a conversation in lines.
 type talk struct {
-	p       *probe
-	conn    net.Conn
-	r       *bufio.Reader
-	warning string
+	p    *probe
+	conn net.Conn
+	r    *bufio.Reader
 }
 
 // talk connects; with TLS, if that comes first.
@@ -62,11 +61,10 @@ func (t *talk) secure(c *tlsClient) error {
 		said, _ := t.r.Peek(n)
 		return fail(L6RSP, 0, "the server talks on before TLS: %s", excerpt(said))
 	}
-	conn, warning, err := t.p.startTLS(t.conn, c)
+	conn, err := t.p.startTLS(t.conn, c)
 	if err != nil {
 		return err
 	}
-	t.warning = warning
 	t.use(conn)
 	return nil
 }

@@ -40,7 +40,7 @@ func (c *tlsChecker) Check(ctx context.Context, t Target) Result {
 		if err != nil {
 			return Result{}, err
 		}
-		secured, warning, err := p.startTLS(conn, c.client, c.protocols...)
+		secured, err := p.startTLS(conn, c.client, c.protocols...)
 		if err != nil {
 			return Result{}, err
 		}
@@ -48,8 +48,6 @@ func (c *tlsChecker) Check(ctx context.Context, t Target) Result {
 		if len(c.protocols) > 0 && state.NegotiatedProtocol == "" {
 			return Result{}, fail(L6RSP, 0, "the server took none of the protocols %q", c.protocols)
 		}
-		r := good(L6OK, "%s, certificate of %s", tls.VersionName(state.Version), subject(state.PeerCertificates[0]))
-		r.Warning = warning
-		return r, nil
+		return good(L6OK, "%s, certificate of %s", tls.VersionName(state.Version), subject(state.PeerCertificates[0])), nil
 	})
 }

@@ -104,30 +104,34 @@ func (c *tlsClient) loadCertificate() error {
 	return nil
 }
 
-// startTLS makes a connection one of TLS. protocols are offered by ALPN. The warning is about what is
-// accepted as yet.
-func (p *probe) startTLS(conn net.Conn, c *tlsClient, protocols ...string) (secured *tls.Conn, warning string, err error) {
+// startTLS makes a connection one of TLS. protocols are offered by ALPN.
+func (p *probe) startTLS(conn net.Conn, c *tlsClient, protocols ...string) (*tls.Conn, error) {
 	p.enter(layer6, "TLS handshake")
 	config := c.config
 	if len(protocols) > 0 {
 		config = config.Clone()
 		config.NextProtos = protocols
 	}
-	secured = tls.Client(conn, config)
+	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(p.ctx); err != nil {
-		return nil, "", explainTLS(err)
+		return nil, explainTLS(err)
 	}
-	warning, err = c.judge(secured.ConnectionState().PeerCertificates, time.Now())
-	return secured, warning, err
+	return secured, p.verify(c, secured.ConnectionState())
 }
 
-// inLibrary is a configuration for libraries that make the handshake themselves; the warning is set by it.
-func (c *tlsClient) inLibrary(warning *string) *tls.Config {
+// verify judges a server's certificate, and keeps what is to be said of it.
+func (p *probe) verify(c *tlsClient, state tls.ConnectionState) error {
+	warning, err := c.judge(state.PeerCertificates, time.Now())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.warning, p.refused = warning, err
+	return err
+}
+
+// inLibrary is a configuration for libraries that make the handshake themselves.
+func (p *probe) inLibrary(c *tlsClient) *tls.Config {
 	config := c.config.Clone()
-	config.VerifyConnection = func(state tls.ConnectionState) (err error) {
-		*warning, err = c.judge(state.PeerCertificates, time.Now())
-		return err
-	}
+	config.VerifyConnection = func(state tls.ConnectionState) error { return p.verify(c, state) }
 	return config
 }
 
