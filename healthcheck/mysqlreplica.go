@@ -48,18 +48,19 @@ func (c *mysqlChecker) role(p *probe, s sqlServer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	is, told := RolePrimary, []string{}
-	for _, row := range rows {
-		name, value := row.text("Variable_name"), row.text("Value")
-		told = append(told, name+"="+value)
-		if value != "OFF" && value != "0" {
-			is = RoleReplica
-		}
-	}
-	if len(told) == 0 {
+	if len(rows) == 0 {
 		return "", fail(L7RSP, 0, "the server has no variable read_only")
 	}
-	return is, checkRole(c.Role, is, strings.Join(told, ", "))
+	var on []string
+	for _, row := range rows {
+		if value := row.text("Value"); value != "OFF" && value != "0" {
+			on = append(on, row.text("Variable_name")+"="+value)
+		}
+	}
+	if len(on) > 0 {
+		return RoleReplica, checkRole(c.Role, RoleReplica, strings.Join(on, ", "))
+	}
+	return RolePrimary, checkRole(c.Role, RolePrimary, "read_only=OFF")
 }
 
 // galera judges the node of a cluster.

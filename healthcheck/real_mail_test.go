@@ -165,10 +165,11 @@ service stats {
 		{"IMAP", must(NewIMAP(MailboxOptions{})), imap, "up L7OK: * OK [CAPABILITY IMAP4rev1"},
 		{"IMAP with STARTTLS and login", must(NewIMAP(login(StartTLS, "s3cret!", "INBOX"))), imap, "up L7OK: * OK"},
 		{"IMAPS, no such mailbox", must(NewIMAP(login(TLS, "s3cret!", "Lost"))), imaps, "down L7STS: answer to EXAMINE: NO Mailbox doesn't exist: Lost"},
-		{"IMAPS, wrong password", must(NewIMAP(login(TLS, "wrong", ""))), imaps, "down L7STS: answer to LOGIN: NO [AUTHENTICATIONFAILED] Authentication failed."},
 		{"POP3", must(NewPOP3(MailboxOptions{Banner: Pattern{Text: "Dovecot"}})), pop3, "up L7OK: +OK Dovecot"},
 		{"POP3 with STLS and login", must(NewPOP3(login(StartTLS, "s3cret!", ""))), pop3, "up L7OK: +OK Dovecot"},
-		{"POP3S, wrong password", must(NewPOP3(login(TLS, "wrong", ""))), pop3s, "down L7STS: answer to PASS: -ERR [AUTH] Authentication failed."},
 		{"IMAP to POP3", must(NewIMAP(MailboxOptions{})), pop3, `down L7RSP: banner: no greeting of IMAP: "+OK Dovecot`},
+		// Last, as Dovecot makes those wait who guess.
+		{"IMAPS, wrong password", must(NewIMAP(login(TLS, "wrong", ""))), imaps, "down L7STS: answer to LOGIN: NO [AUTHENTICATIONFAILED] Authentication failed."},
+		{"POP3S, wrong password", must(NewPOP3(login(TLS, "wrong", ""))), pop3s, "down L7STS: answer to PASS: -ERR [AUTH] Authentication failed."},
 	})
 }
