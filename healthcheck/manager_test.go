@@ -508,6 +508,35 @@ func TestSpread(t *testing.T) {
 	})
 }
 
+// TestSlots: later probes begin together, never later than wished for, and do not gather more and more.
+func TestSlots(t *testing.T) {
+	var drawn atomic.Int64
+	managed(t, Options{Random: func(int64) int64 { return drawn.Add(1) * int64(7*time.Millisecond) }}, func(t *testing.T, m *Manager) {
+		s := newServer("a")
+		begin := time.Now()
+		checks := make(map[string]Check)
+		for i := range 100 { // their first probes are 7 ms apart
+			checks[fmt.Sprint(i)] = Check{Target: target(i), Checker: s, Timing: every}
+		}
+		set(t, m, checks)
+		pass(100 * time.Second)
+		slots := make(map[float64]int)
+		for _, at := range s.times(begin.Add(90 * time.Second)) {
+			slots[at]++
+		}
+		for at, n := range slots {
+			if at != float64(int(10*at))/10 || n > 15 {
+				t.Errorf("%d probes began at %v, which is no slot or too full", n, at)
+			}
+		}
+		for name, state := range m.States() {
+			if state.Checks != 10 && state.Checks != 11 {
+				t.Errorf("%s was checked %d times", name, state.Checks)
+			}
+		}
+	})
+}
+
 // stubborn is a checker that does not look at its context.
 type stubborn struct{ release chan struct{} }
 
