@@ -4,13 +4,15 @@
 # install.sh SET... - installs the Debian packages that make targets need and this machine lacks.
 # It is quiet, and quick, when nothing is missing. Without root or apt it names the packages.
 #
-#   test    a C compiler for the race detector; as root also what the tests run in namespaces
+#   test    a C compiler for the race detector; as root also what the tests run in namespaces, and the
+#           servers that health checks are tested with, whose services are neither started nor enabled
 #   check   what compiles the BPF programs, and shellcheck
 #   demo    what the commands that make demo KEEP=1 prints need
 #   vm      what boots another kernel
 set -euo pipefail
 
 missing=()
+services=() # of the missing packages
 
 # need PACKAGE CONDITION... - the package is missing unless the condition holds.
 need() {
@@ -19,9 +21,32 @@ need() {
 	"$@" >/dev/null 2>&1 || missing+=("$package")
 }
 
+# need_server PACKAGE SERVICE PATH - need, of a server at this path, which nobody wants to have started.
+need_server() {
+	if ! compgen -G "$3" >/dev/null; then
+		missing+=("$1")
+		services+=("$2")
+	fi
+}
+
 have() { PATH=$PATH:/usr/sbin:/sbin command -v "$1"; }
 
 has_header() { [[ -e /usr/include/$1 || -e /usr/include/$(uname -m)-linux-gnu/$1 ]]; }
+
+need_servers() {
+	need_server dovecot-imapd dovecot /usr/lib/dovecot/imap
+	need_server dovecot-pop3d dovecot /usr/lib/dovecot/pop3
+	need_server freeradius freeradius /usr/sbin/freeradius
+	need mariadb-client-core test -e /usr/bin/mariadb
+	need mariadb-server-core test -e /usr/sbin/mariadbd
+	need_server nginx-light nginx /usr/sbin/nginx
+	need_server nsd nsd /usr/sbin/nsd
+	need_server postfix postfix /usr/sbin/postfix
+	need_server postgresql postgresql '/usr/lib/postgresql/*/bin/initdb'
+	need_server redis-server redis-server /usr/bin/redis-server
+	need_server slapd slapd /usr/sbin/slapd
+	need_server vsftpd vsftpd /usr/sbin/vsftpd
+}
 
 need_for() {
 	case $1 in
@@ -31,6 +56,7 @@ need_for() {
 		if ((EUID == 0)); then
 			need iproute2 have ip
 			need iputils-ping have ping
+			need_servers
 		fi
 		;;
 	check)
@@ -81,7 +107,24 @@ if ((EUID != 0)) || ! have apt-get >/dev/null; then
 	echo "install.sh: install them with: sudo apt-get install ${missing[*]}" >&2
 	exit 1
 fi
+# without_starting COMMAND... - packages that it installs do not start their services (policy-rc.d(8)).
+without_starting() {
+	local policy=/usr/sbin/policy-rc.d status=0
+	if [[ -e $policy ]]; then # the administrator's own
+		"$@"
+		return
+	fi
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	"$@" || status=$?
+	rm -f "$policy"
+	return "$status"
+}
+
 echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 quietly apt-get -o DPkg::Lock::Timeout=120 update
-quietly apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}"
+without_starting quietly apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}"
+if ((${#services[@]} > 0)) && [[ -d /run/systemd/system ]]; then
+	quietly systemctl disable "${services[@]}"
+fi
