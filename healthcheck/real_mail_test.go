@@ -22,22 +22,7 @@ func TestPostfix(t *testing.T) {
 	if err := os.Chown(filepath.Join(dir, "key.pem"), 0, 0); err != nil { // smtpd reads it before it becomes postfix
 		t.Fatal(err)
 	}
-	owner, err := user.Lookup("postfix")
-	if err != nil {
-		t.Fatal(err)
-	}
-	uid, _ := strconv.Atoi(owner.Uid)
-	for name, id := range map[string]int{"spool": 0, "data": uid, "config": 0} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chown(filepath.Join(dir, name), id, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chown(dir, 0, 0); err != nil {
-		t.Fatal(err)
-	}
+	postfixDirectories(t, dir)
 	plain, limited := freePort(t), freePort(t)
 	config := filepath.Join(dir, "config")
 	write(t, filepath.Join(config, "main.cf"), `
@@ -93,6 +78,27 @@ postlog   unix-dgram n - n - 1 postlogd
 		{"beyond the limit", smtp(SMTPOptions{}), limited, "drain L7STS/421: 421 4.7.0 mx.example.org Error: too many connections from 127.0.0.1"},
 		{"TLS from the beginning", smtp(SMTPOptions{Security: TLS}), plain, `down L6RSP: TLS handshake: the server does not speak TLS, it says "220 m"`},
 	})
+}
+
+// postfixDirectories makes those that Postfix wants to be its own, or root's.
+func postfixDirectories(t *testing.T, dir string) {
+	t.Helper()
+	owner, err := user.Lookup("postfix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := strconv.Atoi(owner.Uid)
+	for name, id := range map[string]int{"spool": 0, "data": uid, "config": 0} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(filepath.Join(dir, name), id, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(dir, 0, 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestDovecot has POP3 and IMAP, with and without TLS.
