@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -92,7 +93,7 @@ func (b *Bench) Received() (n uint64, err error) {
 // Send transmits count frames by the interface, as fast as it can, a flow drawn
 // for each. It must be called in the interface's network namespace.
 func (b *Bench) Send(index int, frame []byte, flows Flows, count uint32) error {
-	b.setFlows(flows)
+	b.setFlows(flows, frame)
 	const liveFrames = 1 << 1 // BPF_F_TEST_XDP_LIVE_FRAMES
 	context := struct{ Data, DataEnd, DataMeta, Ingress, Queue, Egress uint32 }{
 		DataEnd: uint32(len(frame)), Ingress: uint32(index),
@@ -110,6 +111,9 @@ func (b *Bench) Send(index int, frame []byte, flows Flows, count uint32) error {
 type Flows struct {
 	Count    uint32 // a power of two; 1: the frame's own
 	Counting bool   // one after the other; otherwise drawn at random
+	// Undo is for programs that rewrite the packet: each run sees the addresses and ports of the
+	// frame again. Baselines take the same time for it.
+	Undo bool
 }
 
 // ConnMemory is the kernel memory of the maps of connections, in bytes, with
@@ -138,7 +142,7 @@ func (d *DataPlane) ConnMemory() (m ConnMemory, err error) {
 // included. The kernel's clock is read inside the call: outside it, waits for
 // grace periods would be counted too.
 func (b *Bench) Run(frame []byte, flows Flows, repeat int) (action uint32, each time.Duration, err error) {
-	b.setFlows(flows)
+	b.setFlows(flows, frame)
 	program := benchProgBenchDraw
 	if flows.Count == 1 {
 		program = benchProgBenchHot
@@ -155,11 +159,26 @@ func (b *Bench) Place() Place { return Place{b.state.items[0]} }
 // Return makes the runs that follow draw the flows again that were drawn since.
 func (b *Bench) Return(to Place) { b.state.items[0] = to.state }
 
-func (b *Bench) setFlows(flows Flows) {
+func (b *Bench) setFlows(flows Flows, frame []byte) {
 	state := &b.state.items[0]
 	state.Mask = flows.Count - 1
 	state.Counting = 0
 	if flows.Counting {
 		state.Counting = 1
 	}
+	if state.Undo = 0; flows.Undo {
+		state.setEnds(frame)
+	}
+}
+
+// setEnds notes the addresses and ports of an untagged frame without options.
+func (s *benchBenchState) setEnds(frame []byte) {
+	at, words := 14+12, 1 // of the addresses
+	if frame[12] == 0x86 {
+		at, words = 14+8, 4
+	}
+	for i := range words {
+		s.Addr[i] = binary.NativeEndian.Uint64(frame[at+8*i:])
+	}
+	s.Ports, s.Undo = binary.NativeEndian.Uint32(frame[at+8*words:]), 1
 }

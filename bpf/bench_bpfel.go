@@ -19,7 +19,10 @@ type benchBenchState struct {
 	Next     uint32
 	Mask     uint32
 	Counting uint32
+	Undo     uint32
+	Ports    uint32
 	_        [4]byte
+	Addr     [4]uint64
 }
 
 // Names of all BPF objects in the ELF.

@@ -165,7 +165,8 @@ func (s *Settings) keepWaysBack() {
 	}
 }
 
-// leads reports whether the connection that a way back leads to is still there.
+// leads reports whether the connection that a way back leads to is still there. It may be in the
+// making: by full-NAT its way back is stored first.
 func (b table) leads(c *Conn) bool {
 	link := atomic.LoadUint64(&c.Link)
 	slot, version := int(uint32(link)), link>>32&0xffff
@@ -173,7 +174,7 @@ func (b table) leads(c *Conn) bool {
 		return false
 	}
 	tag := atomic.LoadUint64(&b.slot(slot).Tag)
-	return tag&tagMask == tagUsed && tag>>16&0xffff == version
+	return tag&tagMask != tagFree && tag>>16&0xffff == version
 }
 
 // Sweep frees expired connections, some slots at a time. It also finishes what a

@@ -6,6 +6,7 @@
 #include "conn.h"
 #include "forward.h"
 #include "fragment.h"
+#include "fullnat.h"
 #include "icmp.h"
 #include "nat_icmp.h"
 #include "parse.h"
@@ -41,9 +42,15 @@ __inline int schedulable(const struct service *s, const struct packet *p)
 	return packet_begins(p) || s->flags & SERVICE_SLOPPY;
 }
 
+/* Do replies come back through the director? */
+__inline int method_replies(__u8 method)
+{
+	return method == METHOD_NAT || method == METHOD_FULLNAT;
+}
+
 __inline __u32 first_word(const struct packet *p, const struct real *r)
 {
-	__u32 flags = r->method == METHOD_NAT || r->method == METHOD_FULLNAT ? 0 : CONN_NO_OUTPUT;
+	__u32 flags = method_replies(r->method) ? 0 : CONN_NO_OUTPUT;
 	__u32 table = flags & CONN_NO_OUTPUT ? TABLE_INPUT_ONLY : TABLE_INPUT;
 
 	if (p->protocol == IPPROTO_UDP)
@@ -55,17 +62,11 @@ __inline __u32 first_word(const struct packet *p, const struct real *r)
 	return flags | tcp_next(TCP_NONE, p->tcp, table);
 }
 
-/* What a look-up or a choice came to: the verdict, and the real server's id << 32. */
-__inline __u64 outcome(enum verdict verdict, __u32 real)
-{
-	return verdict | (__u64)real << 32;
-}
-
 __inline __u64 packet_known(struct packet *p, struct known *k)
 {
 	conn_input(k, p);
 	stats_input(k->real, p, 0);
-	return outcome(TX_FORWARD, k->real);
+	return outcome_by(TX_FORWARD, k->real, k->local);
 }
 
 /* No usable real server: what the service says. The answer's kind is in the verdict. */
@@ -95,6 +96,38 @@ __inline __u32 flow_or(struct service *s, const struct place *at, __u32 id)
 	return flow != NO_REAL ? flow : id;
 }
 
+/* A connection that was stored. */
+__inline __u64 connected(const struct packet *p, struct real *r, const struct conn_new *n)
+{
+	stats_input(n->real, p, 1);
+	count_enter(r, n->real, n->word);
+	return outcome_by(TX_NEW, n->real, n->local);
+}
+
+/* What the connection that p begins is made of. */
+__inline void conn_begin(struct conn_new *n, const struct packet *p, const struct real *r, __u32 id)
+{
+	n->real = id;
+	n->generation = r->generation;
+	n->word = first_word(p, r);
+	n->in_sets = r->method == METHOD_NAT;
+	n->local = 0;
+	n->link = 0;
+	n->peer = packet_source(p);
+}
+
+/* By full-NAT: the slot first, which the way back names. packet_local goes on. */
+__inline __u64 packet_reserve(struct packet *p, struct place *at, struct conn *home, __u32 id, int v6)
+{
+	struct conn *c = home ? conn_reserve(p, at, home, v6) : NULL;
+
+	if (!c)
+		return outcome(DROP_NO_ROOM, NO_REAL);
+	conn_locate(c, at, v6);
+	at->reserved = 1;
+	return outcome(TX_NEW, id);
+}
+
 /* home: its place is locked; NULL: it could not be, so nothing is stored. */
 __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, struct service *s, int v6)
 {
@@ -111,21 +144,16 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 		stats_input(id, p, p->fragment != FRAGMENT_LATER);
 		return outcome(TX_ONE_PACKET, id);
 	}
-	n.real = id;
-	n.generation = r->generation;
-	n.word = first_word(p, r);
-	n.in_sets = r->method == METHOD_NAT;
-	n.link = 0;
-	n.peer = packet_source(p);
+	if (unlikely(fullnat_wanted(p, r, v6)))
+		return packet_reserve(p, at, home, id, v6);
+	conn_begin(&n, p, r, id);
 	if (unlikely(!home || !conn_store(p, at, home, &n, v6))) {
 		__sync_fetch_and_add(&s->untracked, 1);
 		id = flow_or(s, at, id);
 		stats_input(id, p, 1);
 		return outcome(TX_UNTRACKED, id);
 	}
-	stats_input(id, p, 1);
-	count_enter(r, id, n.word);
-	return outcome(TX_NEW, id);
+	return connected(p, r, &n);
 }
 
 /*
@@ -206,7 +234,7 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 			return packet_met(p, c, at, s, v6);
 	}
 	result = schedule(p, at, locked ? home : NULL, s, v6);
-	if (likely(locked))
+	if (likely(locked && !at->reserved))
 		place_unlock(at, home);
 	return result;
 }
@@ -219,6 +247,44 @@ __noinline __u64 packet_new4(struct packet *p, struct place *at)
 __noinline __u64 packet_new6(struct packet *p, struct place *at)
 {
 	return p && at ? packet_new(p, at, 1) : outcome(DROP_ERROR, NO_REAL);
+}
+
+/*
+ * Ends what packet_reserve has begun: takes a local end, shows the connection,
+ * or gives its slot back, and unlocks its place. Behind packet_new, which needs
+ * much stack itself.
+ */
+__inline __u64 packet_local(struct packet *p, struct place *at, __u32 id, int v6)
+{
+	struct conn *home = place_home(at, v6), *c = slot_numbered(at->slot, v6);
+	struct real *r = bpf_map_lookup_elem(&reals, &id);
+	__u64 result = outcome(DROP_ERROR, NO_REAL), taken;
+	struct conn_new n;
+
+	if (!home || !c || !r)
+		return result; /* cannot be: they were there before */
+	taken = local_take(id, at->want >> 32, v6);
+	if (outcome_verdict(taken) == TX_NEW) {
+		conn_begin(&n, p, r, id);
+		n.local = outcome_local(taken);
+		conn_publish(c, p, at, &n, v6);
+		result = connected(p, r, &n);
+	} else {
+		conn_cancel(c, at, v6);
+		result = outcome(outcome_verdict(taken), NO_REAL);
+	}
+	place_unlock(at, home);
+	return result;
+}
+
+__noinline __u64 packet_local4(struct packet *p, struct place *at, __u32 id)
+{
+	return p && at ? packet_local(p, at, id, 0) : outcome(DROP_ERROR, NO_REAL);
+}
+
+__noinline __u64 packet_local6(struct packet *p, struct place *at, __u32 id)
+{
+	return p && at ? packet_local(p, at, id, 1) : outcome(DROP_ERROR, NO_REAL);
 }
 
 /* The packets that the director makes itself. */
@@ -260,11 +326,18 @@ static __noinline enum verdict packet_ttl(struct xdp_md *ctx, struct packet *p, 
 	return failed == UNDECIDED ? TX_TIME_EXCEEDED : DROP_TTL;
 }
 
+__inline enum verdict forward_nat(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, int v6)
+{
+	if (outcome_verdict(result) == TX_ICMP)
+		return v6 ? nat_icmp_error6(ctx, p, result) : nat_icmp_error4(ctx, p, result);
+	return v6 ? packet_nat6(ctx, p, at, result) : packet_nat4(ctx, p, at, result);
+}
+
 __inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result,
 				     struct way_out *out, int v6)
 {
-	enum verdict verdict = result & 0xff, failed;
-	__u32 id = result >> 32;
+	enum verdict verdict = outcome_verdict(result), failed;
+	__u32 id = outcome_real(result);
 	struct real *r = bpf_map_lookup_elem(&reals, &id);
 
 	if (!r)
@@ -273,8 +346,8 @@ __inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, struc
 		return DROP_NO_NEXT_HOP;
 	if (unlikely(!ttl_decrease(ctx, p, v6)))
 		return packet_ttl(ctx, p, v6);
-	if (unlikely(r->method == METHOD_NAT)) {
-		verdict = v6 ? packet_nat6(ctx, p, at, result) : packet_nat4(ctx, p, at, result);
+	if (unlikely(method_replies(r->method))) {
+		verdict = forward_nat(ctx, p, at, result, v6);
 		if (verdict >= DROP_MALFORMED)
 			return verdict;
 	}
@@ -301,11 +374,13 @@ __inline __u64 icmp_error(struct xdp_md *ctx, struct packet *p, int v6)
 	if (!c)
 		return outcome(PASS_ICMP, NO_REAL);
 	k = conn_read(c);
+	if (is_way_back(k.word))
+		return outcome(TX_REPLY, NO_REAL);
 	r = bpf_map_lookup_elem(&reals, &k.real);
 	if (!r || r->generation != k.generation || !known_holds(&k, &at) || known_expired(&k, p->now))
 		return outcome(PASS_ICMP, NO_REAL);
 	stats_input(k.real, p, 0);
-	return outcome(TX_ICMP, k.real);
+	return outcome_by(TX_ICMP, k.real, k.local);
 }
 
 __inline __u64 packet_icmp(struct xdp_md *ctx, struct packet *p, int v6)
@@ -339,12 +414,14 @@ __noinline __u64 packet_icmp6(struct xdp_md *ctx, struct packet *p)
 
 /*
  * The heart: a known connection, or a new one. Everything that is rare is in a
- * function of its own.
+ * function of its own. TX_REPLY: it is to a virtual address that is a local end,
+ * and a reply.
  */
 __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *at, int v6)
 {
 	struct known k;
 	struct real *r;
+	__u64 result;
 
 	p->now = bpf_jiffies64();
 	if (unlikely(p->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)))
@@ -355,6 +432,8 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 		known_at(&k, at);
 		r = bpf_map_lookup_elem(&reals, &k.real);
 		at->over = !known_holds(&k, at); /* replaced in this very moment */
+		if (unlikely(!at->over && is_way_back(k.word)))
+			return outcome(TX_REPLY, NO_REAL);
 		if (likely(!at->over && r && r->generation == k.generation && !known_expired(&k, p->now) &&
 			   !packet_begins(p)))
 			return packet_known(p, &k);
@@ -364,7 +443,10 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 			return r && r->generation != k.generation ? outcome(stale_verdict(r, p), NO_REAL) :
 								    packet_known(p, &k);
 	}
-	return v6 ? packet_new6(p, at) : packet_new4(p, at);
+	result = v6 ? packet_new6(p, at) : packet_new4(p, at);
+	if (likely(!at->reserved))
+		return result;
+	return v6 ? packet_local6(p, at, outcome_real(result)) : packet_local4(p, at, outcome_real(result));
 }
 
 /* Fragments: the first tells the ports, the later ones ask. UNDECIDED: go on. */
@@ -407,17 +489,17 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 		return malformed;
 	if (unlikely(p->protocol == IPPROTO_SCTP))
 		sctp_parse(ctx, p);
-	if (!request) {
-		verdict = v6 ? packet_reply6(ctx, p, out) : packet_reply4(ctx, p, out);
-		return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
+	result = outcome(TX_REPLY, NO_REAL);
+	if (request) {
+		p->ingress = ctx->ingress_ifindex;
+		result = packet_flow(ctx, p, &w->at, v6);
 	}
-	p->ingress = ctx->ingress_ifindex;
-	result = packet_flow(ctx, p, &w->at, v6);
-	if (unlikely(result >> 32 == NO_REAL)) {
-		verdict = result & 0xff;
-		return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
-	}
-	return packet_forward(ctx, p, &w->at, result, out, v6);
+	if (likely(outcome_real(result) != NO_REAL))
+		return packet_forward(ctx, p, &w->at, result, out, v6);
+	verdict = outcome_verdict(result);
+	if (verdict == TX_REPLY)
+		verdict = reply(ctx, p, out, v6);
+	return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
 }
 
 /* The long way, for every packet. */
@@ -432,7 +514,7 @@ __inline enum verdict packet(struct xdp_md *ctx, struct way_out *out)
 	if (!w)
 		return DROP_ERROR;
 	__builtin_memset(&w->packet, 0, sizeof(w->packet));
-	w->at.over = 0;
+	w->at.over = w->at.reserved = 0;
 	switch (parse_ethernet(&w->packet, &cur)) {
 	case bpf_htons(ETH_P_IP):
 		return packet_ip(ctx, w, &cur, out, 0);
@@ -447,19 +529,17 @@ SEC("xdp")
 int director(struct xdp_md *ctx)
 {
 	struct way_out out = { .tx_port = NO_TX_PORT };
-	struct real *r = NULL;
-	enum verdict verdict = plain(ctx, &r, 0);
+	enum verdict verdict = plain(ctx, &out, 0);
 
 	if (verdict == UNDECIDED)
-		verdict = plain(ctx, &r, 1);
-	if (likely(verdict == TX_FORWARD)) {
-		out.ifindex = r->ifindex;
-		out.tx_port = r->tx_port;
+		verdict = plain6(ctx, &out);
+	if (likely(verdict == TX_FORWARD))
 		return verdict_action(ctx, &out, TX_FORWARD);
+	if (verdict == UNDECIDED) {
+		out.tx_port = NO_TX_PORT;
+		out.ifindex = 0;
+		verdict = packet(ctx, &out);
 	}
-	if (verdict == PASS_NO_SERVICE)
-		return verdict_action(ctx, &out, PASS_NO_SERVICE);
-	verdict = packet(ctx, &out);
 	return verdict_action(ctx, &out, verdict);
 }
 

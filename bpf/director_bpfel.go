@@ -42,7 +42,9 @@ type directorConn struct {
 	Real       uint32
 	Generation uint32
 	LastUse    uint32
-	Packets    uint32
+	Packets    uint8
+	Source     uint8
+	Port       uint16
 	HomeLock   uint32
 	HomeMoved  uint32
 	Link       uint64
@@ -181,6 +183,9 @@ const (
 	directorLimitFRAGMENTS       directorLimit = 16384
 	directorLimitNO_REAL         directorLimit = 4294967295
 	directorLimitPACKETS_COUNTED directorLimit = 10
+	directorLimitSOURCES         directorLimit = 256
+	directorLimitPOOLS           directorLimit = 256
+	directorLimitPORT_TRIES      directorLimit = 32
 )
 
 type directorLoadConfig struct {
@@ -225,7 +230,7 @@ type directorReal struct {
 	Method     uint8
 	Stale      uint8
 	Vlans      uint8
-	Reserved   uint8
+	Pool       uint8
 	Mac        [12]uint8
 	Vlan       [2]uint16
 	Ifindex    uint32
@@ -272,6 +277,8 @@ type directorRuntimeSettings struct {
 	Port0     uint32
 	Ftp       uint32
 	Nat       uint32
+	PortFirst uint32
+	PortCount uint32
 	Layout    uint64
 	HashKey   struct {
 		_      structs.HostLayout
@@ -335,6 +342,16 @@ type directorServiceKey struct {
 	Reserved2 uint64
 }
 
+type directorSource struct {
+	_    structs.HostLayout
+	Addr [16]uint8
+}
+
+type directorSourcePool struct {
+	_      structs.HostLayout
+	Source [256]uint8
+}
+
 type directorStaleAction uint32
 
 const (
@@ -370,13 +387,14 @@ const (
 	directorVerdictDROP_NO_REAL       directorVerdict = 21
 	directorVerdictDROP_REAL_GONE     directorVerdict = 22
 	directorVerdictDROP_NO_ROOM       directorVerdict = 23
-	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 24
-	directorVerdictDROP_TTL           directorVerdict = 25
-	directorVerdictDROP_TOO_BIG       directorVerdict = 26
-	directorVerdictDROP_RATE          directorVerdict = 27
-	directorVerdictDROP_ERROR         directorVerdict = 28
-	directorVerdictVERDICTS           directorVerdict = 29
-	directorVerdictUNDECIDED          directorVerdict = 29
+	directorVerdictDROP_NO_PORT       directorVerdict = 24
+	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 25
+	directorVerdictDROP_TTL           directorVerdict = 26
+	directorVerdictDROP_TOO_BIG       directorVerdict = 27
+	directorVerdictDROP_RATE          directorVerdict = 28
+	directorVerdictDROP_ERROR         directorVerdict = 29
+	directorVerdictVERDICTS           directorVerdict = 30
+	directorVerdictUNDECIDED          directorVerdict = 30
 )
 
 type directorWork struct {
@@ -404,14 +422,14 @@ type directorWork struct {
 		_          [2]byte
 	}
 	At struct {
-		_       structs.HostLayout
-		Want    uint64
-		Index   uint32
-		Lock    uint32
-		Over    uint32
-		Slot    uint32
-		Version uint32
-		_       [4]byte
+		_        structs.HostLayout
+		Want     uint64
+		Index    uint32
+		Lock     uint32
+		Over     uint32
+		Reserved uint32
+		Slot     uint32
+		Version  uint32
 	}
 	Reply struct {
 		_          structs.HostLayout
@@ -436,14 +454,20 @@ type directorWork struct {
 		_          [2]byte
 	}
 	ReplyAt struct {
-		_       structs.HostLayout
-		Want    uint64
-		Index   uint32
-		Lock    uint32
-		Over    uint32
-		Slot    uint32
-		Version uint32
-		_       [4]byte
+		_        structs.HostLayout
+		Want     uint64
+		Index    uint32
+		Lock     uint32
+		Over     uint32
+		Reserved uint32
+		Slot     uint32
+		Version  uint32
+	}
+	Ends struct {
+		_     structs.HostLayout
+		Addr  [4]uint64
+		Ports uint32
+		_     [4]byte
 	}
 }
 
@@ -457,11 +481,13 @@ const (
 	directorMapFragments      = "fragments"
 	directorMapOverflow       = "overflow"
 	directorMapPlans          = "plans"
+	directorMapPools          = "pools"
 	directorMapRealConns      = "real_conns"
 	directorMapRealTraffic    = "real_traffic"
 	directorMapReals          = "reals"
 	directorMapServiceKeys    = "service_keys"
 	directorMapServices       = "services"
+	directorMapSources        = "sources"
 	directorMapTxPorts        = "tx_ports"
 	directorMapVerdicts       = "verdicts"
 	directorMapWorks          = "works"
@@ -533,11 +559,13 @@ type directorMapSpecs struct {
 	Fragments   *ebpf.MapSpec `ebpf:"fragments"`
 	Overflow    *ebpf.MapSpec `ebpf:"overflow"`
 	Plans       *ebpf.MapSpec `ebpf:"plans"`
+	Pools       *ebpf.MapSpec `ebpf:"pools"`
 	RealConns   *ebpf.MapSpec `ebpf:"real_conns"`
 	RealTraffic *ebpf.MapSpec `ebpf:"real_traffic"`
 	Reals       *ebpf.MapSpec `ebpf:"reals"`
 	ServiceKeys *ebpf.MapSpec `ebpf:"service_keys"`
 	Services    *ebpf.MapSpec `ebpf:"services"`
+	Sources     *ebpf.MapSpec `ebpf:"sources"`
 	TxPorts     *ebpf.MapSpec `ebpf:"tx_ports"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 	Works       *ebpf.MapSpec `ebpf:"works"`
@@ -579,11 +607,13 @@ type directorMaps struct {
 	Fragments   *ebpf.Map `ebpf:"fragments"`
 	Overflow    *ebpf.Map `ebpf:"overflow"`
 	Plans       *ebpf.Map `ebpf:"plans"`
+	Pools       *ebpf.Map `ebpf:"pools"`
 	RealConns   *ebpf.Map `ebpf:"real_conns"`
 	RealTraffic *ebpf.Map `ebpf:"real_traffic"`
 	Reals       *ebpf.Map `ebpf:"reals"`
 	ServiceKeys *ebpf.Map `ebpf:"service_keys"`
 	Services    *ebpf.Map `ebpf:"services"`
+	Sources     *ebpf.Map `ebpf:"sources"`
 	TxPorts     *ebpf.Map `ebpf:"tx_ports"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 	Works       *ebpf.Map `ebpf:"works"`
@@ -597,11 +627,13 @@ func (m *directorMaps) Close() error {
 		m.Fragments,
 		m.Overflow,
 		m.Plans,
+		m.Pools,
 		m.RealConns,
 		m.RealTraffic,
 		m.Reals,
 		m.ServiceKeys,
 		m.Services,
+		m.Sources,
 		m.TxPorts,
 		m.Verdicts,
 		m.Works,

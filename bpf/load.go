@@ -79,6 +79,8 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 		directorMapServiceKeys: s.keyBuckets(),
 		directorMapPlans:       s.planChunks(),
 		directorMapReals:       s.Reals,
+		directorMapSources:     uint32(Sources),
+		directorMapPools:       uint32(Pools),
 		directorMapRealConns:   s.Reals,
 		directorMapRealTraffic: s.Reals * uint32(s.CPUs),
 	} {
@@ -157,6 +159,8 @@ func (d *DataPlane) mapTables(cpus int) error {
 		mapInto(d, &t.Keys, directorMapServiceKeys),
 		mapInto(d, &t.Plans, directorMapPlans),
 		mapInto(d, &t.Reals, directorMapReals),
+		mapInto(d, &t.Sources, directorMapSources),
+		mapInto(d, &t.Pools, directorMapPools),
 		mapInto(d, &t.Counts, directorMapRealConns),
 		mapInto(d, &t.Traffic, directorMapRealTraffic),
 		mapInto(d, &t.Conns4, directorMapConns4),

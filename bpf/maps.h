@@ -14,6 +14,8 @@
  * service_keys   bucket     4 keys          userspace       pinned
  * plans          chunk      16 real ids     userspace       pinned
  * reals          real id    real            userspace       pinned
+ * sources        source     address         userspace       pinned
+ * pools          pool       256 sources     userspace       pinned
  * real_conns     real id    counts          both, atomic    pinned
  * real_traffic   real*cpus  counters        BPF, own CPU    pinned
  * verdicts       verdict    packets, per    BPF             pinned
@@ -46,6 +48,8 @@ array_map(services, struct service, BPF_F_MMAPABLE);
 array_map(service_keys, struct service_bucket, BPF_F_MMAPABLE);
 array_map(plans, struct plan_chunk, BPF_F_MMAPABLE);
 array_map(reals, struct real, BPF_F_MMAPABLE);
+array_map(sources, struct source, BPF_F_MMAPABLE);
+array_map(pools, struct source_pool, BPF_F_MMAPABLE);
 array_map(real_conns, struct real_counts, BPF_F_MMAPABLE);
 array_map(real_traffic, struct real_stats, BPF_F_MMAPABLE);
 
