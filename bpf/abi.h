@@ -347,8 +347,8 @@ struct runtime_settings {
 	__u32 port0;	    /* services with port 0 exist: 1 */
 	__u32 ftp;	    /* services with port 21 exist: 1 (IPVS look-up order) */
 	__u32 nat;	    /* real servers by nat or fullnat exist: 1 */
-	__u32 port_first;   /* the local ports of full-NAT */
-	__u32 port_count;
+	__u32 local_ports;  /* of full-NAT: the first | how many << 16 */
+	__u32 reserved2;
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */

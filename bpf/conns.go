@@ -158,6 +158,9 @@ func (b table) freeDead(i int, tag uint64) bool {
 	return true
 }
 
+// LocalPorts is a range of local ports for full-NAT as the settings have it.
+func LocalPorts(first, count uint16) uint32 { return uint32(first) | uint32(count)<<16 }
+
 // keepWaysBack gives them no time of their own: they go with their connections.
 func (s *Settings) keepWaysBack() {
 	for state := int(directorConnStateREPLY_NEW); state < len(s.Timeout); state++ {
@@ -187,6 +190,7 @@ type Sweep struct {
 	now    map[int]uint64 // and at this one
 	tally  []uint64       // connections found at this pass, as RealCounts.Conns
 	last   []uint64       // at the last pass that was finished
+	locals [2][Sources]uint64
 }
 
 // NewSweep4 sweeps the IPv4 connections.
@@ -219,6 +223,7 @@ func (s *Sweep) Next(now uint32, n int) (freed int, passed bool) {
 	s.before, s.now = s.now, map[int]uint64{}
 	s.tally, s.last = s.last, s.tally
 	clear(s.tally)
+	s.locals[0], s.locals[1] = s.locals[1], [Sources]uint64{}
 	return freed, true
 }
 
@@ -239,8 +244,13 @@ func (s *Sweep) one(i int, now uint32) bool {
 	if real := int(c.Real); real < len(s.tally) {
 		s.tally[real] += countOf(word)
 	}
+	s.locals[1][c.Source]++
 	return false
 }
+
+// Locals is how many connections the last pass found that have the source of a
+// number; those of number 0 have none.
+func (s *Sweep) Locals(source uint8) uint64 { return s.locals[0][source] }
 
 // halfFreed finishes what has not moved for a whole pass: a packet takes less
 // than a microsecond for it.

@@ -272,15 +272,15 @@ type directorRealStats struct {
 }
 
 type directorRuntimeSettings struct {
-	_         structs.HostLayout
-	SecureTcp uint32
-	Port0     uint32
-	Ftp       uint32
-	Nat       uint32
-	PortFirst uint32
-	PortCount uint32
-	Layout    uint64
-	HashKey   struct {
+	_          structs.HostLayout
+	SecureTcp  uint32
+	Port0      uint32
+	Ftp        uint32
+	Nat        uint32
+	LocalPorts uint32
+	Reserved2  uint32
+	Layout     uint64
+	HashKey    struct {
 		_      structs.HostLayout
 		Factor uint64
 		Word   [10]uint32

@@ -38,11 +38,11 @@ __inline __u32 choose(__u32 random, __u32 size)
 __inline __u32 local_candidate(const struct local_search *s, const struct source_pool *pool, __u32 try)
 {
 	__u64 random = ((__u64)s->hash + try) * 0x9e3779b97f4a7c15;
-	__u32 count = settings.port_count, source, port;
+	__u32 range = READ_ONCE(settings.local_ports), count = range >> 16, source, port;
 
 	source = pool->source[random >> 56];
 	port = count > PORT_TRIES ? choose(random >> 24, count) : (s->hash + try) % (count ?: 1);
-	return source | (__u32)bpf_htons(settings.port_first + port) << LOCAL_PORT_SHIFT;
+	return source | (__u32)bpf_htons((range & 0xffff) + port) << LOCAL_PORT_SHIFT;
 }
 
 /* The replies' key, with the local end as their destination. 0: there is no such end. */

@@ -19,7 +19,7 @@ func (r *rig) byFullNAT(name string, sources ...uint8) {
 	row := r.real(name)
 	row.Method = uint8(directorForwardMethodMETHOD_FULLNAT)
 	r.giveSources(name, sources...)
-	r.Settings.PortFirst, r.Settings.PortCount = firstLocal, localPorts
+	r.Settings.LocalPorts = LocalPorts(firstLocal, localPorts)
 }
 
 func (r *rig) giveSources(name string, sources ...uint8) {
@@ -81,14 +81,14 @@ func (r *rig) toLocal(t *testing.T, tr natTransport) change {
 }
 
 // fullWeb is a rig with web servers a and b by fullnat, b's at another address, and only so many local ports.
-func fullWeb(t *testing.T, f family, ports uint32) (r *rig, server netip.Addr) {
+func fullWeb(t *testing.T, f family, ports uint16) (r *rig, server netip.Addr) {
 	r = smallRig(t, f)
 	r.plan("web", 0, "a")
 	server = r.natReal("a", "web", 8080)
 	r.natReal("b", "web", 8080)
 	r.byFullNAT("a", 1)
 	r.byFullNAT("b", 1)
-	r.Settings.PortCount = ports
+	r.Settings.LocalPorts = LocalPorts(firstLocal, ports)
 	return r, server
 }
 
@@ -193,7 +193,7 @@ func TestLocalEndIsVirtual(t *testing.T) {
 			r, server := fullWeb(t, f, 1)
 			r.real("b").Method = uint8(method)
 			r.Sources[1].Addr = f.vip.As16()
-			r.Settings.PortFirst = webPort
+			r.Settings.LocalPorts = LocalPorts(webPort, 1)
 			r.send(t, tcp(syn)(f))
 			back := func(m *message) {
 				m.src, m.dst, m.eth.Src = server, f.vip, headOf("a").Dst

@@ -145,7 +145,7 @@ func fullWorld(r *rig) {
 		r.byFullNAT(name, 1)
 	}
 	r.service("web").Flags = ServiceReuse
-	r.Settings.PortCount = 4
+	r.Settings.LocalPorts = LocalPorts(firstLocal, 4)
 }
 
 // ownLocal keeps a connection from a port of its own, one after the other.

@@ -96,6 +96,7 @@ func (b *serviceBuilder) build() director.Service {
 		OnePacket: s.onePacket.value,
 		Answer:    s.answer.or(director.AnswerUnreachable),
 		Conns:     s.conns.build(s.protocol.or(director.TCP)),
+		Sources:   sources(s.fullnat.value.sources.value),
 		Reals:     b.allReals(s.reals.value),
 	}
 }
@@ -187,6 +188,8 @@ func (b *serviceBuilder) checkReach(w *realServer, v director.RealServer) {
 			v.Key.Addr, b.key.Addr, v.Method)
 	case v.Key.Addr == b.key.Addr && !here:
 		w.address.at.failf("%s is the service's own address, packets would come back to the director", v.Key.Addr)
+	case v.Method == director.FullNAT && b.written.onePacket.value:
+		b.written.onePacket.at.failf("one-packet scheduling keeps no connections, and method fullnat needs them")
 	case v.Key.Port != b.key.Port && v.Method == director.DirectRouting:
 		w.port.at.failf("direct routing leaves packets as they are, so the port must be the service's (%d), found %d",
 			b.key.Port, v.Key.Port)

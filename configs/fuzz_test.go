@@ -5,10 +5,12 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -106,10 +108,11 @@ func written(c *Config) string {
 	for _, name := range director.TimeoutNames() {
 		line("  %s: %s", name, director.FormatTimeout(d.Get(name)))
 	}
+	line("fullnat: {sources: %s, ports: %s}", writtenAddrs(c.Desired.Locals.Sources), c.Desired.Locals.Ports)
 	line("services:")
 	for _, s := range c.Desired.Services {
-		line("  - {%s protocol: %s, address: %q, port: %d, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s, reals: [",
-			writtenName(s.Name), s.Key.Protocol, s.Key.Addr, s.Key.Port, s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPolicy(s.Key.Protocol, s.Conns))
+		line("  - {%s protocol: %s, address: %q, port: %d, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, fullnat: {sources: %s}, %s, reals: [",
+			writtenName(s.Name), s.Key.Protocol, s.Key.Addr, s.Key.Port, s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenAddrs(s.Sources), writtenPolicy(s.Key.Protocol, s.Conns))
 		for _, r := range s.Reals {
 			line("      {%s address: %q, port: %d, method: %s, weight: %d, upper: %d, lower: %d},",
 				writtenName(r.Name), r.Key.Addr, r.Key.Port, r.Method, r.Weight, r.Upper, r.Lower)
@@ -127,6 +130,14 @@ func writtenPolicy(protocol director.Protocol, p director.ConnPolicy) string {
 	mode := map[director.Reuse]int{director.ReuseNever: 0, director.ReuseClosed: 1, director.ReuseClosing: 3}[p.Reuse]
 	return fmt.Sprintf("%s, on_down: %s, conn_reuse_mode: %d, expire_nodest_conn: %t, sloppy_%s: %t",
 		remove, p.OnDown, mode, p.ExpireNodest, strings.Replace(protocol.String(), "udp", "tcp", 1), p.Sloppy)
+}
+
+func writtenAddrs(addrs []netip.Addr) string {
+	list := make([]string, len(addrs))
+	for i, a := range addrs {
+		list[i] = strconv.Quote(a.String())
+	}
+	return "[" + strings.Join(list, ", ") + "]"
 }
 
 func writtenName(name string) string {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"xdplvs/director"
 )
 
 // boolean is true or false: yes, no, on and off are text in YAML 1.2.
@@ -33,6 +35,29 @@ func number(low, high uint32) kind[uint32] {
 
 func port() kind[uint16] {
 	return mapped(number(1, math.MaxUint16), func(_ cursor, n uint32) (uint16, bool) { return uint16(n), true })
+}
+
+// portRange is FIRST-LAST.
+func portRange() kind[director.PortRange] {
+	const what = "a range of ports such as 1024-32767"
+	return parsed(what, schema{"type": "string", "pattern": "^[0-9]+-[0-9]+$"}, func(text string) (r director.PortRange, note string, ok bool) {
+		first, last, ok := strings.Cut(text, "-")
+		if !ok {
+			return r, "", false
+		}
+		a, note, okFirst := decimal(first)
+		b, noteLast, okLast := decimal(last)
+		if note == "" {
+			note = noteLast
+		}
+		switch {
+		case !okFirst || !okLast || a == 0 || max(a, b) > math.MaxUint16:
+			return r, note, false
+		case a > b:
+			return r, "the first is above the last", false
+		}
+		return director.PortRange{First: uint16(a), Last: uint16(b)}, "", true
+	})
 }
 
 // decimal is strict because YAML's numbers surprise: there, 010 is 8. What is too

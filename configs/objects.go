@@ -19,6 +19,7 @@ type root struct {
 	stateDir   setting[string]
 	limits     setting[limits]
 	timeouts   setting[timeouts]
+	fullnat    setting[fullnat]
 	services   setting[list[service]]
 }
 
@@ -44,6 +45,8 @@ var rootObject = object[root]{
 			"Sizes of the tables, fixed when the data plane is loaded."),
 		key("timeouts", timeoutsObject.kind(), func(r *root) *setting[timeouts] { return &r.timeouts },
 			"How long a connection lives after its last packet."),
+		key("fullnat", fullnatObject.kind(), func(r *root) *setting[fullnat] { return &r.fullnat },
+			"Where connections by full-NAT come from."),
 		key("services", listOf("services", serviceObject.kind()), func(r *root) *setting[list[service]] { return &r.services },
 			"Virtual services."),
 	},
@@ -102,6 +105,25 @@ var limitsObject = object[limits]{
 	},
 }
 
+// fullnat are director.LocalEnds as written.
+type fullnat struct {
+	sources setting[list[netip.Addr]]
+	ports   setting[director.PortRange]
+}
+
+var fullnatObject = object[fullnat]{
+	what: "a mapping with sources and ports",
+	fields: []field[fullnat]{
+		key("sources", listOf("addresses", address()), func(f *fullnat) *setting[list[netip.Addr]] { return &f.sources },
+			"Addresses of the director that real servers by fullnat see connections come from; the one that the route to the real server prefers if there is none of its family."),
+		key("ports", portRange(), func(f *fullnat) *setting[director.PortRange] { return &f.ports },
+			"Local ports of connections by full-NAT, as FIRST-LAST; "+director.DefaultLocalPorts.String()+" if absent."),
+	},
+}
+
+// serviceFullNAT is what a service has of its own.
+var serviceFullNATObject = object[fullnat]{what: "a mapping with sources", fields: fullnatObject.fields[:1]}
+
 // timeouts are those of director.Timeouts that are written; 0 where none is.
 type timeouts director.Timeouts
 
@@ -145,6 +167,7 @@ type service struct {
 	answer    setting[director.Answer]
 	conns     connPolicy
 	method    setting[director.Method]
+	fullnat   setting[fullnat]
 	weight    setting[uint32]
 	reals     setting[list[realServer]]
 }
@@ -186,6 +209,8 @@ var serviceObject = object[service]{
 			"IPVS's: any packet but an ABORT begins a connection, not only an INIT (SCTP only)."),
 		key("method", method(), func(s *service) *setting[director.Method] { return &s.method },
 			"Forwarding method of real servers that have none of their own; dr if absent."),
+		key("fullnat", serviceFullNATObject.kind(), func(s *service) *setting[fullnat] { return &s.fullnat },
+			"Where this service's connections by full-NAT come from, in the place of fullnat at the top."),
 		key("weight", weight(), func(s *service) *setting[uint32] { return &s.weight },
 			"Weight of real servers that have none of their own; 1 if absent."),
 		key("reals", listOf("real servers", realKind), func(s *service) *setting[list[realServer]] { return &s.reals },

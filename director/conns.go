@@ -175,9 +175,18 @@ func (l *lister) emit(c *bpf.Conn, src, dst netip.Addr) error {
 		State:    stateNames[state],
 		Expires:  expires,
 		Service:  r.service,
+		Local:    l.local(c),
 	}
 	l.seen = *c
 	return l.yield(&l.conn)
+}
+
+// local is the connection's local end, if it is by full-NAT.
+func (l *lister) local(c *bpf.Conn) netip.AddrPort {
+	if c.Source == 0 {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(l.tables.Sources[c.Source].Addr).Unmap(), bits.ReverseBytes16(c.Port))
 }
 
 // freeTries is how often a connection is taken out that changes its state meanwhile.

@@ -77,7 +77,7 @@ func (e *editor) insert(i int, w RealServer) {
 	if r == nil {
 		r = e.d.newReal(e.s.id, w)
 	}
-	r.onDown = e.s.want.Conns.OnDown
+	r.onDown, r.sources = e.s.want.Conns.OnDown, e.s.want.Sources
 	e.d.hopTo(r)
 	e.s.reals = slices.Insert(e.s.reals, i, r)
 	e.servers = slices.Insert(e.servers, i, r.forScheduler())

@@ -97,7 +97,7 @@ func (d *Director) hopOf(r *real) NextHop {
 			return NextHop{Reason: err.Error()}
 		}
 	}
-	return hop
+	return d.sourced(r, hop)
 }
 
 func (h NextHop) valid() error {
@@ -111,7 +111,7 @@ func (h NextHop) valid() error {
 }
 
 func (h NextHop) equal(o NextHop) bool {
-	return h.Resolved == o.Resolved && h.Reason == o.Reason && h.Pending == o.Pending && h.Link == o.Link && h.MTU == o.MTU &&
+	return h.Resolved == o.Resolved && h.Reason == o.Reason && h.Pending == o.Pending && h.Link == o.Link && h.MTU == o.MTU && h.Source == o.Source &&
 		h.SrcMAC == o.SrcMAC && h.DstMAC == o.DstMAC &&
 		slices.Equal(h.VLAN, o.VLAN) && slices.Equal(h.TPID, o.TPID)
 }

@@ -17,9 +17,10 @@ type NextHop struct {
 	Link     int    // index of the interface to transmit on
 	SrcMAC   [6]byte
 	DstMAC   [6]byte
-	VLAN     []uint16 // tags, outermost first, at most two
-	TPID     []uint16 // their EtherTypes
-	MTU      int      // bytes of IP
+	VLAN     []uint16   // tags, outermost first, at most two
+	TPID     []uint16   // their EtherTypes
+	MTU      int        // bytes of IP
+	Source   netip.Addr // that the route prefers
 }
 
 // Attachment is what Plane.Attach made.

@@ -181,6 +181,7 @@ type Service struct {
 	OnePacket bool            // every datagram is scheduled anew (UDP)
 	Answer    Answer
 	Conns     ConnPolicy
+	Sources   []netip.Addr // of its connections by fullnat; those of a family that it has none of are the Desired's
 	Reals     []RealServer // in the order in which they were added; IPVS lists the last first
 }
 
@@ -229,6 +230,7 @@ type Desired struct {
 	Interfaces []Interface
 	Services   []Service
 	Timeouts   Timeouts
+	Locals     LocalEnds // of connections by full-NAT
 }
 
 // Validate tells what cannot be, for callers that do not come from a
@@ -255,6 +257,9 @@ func (s *Service) Validate() error {
 	}
 	if s.Conns.Sloppy && s.Key.Protocol == UDP {
 		fail("sloppy is for tcp and sctp only")
+	}
+	for _, err := range validateSources(s.Sources) {
+		fail("%w", err)
 	}
 	seen := make(map[RealKey]bool, len(s.Reals))
 	for _, r := range s.Reals {
@@ -304,6 +309,9 @@ func (r *RealServer) validate(s *Service) (errs []error) {
 	}
 	if r.Method == DirectRouting && r.Key.Port != s.Key.Port {
 		errs = append(errs, fmt.Errorf("direct routing cannot change the port (%d to %d)", s.Key.Port, r.Key.Port))
+	}
+	if r.Method == FullNAT && s.OnePacket {
+		errs = append(errs, errors.New("fullnat needs connections, and one-packet scheduling has none"))
 	}
 	return errs
 }

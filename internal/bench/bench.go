@@ -157,7 +157,7 @@ func (p *plane) prepare(reals int) error {
 // prepareNAT adds services by nat and fullnat, with one real server each.
 func (p *plane) prepareNAT() error {
 	t := p.data.Tables
-	t.Settings.PortFirst, t.Settings.PortCount = 1024, 31744
+	t.Settings.LocalPorts = bpf.LocalPorts(1024, 31744)
 	t.Sources[1].Addr = own4.As16()
 	for i := range t.Pools[1].Source {
 		t.Pools[1].Source[i] = 1

@@ -209,6 +209,9 @@ func appendConnExtra(dst []byte, c *director.Conn) []byte {
 	if c.Service != "" {
 		dst = append(append(dst, "  service="...), c.Service...)
 	}
+	if c.Local.IsValid() {
+		dst = appendAddrPort(append(dst, "  local="...), c.Local)
+	}
 	return dst
 }
 

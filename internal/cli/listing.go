@@ -124,10 +124,14 @@ func (l *listing) serviceExtra(s *director.ServiceState) string {
 }
 
 func (l *listing) realExtra(r *director.RealState) string {
-	if !l.wide || r.Name == "" {
+	extra := nameExtra(r.Name)
+	if r.Ports != nil {
+		extra += fmt.Sprintf("local_ports=%d/%d ", r.Ports.Used, r.Ports.Available)
+	}
+	if !l.wide || extra == "" {
 		return ""
 	}
-	return "  " + strings.TrimSuffix(nameExtra(r.Name), " ")
+	return "  " + strings.TrimSuffix(extra, " ")
 }
 
 func nameExtra(name string) string {

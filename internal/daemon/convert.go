@@ -73,6 +73,7 @@ func convertHops(hops map[netip.Addr]nexthop.Hop) map[netip.Addr]director.NextHo
 			VLAN:     h.VLAN,
 			TPID:     h.TPID,
 			MTU:      h.MTU,
+			Source:   h.Source,
 		}
 	}
 	return out

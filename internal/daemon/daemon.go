@@ -102,6 +102,7 @@ func (d *daemon) open() error {
 		Plane:  planeOf{plane},
 		Clock:  clock,
 		Links:  linkByName,
+		Own:    ownAddresses,
 	})
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.reached = make(chan struct{})
@@ -168,6 +169,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
 	}
 	d.started = true
+	d.warnPorts(&d.config.Desired)
 	d.log.Info("ready", "event", "ready", "version", d.opts.Version,
 		"services", len(d.config.Desired.Services), "memory_bytes", d.plane.Tables.Bytes())
 	notify(d.log, systemd.SdNotifyReady)
@@ -248,6 +250,7 @@ func (d *daemon) readAgain(ctx context.Context) error {
 	if d.opts.Socket == "" && config.Socket != d.config.Socket {
 		return fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
 	}
+	d.warnPorts(&config.Desired)
 	return d.director.Set(ctx, config.Desired)
 }
 
