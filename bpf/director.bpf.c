@@ -146,6 +146,12 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 	}
 	if (unlikely(fullnat_wanted(p, r, v6)))
 		return packet_reserve(p, at, home, id, v6);
+	if (unlikely(real_is_client(r, p, v6)) && !method_replies(r->method)) {
+		id = pick_other(s, at->want >> 32, id);
+		r = bpf_map_lookup_elem(&reals, &id);
+		if (!r)
+			return outcome(DROP_REAL_GONE, NO_REAL);
+	}
 	conn_begin(&n, p, r, id);
 	if (unlikely(!home || !conn_store(p, at, home, &n, v6))) {
 		__sync_fetch_and_add(&s->untracked, 1);

@@ -320,3 +320,36 @@ func TestLocalReset(t *testing.T) {
 		r.check(t)
 	}
 }
+
+// TestHairpinDirect: a real server by direct routing gets no connection of its own, as long as there is
+// another one.
+func TestHairpinDirect(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			r := smallRig(t, f)
+			client := r.realBy(directorForwardMethodMETHOD_DR, "a", "web", webPort)
+			r.realBy(directorForwardMethodMETHOD_DR, "b", "web", webPort)
+			r.plan("web", 0, "a")
+			r.flowPlan("web", "a", "a", "b")
+			sent := func(m *message) { m.src = client }
+			to := map[string]int{}
+			for port := range uint16(20) {
+				for i, flags := range []uint8{syn, ack} {
+					got := r.send(t, tcp(flags, sent, from(port+1))(f))
+					mustVerdict(t, "of a real server", got, []string{"tx_new", "tx_forward"}[i])
+					to[string(got.out[5])]++
+				}
+			}
+			if to["b"] != 40 {
+				t.Errorf("its packets went to %v", to)
+			}
+			got := r.send(t, tcp(syn)(f))
+			if mustVerdict(t, "of another client", got, "tx_new"); got.out[5] != 'a' {
+				t.Errorf("another client's went to %c", got.out[5])
+			}
+			r.flowPlan("web", "a")
+			mustVerdict(t, "where it is the only one", r.send(t, tcp(syn, sent, from(99))(f)), "tx_new")
+			r.check(t)
+		})
+	}
+}

@@ -110,8 +110,9 @@ func (h NextHop) valid() error {
 	return nil
 }
 
+// equal compares what rows hold: the source is not among it, see sourced.
 func (h NextHop) equal(o NextHop) bool {
-	return h.Resolved == o.Resolved && h.Reason == o.Reason && h.Pending == o.Pending && h.Link == o.Link && h.MTU == o.MTU && h.Source == o.Source &&
+	return h.Resolved == o.Resolved && h.Reason == o.Reason && h.Pending == o.Pending && h.Link == o.Link && h.MTU == o.MTU &&
 		h.SrcMAC == o.SrcMAC && h.DstMAC == o.DstMAC &&
 		slices.Equal(h.VLAN, o.VLAN) && slices.Equal(h.TPID, o.TPID)
 }

@@ -30,6 +30,7 @@ type world struct {
 	log    *logged
 	d      *Director
 	hops   map[netip.Addr]NextHop
+	own    map[netip.Addr]bool // addresses of the host; nil: the director does not ask
 }
 
 // logged is a log that may be read while it is written.
@@ -91,7 +92,7 @@ func (w *world) restart() {
 }
 
 func (w *world) options() Options {
-	return Options{
+	opts := Options{
 		Log:    slog.New(slog.NewTextHandler(w.log, nil)),
 		Tables: w.tables,
 		Plane:  w.plane,
@@ -103,6 +104,10 @@ func (w *world) options() Options {
 			return 0, errors.New("no such interface")
 		},
 	}
+	if w.own != nil {
+		opts.Own = func() ([]netip.Addr, error) { return slices.Collect(maps.Keys(w.own)), w.plane.fails("own addresses") }
+	}
+	return opts
 }
 
 // mustWant puts a state in force and looks whether everything is as it should be.
@@ -149,7 +154,9 @@ func (w *world) tick() {
 	w.t.Helper()
 	w.d.estimate()
 	w.d.reap()
+	w.d.followOwn()
 	w.d.retryHops()
+	w.d.watchPorts()
 	w.d.publishTargets()
 	w.mustHold()
 }
