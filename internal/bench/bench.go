@@ -245,12 +245,14 @@ func (s scenario) frame(p *plane) []byte {
 // answered is where the real server's packets go: to the client, or, by full-NAT,
 // to the director, at the port that the connection has taken.
 func (p *plane) answered(vip netip.Addr) netip.AddrPort {
-	if vip.Is6() {
+	switch vip {
+	case nat6:
 		return netip.AddrPortFrom(client6, clientPort)
-	}
-	for i := range p.data.Tables.Conns4 {
-		if c, ok := bpf.ReadConn4(&p.data.Tables.Conns4[i]); ok && c.C.Source != 0 {
-			return netip.AddrPortFrom(own4, bits.ReverseBytes16(c.C.Port))
+	case fullnat4:
+		for i := range p.data.Tables.Conns4 {
+			if c, ok := bpf.ReadConn4(&p.data.Tables.Conns4[i]); ok && c.C.Source != 0 {
+				return netip.AddrPortFrom(own4, bits.ReverseBytes16(c.C.Port))
+			}
 		}
 	}
 	return netip.AddrPortFrom(client4, clientPort)
