@@ -36,11 +36,6 @@ func (s scenario) undrivable() string {
 	if s.Fwmark != 0 && s.Sched != "dh" {
 		return "services of a firewall mark are not available yet"
 	}
-	for _, d := range s.Dests {
-		if s.Fwmark == 0 && d.Addr.Port() != s.VIP.Port() {
-			return "direct routing cannot change the port"
-		}
-	}
 	for _, st := range s.Steps {
 		if reason := st.undrivable(); reason != "" {
 			return reason
