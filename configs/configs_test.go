@@ -276,6 +276,7 @@ func TestExamples(t *testing.T) {
 	names := map[string]string{
 		"minimal.yaml": "tcp 192.0.2.10:80 2",
 		"dns.yaml":     "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
+		"fullnat.yaml": "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
 		"dr-web.yaml":  "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
 	}
 	files, err := filepath.Glob("*.yaml")

@@ -524,7 +524,7 @@ func TestForeignSource(t *testing.T) {
 	twoNetworks(f)
 	f.writeConfig("fullnat: {sources: [10.0.0.99, \"fd00::99\"]}\n" +
 		f.config("eth0, eth1", with("method: fullnat", both("web", "tcp", webPort, "rr", 1))...))
-	d := f.launch()
+	d := f.start()
 	eventually(t, patience, func() error {
 		return f.reach("rs1", false, "is no address of this host")
 	})
