@@ -62,6 +62,12 @@ __inline int local_key(struct packet *reply, __u32 local, int v6)
 	return 1;
 }
 
+/* Is the way back's home the connection's, too? Then it is locked already. */
+__inline int local_shares_home(const struct work *w)
+{
+	return w->reply_at.index == w->at.index && !((w->reply_at.want ^ w->at.want) >> 32 & (CONN_WAYS - 1));
+}
+
 /* The way back that has the key of w->reply is nobody's, and its place is locked now. */
 __inline int local_lock(int v6)
 {
@@ -76,7 +82,7 @@ __inline int local_lock(int v6)
 		return 0;
 	if (!c)
 		w->reply_at.slot = 0;
-	return place_lock(&w->reply_at, home);
+	return local_shares_home(w) || place_lock(&w->reply_at, home);
 }
 
 /* Stores it, for the connection that has reserved w->at, and unlocks its place. */
@@ -95,7 +101,8 @@ __inline enum verdict local_store(__u32 id, int v6)
 	old = w->reply_at.slot ? slot_numbered(w->reply_at.slot, v6) : NULL;
 	nat_way_back(&n, &w->packet, &w->at, id);
 	stored = way_store(w, home, old, &n, v6);
-	place_unlock(&w->reply_at, home);
+	if (likely(!local_shares_home(w)))
+		place_unlock(&w->reply_at, home);
 	return stored ? TX_NEW : DROP_NO_ROOM;
 }
 

@@ -601,6 +601,64 @@ func TestConnReplaced(t *testing.T) {
 	}
 }
 
+// TestReplyReplaced lets a reply meet another client's datagram, which takes the slot of the reply's
+// connection, and a local end of its own. The reply goes to its client, or to nobody.
+func TestReplyReplaced(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs two CPUs")
+	}
+	r := newRig(t, oneSet)
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			r.reset(f)
+			r.plan("dns", 0, "d")
+			server := r.natReal("d", "dns", 5353)
+			r.byFullNAT("d", 1)
+			r.Settings.LocalPorts = LocalPorts(firstLocal, 2)
+			for port := range uint16(6) {
+				r.send(t, tcp(syn, from(port+1))(f))
+				r.send(t, tcp(ack, from(port+1))(f))
+			}
+			r.send(t, udp(dataOf(64))(f)) // alone, so it may be replaced
+			r.check(t)
+			full4, full6, counts := slices.Clone(r.Conns4), slices.Clone(r.Conns6), slices.Clone(r.Counts)
+			back := between(netip.AddrPortFrom(server, 5353), r.local(t, r.flowOf(transports[1])))
+			l := &lockstep{r: r, look: (*lockstep).ownClient, random: newRandom(t), frames: [2][]byte{
+				udp(dataOf(64), back)(f), udp(second, from(r.otherEnd()))(f),
+			}}
+			l.before = func(r *rig) {
+				r.forget()
+				copy(r.Conns4, full4)
+				copy(r.Conns6, full6)
+				copy(r.Counts, counts)
+			}
+			l.run(t)
+		})
+	}
+}
+
+// otherEnd is a port from which the second client's datagram takes the other one of two local ends.
+func (r *rig) otherEnd() uint16 {
+	first := r.flowHash(r.flowOf(transports[1])) >> 32
+	for port := uint16(1); ; port++ {
+		if r.flowHash(flow{r.f.second, r.f.vip, port, dnsPort, udpProto})>>32%2 != first%2 {
+			return port
+		}
+	}
+}
+
+// ownClient finds the reply at its client, if anywhere.
+func (l *lockstep) ownClient() {
+	got := l.out[0]
+	if got.action == xdpPass && l.err[0] == nil {
+		return // its connection is gone
+	}
+	ends, err := endsOf(got.out)
+	if want := netip.AddrPortFrom(l.r.f.client, clientPort); err != nil || l.err[0] != nil || got.action != xdpTx || ends[1] != want {
+		l.found.add("the reply: action %d, to %v, %v %v", got.action, ends[1], err, l.err[0])
+	}
+}
+
 // fill takes all places of a set but one with established connections, and that
 // with something less.
 func (r *rig) fill(t *testing.T, last send) {
