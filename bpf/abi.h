@@ -29,6 +29,9 @@ enum limit {
 	ADDRESSES = 1 << 13,	 /* places that ARP and ND are answered for: address, interface and VLAN */
 	PACKETS_COUNTED = 10,	 /* of a connection: more need not be told apart */
 	TUNNEL_HEAD_MAX = 52,	 /* IPv6, UDP and GUE */
+	SOURCES = 256,		 /* of full-NAT; number 0 is none */
+	POOLS = 256,		 /* of them; number 0 is none */
+	PORT_TRIES = 32,	 /* local ports tried for one new connection */
 };
 
 /*
@@ -65,6 +68,7 @@ enum verdict {
 	DROP_NO_REAL,		/* no usable real server, and the service says drop */
 	DROP_REAL_GONE,		/* the connection's real server was removed */
 	DROP_NO_ROOM,		/* nat: the connection cannot be stored, and its replies would not be known */
+	DROP_NO_PORT,		/* fullnat: none of the local ports that were tried is free */
 	DROP_NO_NEXT_HOP,	/* the real server's link-layer address is unknown */
 	DROP_TTL,		/* TTL ended, and no answer may be sent */
 	DROP_TOO_BIG,		/* does not fit, and no answer may be sent */
@@ -149,7 +153,9 @@ struct conn {
 	__u32 real;	  /* id of the real server */
 	__u32 generation; /* of the real server, when the connection was made */
 	__u32 last_use;	  /* low 32 bits of jiffies */
-	__u32 packets;	  /* the client's, counted up to PACKETS_COUNTED */
+	__u8 packets;	  /* the client's, counted up to PACKETS_COUNTED */
+	__u8 source;	  /* full-NAT: number of the local address, 0: not by full-NAT */
+	__be16 port;	  /* and the local port */
 	__u32 home_lock;  /* odd: a key of this place is being stored */
 	__u32 home_moved; /* where other keys of this place are: ways of the set as bits; number in the second set << 8, in overflow << 16 */
 	__u64 link;	  /* to another entry, its place and the version of its tag: a controlled connection's template, a
@@ -295,8 +301,19 @@ struct real {
 	struct counters retired; /* removed: what its service has taken over of its traffic */
 	__be16 to_port;	    /* what nat makes of a request's port; 0: leaves it */
 	__be16 if_port;	    /* only of this one; 0: of every one */
-	__u32 reserved3;
+	__u8 pool;	    /* of sources, for full-NAT; 0: none */
+	__u8 reserved3[3];
 	struct tunnel tunnel;
+};
+
+/* An address of the director's own that requests by full-NAT come from. */
+struct source {
+	__u8 addr[16];	    /* IPv4 is mapped */
+};
+
+/* The sources that new connections may have: their numbers, filled up by repetition. */
+struct source_pool {
+	__u8 source[SOURCES];
 };
 
 /* Connections of a real server. One line, written by every CPU when one begins, ends or changes. */
@@ -471,13 +488,14 @@ struct runtime_settings {
 	__u32 secure_tcp;   /* 1: the second set of transition tables */
 	__u32 port0;	    /* services with port 0 exist: 1 */
 	__u32 ftp;	    /* services with port 21 exist: 1 (IPVS look-up order) */
-	__u32 nat;	    /* real servers by nat exist: 1 */
+	__u32 nat;	    /* real servers by nat or fullnat exist: 1 */
 	__u32 nat_any_port; /* and their replies may come from any port: 1 */
 	__u32 hz;	    /* jiffies of a second */
 	__u32 marking;	    /* enum marking */
 	__u32 mark_set;	    /* mark_sets[mark_set & 1] is in force */
 	struct mark_set mark_sets[2];
 	__u32 tunnels;	    /* real servers by tun exist: 1 */
+	__u32 local_ports;  /* of full-NAT: the first | how many << 16 */
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */
@@ -502,10 +520,12 @@ struct load_config {
 };
 
 _Static_assert(sizeof(struct conn) == 56, "conn");
+_Static_assert(__builtin_offsetof(struct conn, ingress) == __builtin_offsetof(struct conn, peer) + 6, "peer and ingress are read as one word");
 _Static_assert(sizeof(struct conn4) == 64, "an IPv4 connection is one cache line");
 _Static_assert(sizeof(struct conn6) == 128, "an IPv6 connection is two cache lines");
 _Static_assert(sizeof(struct tunnel) == 64, "tunnel");
 _Static_assert(sizeof(struct real) == 192, "real");
+_Static_assert(sizeof(struct source) == 16, "source");
 _Static_assert(sizeof(struct real_counts) == 64, "real_counts");
 _Static_assert(sizeof(struct real_stats) == 64, "real_stats");
 _Static_assert(sizeof(struct service) == 192, "service");

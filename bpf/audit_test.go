@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -196,7 +197,7 @@ func (r *rig) describeTemplate(e *entry) string {
 // key belongs. It holds whenever no packet is on its way.
 func (r *rig) audit() error {
 	all := r.entries()
-	errs := []error{r.auditKeys(all), r.auditCounts(all), r.auditPlaces(all), r.auditTemplates(all)}
+	errs := []error{r.auditKeys(all), r.auditCounts(all), r.auditPlaces(all), r.auditTemplates(all), r.auditLocals(all)}
 	for _, e := range all {
 		errs = append(errs, r.auditEntry(e))
 	}
@@ -241,6 +242,34 @@ func recount(state uint8) uint64 {
 		return 1
 	}
 	return 1 << 32
+}
+
+// auditLocals finds the way back of every connection by full-NAT: so no local port is two of them's.
+func (r *rig) auditLocals(all []*entry) error {
+	ways := map[flow]*entry{}
+	for _, e := range all {
+		if isWayBack(e.conn.Word) {
+			ways[e.key] = e
+		}
+	}
+	var errs []error
+	for _, e := range all {
+		if e.conn.Source == 0 || isWayBack(e.conn.Word) {
+			continue
+		}
+		way := ways[r.replyKey(e)]
+		if link := uint64(e.slot) | e.conn.Tag>>16&0xffff<<32; way == nil || way.conn.Link&0xffff_ffff_ffff != link {
+			errs = append(errs, fmt.Errorf("%s, %v: its way back, by %v, is %+v", e.where, e.key, r.replyKey(e), way))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// replyKey is what the replies of a connection by full-NAT are known by.
+func (r *rig) replyKey(e *entry) flow {
+	real, source := r.Reals[e.conn.Real], r.Sources[e.conn.Source]
+	return flow{netip.AddrFrom16(real.Addr).Unmap(), netip.AddrFrom16(source.Addr).Unmap(), bits.ReverseBytes16(real.Port),
+		bits.ReverseBytes16(e.conn.Port), e.key.protocol}
 }
 
 // auditPlaces recounts home_moved of every place.

@@ -18,6 +18,9 @@ struct bench_state {
 	__u32 size;	/* of the frame, where programs make it larger */
 	__u32 growth;	/* by so much */
 	__u32 mac[3];	/* its link-layer addresses */
+	__u32 undo;	/* 1: addresses and ports are what follows, whatever the last run made of them */
+	__u32 ports;
+	__u64 addr[4];
 };
 
 struct bench_state bench SEC(".data.bench");
@@ -70,7 +73,19 @@ __inline void bench_ports(void *l4, __u32 flow)
 	*(__u32 *)l4 = bpf_htons((__u16)flow) | (__u32)dport << 16;
 }
 
-/* Also undoes what a run did: the TTL. IPv4's checksum is nobody's concern here. */
+/* In words as they are read, see bench_ports. */
+__inline void bench_undo(__u64 *addr, __u32 *ports, int words)
+{
+	int i;
+
+	if (!bench.undo)
+		return;
+	for (i = 0; i < words; i++)
+		addr[i] = bench.addr[i];
+	*ports = bench.ports;
+}
+
+/* Also undoes what a run did: TTL, addresses, ports. Checksums are nobody's concern here. */
 __inline int bench_write4(struct ethhdr *eth, void *end, __u32 flow, int draw)
 {
 	struct iphdr *ip = (void *)(eth + 1);
@@ -79,6 +94,7 @@ __inline int bench_write4(struct ethhdr *eth, void *end, __u32 flow, int draw)
 	if ((void *)(tcp + 1) > end)
 		return 0;
 	ip->ttl = 64;
+	bench_undo((__u64 *)&ip->saddr, (__u32 *)tcp, 1);
 	if (!draw)
 		return 1;
 	ip->saddr = bpf_htonl(0x0a800000 + (flow >> 16));
@@ -94,6 +110,7 @@ __inline int bench_write6(struct ethhdr *eth, void *end, __u32 flow, int draw)
 	if ((void *)(tcp + 1) > end)
 		return 0;
 	ip->hop_limit = 64;
+	bench_undo((__u64 *)&ip->saddr, (__u32 *)tcp, 4);
 	if (!draw)
 		return 1;
 	((__u64 *)&ip->saddr)[1] = (__u64)bpf_htonl(flow >> 16) << 32;

@@ -114,6 +114,9 @@ type Flows struct {
 	// Growth is by how many bytes the target makes the frame larger, which is undone
 	// before each run; for one flow of IPv4.
 	Growth uint32
+	// Undo is for programs that rewrite the packet: each run sees the addresses and ports of the
+	// frame again. Baselines take the same time for it.
+	Undo bool
 }
 
 // ConnMemory is the kernel memory of the maps of connections, in bytes, with
@@ -174,4 +177,19 @@ func (b *Bench) setFlows(frame []byte, flows Flows) {
 	if flows.Counting {
 		state.Counting = 1
 	}
+	if state.Undo = 0; flows.Undo {
+		state.setEnds(frame)
+	}
+}
+
+// setEnds notes the addresses and ports of an untagged frame without options.
+func (s *benchBenchState) setEnds(frame []byte) {
+	at, words := 14+12, 1 // of the addresses
+	if frame[12] == 0x86 {
+		at, words = 14+8, 4
+	}
+	for i := range words {
+		s.Addr[i] = binary.NativeEndian.Uint64(frame[at+8*i:])
+	}
+	s.Ports, s.Undo = binary.NativeEndian.Uint32(frame[at+8*words:]), 1
 }

@@ -22,6 +22,9 @@ type benchBenchState struct {
 	Size     uint32
 	Growth   uint32
 	Mac      [3]uint32
+	Undo     uint32
+	Ports    uint32
+	Addr     [4]uint64
 }
 
 // Names of all BPF objects in the ELF.

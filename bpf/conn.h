@@ -57,6 +57,7 @@ struct place {
 	__u32 index;	    /* of the set */
 	__u32 lock;	    /* home_lock before the look-up */
 	__u32 over;	    /* the look-up found it, but it has to make room: see conn_over */
+	__u32 reserved;	    /* slot is reserved, and the place still locked: see packet_local */
 	__u32 slot;	    /* where it was found or stored: set * CONN_WAYS + way + 1; 0: not in the sets */
 	__u32 version;	    /* of its tag there */
 	__u64 link;	    /* the template of the new connection that belongs there; 0: none */
@@ -258,18 +259,24 @@ static __noinline struct conn *overflow_find(const struct packet *p, int v6)
 	return bpf_map_lookup_elem(&overflow, &key);
 }
 
+/* A slot by its number, see struct place; NULL: there is none. */
+__inline struct conn *slot_numbered(__u32 slot, int v6)
+{
+	void *set = set_at((slot - 1) / CONN_WAYS, v6);
+
+	return set ? slot_at(set, slot - 1, v6) : NULL;
+}
+
 __inline struct conn *conn_moved(struct packet *p, struct place *at, __u32 moved, int v6)
 {
 	__u32 slot = v6 ? find_moved6(p, at, moved) : find_moved4(p, at, moved);
-	void *set;
 
 	if (slot == MOVED_NOWHERE)
 		return NULL;
 	at->slot = slot == MOVED_TO_OVERFLOW ? 0 : slot;
 	if (slot == MOVED_TO_OVERFLOW)
 		return overflow_find(p, v6);
-	set = set_at((slot - 1) / CONN_WAYS, v6);
-	return set ? slot_at(set, slot - 1, v6) : NULL;
+	return slot_numbered(slot, v6);
 }
 
 /* Fills at; the set that the packet's key belongs to. */
@@ -282,8 +289,8 @@ __inline void *place_of(const struct packet *p, struct place *at, int v6)
 	return set_at(at->index, v6);
 }
 
-/* Fills at; NULL: not in the table. An entry found may have expired: see conn_expired. */
-__inline struct conn *conn_find(struct packet *p, struct place *at, int v6)
+/* See conn_find. among: the bits of home_moved that count. */
+__inline struct conn *conn_find_among(struct packet *p, struct place *at, __u32 among, int v6)
 {
 	void *set = place_of(p, at, v6);
 	struct conn *home;
@@ -296,8 +303,14 @@ __inline struct conn *conn_find(struct packet *p, struct place *at, int v6)
 	at->slot = at->index * CONN_WAYS + (at->want >> 32 & (CONN_WAYS - 1)) + 1;
 	if (likely(conn_is(home, at, p, v6)))
 		return home;
-	moved = READ_ONCE(home->home_moved);
+	moved = READ_ONCE(home->home_moved) & among;
 	return likely(!moved) ? NULL : conn_moved(p, at, moved, v6);
+}
+
+/* Fills at; NULL: not in the table. An entry found may have expired: see conn_expired. */
+__inline struct conn *conn_find(struct packet *p, struct place *at, int v6)
+{
+	return conn_find_among(p, at, ~0U, v6);
 }
 
 /* last_use may lie ahead of now: another CPU's clock may have ticked since. */
@@ -319,7 +332,31 @@ struct known {
 	__u32 generation;
 	__u32 word;
 	__u32 last_use;
+	__u32 local;	/* see conn_local */
 };
+
+/*
+ * A local end of full-NAT in 24 bits: the number of its source, above it the
+ * port as on the wire; 0: none. In a connection it is read and written together
+ * with the count of packets, as one word.
+ */
+#define LOCAL_SHIFT 8
+#define LOCAL_PORT_SHIFT 8
+
+__inline __u32 conn_local(const struct conn *c)
+{
+	return READ_ONCE(*(const __u32 *)&c->packets) >> LOCAL_SHIFT;
+}
+
+__inline __u32 local_source(__u32 local)
+{
+	return local & 0xff;
+}
+
+__inline __be16 local_port(__u32 local)
+{
+	return local >> LOCAL_PORT_SHIFT;
+}
 
 __inline struct known conn_read(struct conn *c)
 {
@@ -329,6 +366,7 @@ __inline struct known conn_read(struct conn *c)
 	k.generation = READ_ONCE(c->generation);
 	k.word = READ_ONCE(c->word);
 	k.last_use = READ_ONCE(c->last_use);
+	k.local = conn_local(c);
 	return k;
 }
 
@@ -411,19 +449,40 @@ __inline __u64 link_to(const struct place *at)
 	return (at->slot - 1) | (__u64)at->version << LINK_VERSION;
 }
 
+/* The slot that a link names. */
+__inline struct conn *link_slot(__u64 link, int v6)
+{
+	return slot_numbered((__u32)link + 1, v6);
+}
+
+__inline int link_is_to(__u64 link, __u64 tag)
+{
+	return (tag >> 16 & 0xffff) == (link >> LINK_VERSION & 0xffff);
+}
+
+/* Is c, still, the entry that the link leads to? */
+__inline int link_leads(__u64 link, const struct conn *c)
+{
+	__u64 tag = READ_ONCE(c->tag);
+
+	return (tag & TAG_MASK) == TAG_USED && link_is_to(link, tag);
+}
+
 /* The entry that a link leads to; NULL: it is gone. */
 __inline struct conn *linked(__u64 link, int v6)
 {
-	__u32 slot = link, version = link >> LINK_VERSION & 0xffff;
-	void *set = set_at(slot / CONN_WAYS, v6);
-	struct conn *c;
-	__u64 tag;
+	struct conn *c = link_slot(link, v6);
 
-	if (!set)
-		return NULL;
-	c = slot_at(set, slot, v6);
-	tag = READ_ONCE(c->tag);
-	return (tag & TAG_MASK) == TAG_USED && (tag >> 16 & 0xffff) == version ? c : NULL;
+	return c && link_leads(link, c) ? c : NULL;
+}
+
+/* Is it there? It may be in the making: busy. */
+__inline int link_alive(__u64 link, int v6)
+{
+	const struct conn *c = link_slot(link, v6);
+	__u64 tag = c ? READ_ONCE(c->tag) : TAG_FREE;
+
+	return (tag & TAG_MASK) != TAG_FREE && link_is_to(link, tag);
 }
 
 __inline struct conn *template_of(__u64 link)
@@ -470,6 +529,14 @@ static __noinline void template_assure(__u64 link)
 __inline int word_is_established(__u32 word)
 {
 	return (word & STATE_MASK) == TCP_ESTABLISHED || (word & STATE_MASK) == SCTP_ESTABLISHED;
+}
+
+/* Is it no connection, but what leads replies to one? */
+__inline int is_way_back(__u32 word)
+{
+	__u32 state = word & STATE_MASK;
+
+	return state >= REPLY_NEW && state <= REPLY_PROVEN;
 }
 
 /* What a connection is in real_counts.conns; a way back is none, nor is a template. */
@@ -693,15 +760,21 @@ static __noinline int overflow_free(struct conn *c, struct conn *home, const str
 	return 1;
 }
 
-/* Frees a known connection of the place's key. 0: it is not what was read of it any more. */
-__inline int conn_free(const struct known *k, struct conn *home, const struct packet *p, const struct place *at, int v6)
+/* Frees an entry of the place's key in one of its sets; 0: it is not what was read of it any more. */
+__inline int known_free(const struct known *k, const struct place *at, int v6)
 {
-	if (k->tag & TAG_OVERFLOW)
-		return overflow_free(k->conn, home, p, v6);
 	if (!conn_retire(k->conn, k->tag, k->word, k->tag & TAG_SECOND ? place_second(at, v6) : at->index, v6))
 		return 0;
 	slot_free(k->conn, k->tag);
 	return 1;
+}
+
+/* The same, wherever it lies. */
+__inline int conn_free(const struct known *k, struct conn *home, const struct packet *p, const struct place *at, int v6)
+{
+	if (k->tag & TAG_OVERFLOW)
+		return overflow_free(k->conn, home, p, v6);
+	return known_free(k, at, v6);
 }
 
 /* Nobody else stores a key of this place from here to place_unlock. */
@@ -800,14 +873,36 @@ __inline __u64 set_victim(void *set, __u32 now, int v6)
 	return best;
 }
 
-/* Takes the slot of an entry that is expired or embryonic. mark: the tag bits of the claim. */
+/* A way back whose connection is gone. */
+__inline int conn_orphan(const struct conn *c, __u32 word, int v6)
+{
+	return is_way_back(word) && !link_alive(READ_ONCE(c->link), v6);
+}
+
+/* The way of a set that such a one has, | CONN_WAYS; 0: none. It costs a line for each way back, so it comes last. */
+__inline __u64 set_orphan(void *set, int v6)
+{
+	struct conn *c;
+	__u32 i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < CONN_WAYS; i++) {
+		c = slot_at(set, i, v6);
+		if ((READ_ONCE(c->tag) & TAG_MASK) == TAG_USED && conn_orphan(c, READ_ONCE(c->word), v6))
+			return CONN_WAYS | i;
+	}
+	return 0;
+}
+
+/* Takes the slot of an entry that is expired, embryonic or leads nowhere. mark: the tag bits of the claim. */
 __inline struct conn *slot_take(void *set, __u32 index, __u64 way, __u64 mark, __u32 now, int v6)
 {
 	struct conn *c = slot_at(set, way, v6);
 	__u64 tag = READ_ONCE(c->tag);
 	__u32 word = READ_ONCE(c->word);
 
-	if ((tag & TAG_MASK) != TAG_USED || (!conn_expired(c, now) && !conn_embryonic(c, word)) ||
+	if ((tag & TAG_MASK) != TAG_USED ||
+	    (!conn_expired(c, now) && !conn_embryonic(c, word) && !conn_orphan(c, word, v6)) ||
 	    !conn_retire(c, tag, word, index, v6))
 		return NULL;
 	WRITE_ONCE(c->tag, ((tag + TAG_VERSION_ONE) & TAG_VERSION_MASK) | mark);
@@ -819,9 +914,13 @@ __inline struct conn *claim_victim(const struct place *at, void *first, void *se
 {
 	__u64 victim = set_victim(first, now, v6);
 
+	if (unlikely(!victim))
+		victim = set_orphan(first, v6);
 	if (likely(victim))
 		return slot_take(first, at->index, victim, TAG_BUSY, now, v6);
 	victim = set_victim(second, now, v6);
+	if (!victim)
+		victim = set_orphan(second, v6);
 	if (!victim)
 		return NULL;
 	return slot_take(second, place_second(at, v6), victim, TAG_BUSY | TAG_SECOND, now, v6);
@@ -895,6 +994,7 @@ struct conn_new {
 	__u32 generation;
 	__u32 word;	/* state and flags */
 	__u32 in_sets;	/* 1: not in the overflow map, as something refers to its slot */
+	__u32 local;	/* see conn_local */
 	__u64 link;
 	__u64 link_version; /* of a template: what the version of its tag adds to the link */
 	__u16 peer[3];
@@ -906,7 +1006,7 @@ __inline void conn_fill(struct conn *c, const struct packet *p, const struct con
 	c->real = n->real;
 	c->generation = n->generation;
 	c->last_use = p->now;
-	c->packets = 1;
+	WRITE_ONCE(*(__u32 *)&c->packets, 1 | n->local << LOCAL_SHIFT);
 	c->link = n->link + (version & 0xffff) * n->link_version;
 	__builtin_memcpy(c->peer, n->peer, sizeof(c->peer));
 	c->ingress = p->ingress;
@@ -963,26 +1063,57 @@ __inline void home_remember(const struct conn *c, __u64 tag, struct conn *home, 
 		__sync_fetch_and_or(&home->home_moved, 1U << slot_way(c, set, v6));
 }
 
-/* Stores a connection in one of its sets; its place is locked. 0: no room. */
-__inline int conn_store_set(const struct packet *p, struct place *at, struct conn *home, const struct conn_new *n, int v6)
+/* A slot for the packet's key, whose place is locked: claimed, and its home knows. NULL: no room. */
+__inline struct conn *conn_reserve(const struct packet *p, const struct place *at, struct conn *home, int v6)
 {
 	struct conn *c = home;
+
+	if (unlikely(!slot_claim(c, READ_ONCE(c->tag), TAG_BUSY))) {
+		c = conn_claim(at, p->now, v6);
+		if (c)
+			home_remember(c, READ_ONCE(c->tag), home, at, v6);
+	}
+	return c;
+}
+
+/* Notes where a reserved slot is: something will refer to it. */
+__inline void conn_locate(const struct conn *c, struct place *at, int v6)
+{
 	__u64 tag = READ_ONCE(c->tag);
 
-	if (unlikely(!slot_claim(c, tag, TAG_BUSY))) {
-		c = conn_claim(at, p->now, v6);
-		if (!c)
-			return 0;
-		tag = READ_ONCE(c->tag);
-		home_remember(c, tag, home, at, v6);
-	}
-	if (unlikely(n->in_sets)) {
-		at->slot = slot_number(c, tag, at, v6);
-		at->version = tag >> 16 & 0xffff;
-	}
+	at->slot = slot_number(c, tag, at, v6);
+	at->version = tag >> 16 & 0xffff;
+}
+
+/* Fills a reserved slot and shows it. */
+__inline void conn_publish(struct conn *c, const struct packet *p, const struct place *at, const struct conn_new *n, int v6)
+{
+	__u64 tag = READ_ONCE(c->tag);
+
 	conn_fill(c, p, n, tag >> 16);
 	conn_fill_key(c, p, v6);
 	tag_publish(c, at->want | (tag & (TAG_VERSION_MASK | TAG_SECOND)));
+}
+
+/* Gives a reserved slot back. */
+__inline void conn_cancel(struct conn *c, const struct place *at, int v6)
+{
+	__u64 tag = READ_ONCE(c->tag);
+
+	home_forget(c, tag | (at->want & ~0xffffffffULL), tag & TAG_SECOND ? place_second(at, v6) : at->index, v6);
+	slot_free(c, tag);
+}
+
+/* Stores an entry in one of its sets; its place is locked. 0: no room there. */
+__inline int conn_store_set(const struct packet *p, struct place *at, struct conn *home, const struct conn_new *n, int v6)
+{
+	struct conn *c = conn_reserve(p, at, home, v6);
+
+	if (unlikely(!c))
+		return 0;
+	if (unlikely(n->in_sets))
+		conn_locate(c, at, v6);
+	conn_publish(c, p, at, n, v6);
 	return 1;
 }
 

@@ -180,6 +180,9 @@ func (b table) freeDead(i int, tag uint64) bool {
 	return true
 }
 
+// LocalPorts is a range of local ports for full-NAT as the settings have it.
+func LocalPorts(first, count uint16) uint32 { return uint32(first) | uint32(count)<<16 }
+
 // keepWaysBack gives them no time of their own: they go with their connections.
 // The time of a template is in its entry.
 func (s *Settings) keepWaysBack() {
@@ -188,17 +191,33 @@ func (s *Settings) keepWaysBack() {
 	}
 }
 
-// linked is the entry that a link leads to; nil if it is gone.
-func (b table) linked(link uint64) *Conn {
+// target is the slot that a link leads to, and its tag; nil and 0 if another entry has it.
+func (b table) target(link uint64) (c *Conn, tag uint64) {
 	slot, version := int(uint32(link)), link>>uint(directorLinkLINK_VERSION)&0xffff
 	if slot >= b.n {
-		return nil
+		return nil, 0
 	}
-	c := b.slot(slot)
-	if tag := atomic.LoadUint64(&c.Tag); tag&tagMask != tagUsed || tag>>16&0xffff != version {
+	c = b.slot(slot)
+	if tag = atomic.LoadUint64(&c.Tag); tag>>16&0xffff != version {
+		return nil, 0
+	}
+	return c, tag
+}
+
+// linked is the entry that a link leads to; nil if it is gone.
+func (b table) linked(link uint64) *Conn {
+	c, tag := b.target(link)
+	if tag&tagMask != tagUsed {
 		return nil
 	}
 	return c
+}
+
+// leads reports whether the connection that a way back leads to is still there. It may be in the
+// making: by full-NAT its way back is stored first.
+func (b table) leads(c *Conn) bool {
+	_, tag := b.target(atomic.LoadUint64(&c.Link))
+	return tag&tagMask != tagFree
 }
 
 // Sweep frees expired connections, some slots at a time. It also finishes what a
@@ -211,6 +230,7 @@ type Sweep struct {
 	now    map[int]uint64 // and at this one
 	tally  tally          // of this pass
 	last   tally          // of the last one that was finished
+	locals [2][Sources]uint64
 	fired  *firedTemplates
 }
 
@@ -257,6 +277,7 @@ func (s *Sweep) Next(now uint32, n int) (freed int, passed bool) {
 	s.before, s.now = s.now, map[int]uint64{}
 	s.tally, s.last = s.last, s.tally
 	s.tally.clear()
+	s.locals[0], s.locals[1] = s.locals[1], [Sources]uint64{}
 	return freed, true
 }
 
@@ -270,7 +291,7 @@ func (s *Sweep) one(i int, now uint32) bool {
 	case tag&tagMask == tagBusy || word&connDead != 0:
 		return s.halfFreed(i, tag)
 	case isWayBack(word):
-		return s.table.linked(atomic.LoadUint64(&c.Link)) == nil && s.table.free(i, tag, word)
+		return !s.table.leads(c) && s.table.free(i, tag, word)
 	case isTemplate(word):
 		return s.template(i, tag, word, now)
 	case s.table.t.Expired(c, now):
@@ -282,8 +303,13 @@ func (s *Sweep) one(i int, now uint32) bool {
 	if word&connControlled != 0 {
 		s.fired.found(c)
 	}
+	s.locals[1][c.Source]++
 	return false
 }
+
+// Locals is how many connections the last pass found that have the source of a
+// number; those of number 0 have none.
+func (s *Sweep) Locals(source uint8) uint64 { return s.locals[0][source] }
 
 // halfFreed finishes what has not moved for a whole pass: a packet takes less
 // than a microsecond for it.

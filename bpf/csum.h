@@ -16,11 +16,32 @@ __inline __u32 csum_add(__u32 a, __u32 b)
 	return sum + (sum < b);
 }
 
-__inline __u16 csum_fold(__u32 sum)
+/* Of a sum that has been carried out of 32 bits at most a few times. */
+__inline __u16 csum_fold(__u64 sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return ~sum;
+}
+
+/*
+ * What a change adds to a checksum's sum (RFC 1624). Changes are added in 64
+ * bits, where none of them is carried out.
+ */
+__inline __u64 csum_change(__u32 from, __u32 to)
+{
+	return (__u64)(__u32)~from + to;
+}
+
+__inline __u64 csum_change64(__u64 from, __u64 to)
+{
+	return csum_change(from, to) + csum_change(from >> 32, to >> 32);
+}
+
+__inline void csum_apply(__u16 *check, __u64 change)
+{
+	change += (__u16)~*check;
+	*check = csum_fold((change & 0xffffffff) + (change >> 32));
 }
 
 /* Of size bytes, a multiple of 4 that the compiler knows. */

@@ -6,6 +6,7 @@
 #include "conn.h"
 #include "forward.h"
 #include "fragment.h"
+#include "fullnat.h"
 #include "icmp.h"
 #include "locality.h"
 #include "mark.h"
@@ -60,7 +61,7 @@ __inline int schedulable(const struct service *s, const struct packet *p)
 
 __inline __u32 first_word(const struct packet *p, const struct real *r)
 {
-	__u32 flags = r->method == METHOD_NAT || r->method == METHOD_FULLNAT ? 0 : CONN_NO_OUTPUT;
+	__u32 flags = method_replies(r->method) ? 0 : CONN_NO_OUTPUT;
 	__u32 table = flags & CONN_NO_OUTPUT ? TABLE_INPUT_ONLY : TABLE_INPUT;
 
 	if (p->protocol == IPPROTO_UDP)
@@ -72,17 +73,11 @@ __inline __u32 first_word(const struct packet *p, const struct real *r)
 	return flags | tcp_next(TCP_NONE, p->tcp, table);
 }
 
-/* What a look-up or a choice came to: the verdict, and the real server's id << 32. */
-__inline __u64 outcome(enum verdict verdict, __u32 real)
-{
-	return verdict | (__u64)real << 32;
-}
-
 __inline __u64 packet_known(struct packet *p, struct known *k)
 {
 	conn_input(k, p);
 	stats_input(k->real, p, 0);
-	return outcome(TX_FORWARD, k->real);
+	return outcome_by(TX_FORWARD, k->real, k->local);
 }
 
 /* No usable real server: what the service says. The answer's kind is in the verdict. */
@@ -121,25 +116,82 @@ __inline struct real *choose(struct packet *p, struct place *at, struct service 
 	return bpf_map_lookup_elem(&reals, id);
 }
 
-/* Stores the connection that n is; its place is locked. 0: no room. */
-__inline int store(const struct packet *p, struct place *at, struct conn *home, struct conn_new *n, int v6)
+/*
+ * The real server that was chosen is the client itself: another one, if there is
+ * one. A template that others share stands. So this client, which goes without
+ * it, is told the same by its address.
+ */
+__inline struct real *choose_other(struct packet *p, struct place *at, struct service *s, __u32 *id, int v6)
+{
+	__u32 hash = at->asked == ASK_NOBODY ? at->want >> 32 : address_word(&p->addr[0], v6);
+	__u32 other = pick_other(s, hash, *id);
+
+	if (other != *id)
+		at->link = 0;
+	*id = other;
+	return bpf_map_lookup_elem(&reals, id);
+}
+
+/* The connection that n is going to be is controlled by the template that was asked for, if there is one. */
+__inline void control(struct conn_new *n, const struct place *at)
 {
 	n->link = 0;
 	n->link_version = 0;
-	if (likely(!at->link))
-		return conn_store(p, at, home, n, v6);
-	if (template_controls(at->link, 1)) {
-		n->link = at->link;
-		n->word |= CONN_CONTROLLED;
-	}
-	if (conn_store(p, at, home, n, v6)) {
-		if (n->link && word_is_established(n->word))
-			template_assure(n->link);
+	if (likely(!at->link) || !template_controls(at->link, 1))
+		return;
+	n->link = at->link;
+	n->word |= CONN_CONTROLLED;
+}
+
+/* It is stored. */
+__inline void controlled(const struct conn_new *n)
+{
+	if (unlikely(n->link) && word_is_established(n->word))
+		template_assure(n->link);
+}
+
+/* Stores the connection that n is; its place is locked. 0: no room. */
+__inline int store(const struct packet *p, struct place *at, struct conn *home, struct conn_new *n, int v6)
+{
+	control(n, at);
+	if (likely(conn_store(p, at, home, n, v6))) {
+		controlled(n);
 		return 1;
 	}
 	if (n->link)
 		template_controls(n->link, -1);
 	return 0;
+}
+
+/* A connection that was stored. */
+__inline __u64 connected(const struct packet *p, struct real *r, const struct conn_new *n)
+{
+	stats_input(n->real, p, 1);
+	count_enter(r, n->real, n->word);
+	return outcome_by(TX_NEW, n->real, n->local);
+}
+
+/* What the connection that p begins is made of. */
+__inline void conn_begin(struct conn_new *n, const struct packet *p, const struct real *r, __u32 id)
+{
+	n->real = id;
+	n->generation = r->generation;
+	n->word = first_word(p, r);
+	n->in_sets = r->method == METHOD_NAT;
+	n->local = 0;
+	mac_copy(n->peer, packet_source(p));
+}
+
+/* By full-NAT: the slot first, which the way back names. packet_local goes on. */
+__inline __u64 packet_reserve(struct packet *p, struct place *at, struct conn *home, __u32 id, int v6)
+{
+	struct conn *c = home ? conn_reserve(p, at, home, v6) : NULL;
+
+	if (!c)
+		return outcome(DROP_NO_ROOM, NO_REAL);
+	conn_locate(c, at, v6);
+	at->reserved = 1;
+	return outcome(TX_NEW, id);
 }
 
 /* home: its place is locked; NULL: it could not be, so nothing is stored. */
@@ -159,12 +211,15 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 		stats_input(id, p, p->fragment != FRAGMENT_LATER);
 		return outcome(TX_ONE_PACKET, id);
 	}
+	if (unlikely(fullnat_wanted(p, r, v6)))
+		return packet_reserve(p, at, home, id, v6);
+	if (unlikely(real_is_its_client(r, p, v6))) {
+		r = choose_other(p, at, s, &id, v6);
+		if (!r)
+			return outcome(DROP_REAL_GONE, NO_REAL);
+	}
 	n = &w->fresh;
-	n->real = id;
-	n->generation = r->generation;
-	n->word = first_word(p, r);
-	n->in_sets = r->method == METHOD_NAT;
-	mac_copy(n->peer, packet_source(p));
+	conn_begin(n, p, r, id);
 	if (unlikely(!home || !store(p, at, home, n, v6))) {
 		__sync_fetch_and_add(&s->untracked, 1);
 		if (!s->persistent)
@@ -172,9 +227,7 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 		stats_input(id, p, 1);
 		return outcome(TX_UNTRACKED, id);
 	}
-	stats_input(id, p, 1);
-	count_enter(r, id, n->word);
-	return outcome(TX_NEW, id);
+	return connected(p, r, n);
 }
 
 /* Persistence and lblc remember more than a plan; they are asked from where there is stack enough. */
@@ -289,7 +342,7 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 			return packet_met(p, c, at, s, v6);
 	}
 	result = schedule(p, at, locked ? home : NULL, s, v6);
-	if (likely(locked))
+	if (likely(locked && !at->reserved))
 		place_unlock(at, home);
 	return result;
 }
@@ -302,6 +355,48 @@ __noinline __u64 packet_new4(struct packet *p, struct place *at)
 __noinline __u64 packet_new6(struct packet *p, struct place *at)
 {
 	return p && at ? packet_new(p, at, 1) : outcome(DROP_ERROR, NO_REAL);
+}
+
+/*
+ * Ends what packet_reserve has begun: takes a local end, shows the connection,
+ * or gives its slot back, and unlocks its place. Behind packet_new, which needs
+ * much stack itself.
+ */
+__inline __u64 packet_local(struct packet *p, struct place *at, __u32 id, int v6)
+{
+	struct conn *home = place_home(at, v6), *c = slot_numbered(at->slot, v6);
+	struct real *r = bpf_map_lookup_elem(&reals, &id);
+	__u64 result = outcome(DROP_ERROR, NO_REAL), taken;
+	struct work *w = work_get();
+	struct conn_new *n;
+
+	if (!home || !c || !r || !w)
+		return result; /* cannot be: they were there before */
+	taken = local_take(id, at->want >> 32, v6);
+	if (outcome_verdict(taken) == TX_NEW) {
+		n = &w->fresh;
+		conn_begin(n, p, r, id);
+		n->local = outcome_local(taken);
+		control(n, at);
+		conn_publish(c, p, at, n, v6);
+		controlled(n);
+		result = connected(p, r, n);
+	} else {
+		conn_cancel(c, at, v6);
+		result = outcome(outcome_verdict(taken), NO_REAL);
+	}
+	place_unlock(at, home);
+	return result;
+}
+
+__noinline __u64 packet_local4(struct packet *p, struct place *at, __u32 id)
+{
+	return p && at ? packet_local(p, at, id, 0) : outcome(DROP_ERROR, NO_REAL);
+}
+
+__noinline __u64 packet_local6(struct packet *p, struct place *at, __u32 id)
+{
+	return p && at ? packet_local(p, at, id, 1) : outcome(DROP_ERROR, NO_REAL);
 }
 
 /* The packets that the director makes itself. */
@@ -369,11 +464,18 @@ __inline int forward_family(const struct real *r, int v6)
 	return unlikely(r->method == METHOD_TUN) ? r->tunnel.flags & TUNNEL_IPV6 : v6;
 }
 
+__inline enum verdict forward_nat(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, int v6)
+{
+	if (outcome_verdict(result) == TX_ICMP)
+		return v6 ? nat_icmp_error6(ctx, p, result) : nat_icmp_error4(ctx, p, result);
+	return v6 ? packet_nat6(ctx, p, at, result) : packet_nat4(ctx, p, at, result);
+}
+
 __inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result,
 				     struct way_out *out, int v6)
 {
-	enum verdict verdict = result & 0xff, failed;
-	__u32 id = result >> 32;
+	enum verdict verdict = outcome_verdict(result), failed;
+	__u32 id = outcome_real(result);
 	struct real *r = bpf_map_lookup_elem(&reals, &id);
 
 	if (!r)
@@ -386,8 +488,8 @@ __inline enum verdict packet_forward(struct xdp_md *ctx, struct packet *p, struc
 		return packet_ttl(ctx, p, v6);
 	if (unlikely(p->length > r->mtu))
 		return packet_too_big(ctx, p, r->mtu, v6);
-	if (unlikely(r->method == METHOD_NAT)) {
-		verdict = v6 ? packet_nat6(ctx, p, at, result) : packet_nat4(ctx, p, at, result);
+	if (unlikely(method_replies(r->method))) {
+		verdict = forward_nat(ctx, p, at, result, v6);
 		if (verdict >= DROP_MALFORMED)
 			return verdict;
 	}
@@ -427,11 +529,13 @@ __inline __u64 icmp_error(struct xdp_md *ctx, struct packet *p, int v6)
 	if (!c)
 		return outcome(PASS_ICMP, NO_REAL);
 	k = conn_read(c);
+	if (is_way_back(k.word))
+		return outcome(TX_REPLY, NO_REAL);
 	r = bpf_map_lookup_elem(&reals, &k.real);
 	if (!r || r->generation != k.generation || !known_holds(&k, &at) || known_expired(&k, p->now))
 		return outcome(PASS_ICMP, NO_REAL);
 	stats_input(k.real, p, 0);
-	return outcome(TX_ICMP, k.real);
+	return outcome_by(TX_ICMP, k.real, k.local);
 }
 
 __inline __u64 packet_icmp(struct xdp_md *ctx, struct packet *p, int v6)
@@ -465,24 +569,31 @@ __noinline __u64 packet_icmp6(struct xdp_md *ctx, struct packet *p)
 	return p ? packet_icmp(ctx, p, 1) : outcome(DROP_ERROR, NO_REAL);
 }
 
-/* No connection of this key is known. */
+/* No connection of this key is known: persistence is asked where it has a say, and full-NAT ends what it has begun. */
 __inline __u64 packet_unknown(struct packet *p, struct place *at, int v6)
 {
 	__u64 result;
+	__u32 id;
 
 	at->asked = ASK_NOBODY;
 	at->link = 0;
 	result = v6 ? packet_new6(p, at) : packet_new4(p, at);
-	if (likely(at->asked == ASK_NOBODY))
+	if (unlikely(at->asked != ASK_NOBODY)) {
+		id = outcome_real(result);
+		at->chosen = v6 ? persist6(p, at, id) : persist4(p, at, id);
+		at->asked = ASKED;
+		result = v6 ? packet_new6(p, at) : packet_new4(p, at);
+	}
+	if (likely(!at->reserved))
 		return result;
-	at->chosen = v6 ? persist6(p, at, result >> 32) : persist4(p, at, result >> 32);
-	at->asked = ASKED;
-	return v6 ? packet_new6(p, at) : packet_new4(p, at);
+	id = outcome_real(result);
+	return v6 ? packet_local6(p, at, id) : packet_local4(p, at, id);
 }
 
 /*
  * The heart: a known connection, or a new one. Everything that is rare is in a
- * function of its own.
+ * function of its own. TX_REPLY: it is to a virtual address that is a local end,
+ * and a reply.
  */
 __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *at, int v6)
 {
@@ -498,6 +609,8 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 		known_at(&k, at);
 		r = bpf_map_lookup_elem(&reals, &k.real);
 		at->over = !known_holds(&k, at); /* replaced in this very moment */
+		if (unlikely(!at->over && is_way_back(k.word)))
+			return outcome(TX_REPLY, NO_REAL);
 		if (likely(!at->over && r && r->generation == k.generation && !known_expired(&k, p->now) &&
 			   !packet_begins(p)))
 			return packet_known(p, &k);
@@ -529,7 +642,6 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	enum verdict malformed, stop;
 	enum maybe request;
 	__u64 result;
-	int reply;
 
 	if (unlikely(verdict != UNDECIDED))
 		return verdict;
@@ -548,25 +660,23 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	}
 	tunnel_notice(ctx, p, v6);
 	request = service_maybe(p, v6);
-	reply = request != MAYBE && reply_maybe(p, v6);
-	if (request == MAYBE_NOT && !reply)
+	if (request == MAYBE_NOT && !reply_maybe(p, v6))
 		return PASS_NO_SERVICE;
 	if (unlikely(malformed != UNDECIDED))
 		return malformed;
 	if (unlikely(p->protocol == IPPROTO_SCTP))
 		sctp_parse(ctx, p);
-	if (reply) {
-		verdict = v6 ? packet_reply6(ctx, p, out) : packet_reply4(ctx, p, out);
-		if (request == MAYBE_NOT || (verdict != PASS_NO_CONNECTION && verdict != PASS_NO_SERVICE))
-			return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
+	result = outcome(TX_REPLY, NO_REAL);
+	if (request != MAYBE_NOT) {
+		p->ingress = ctx->ingress_ifindex;
+		result = packet_flow(ctx, p, &w->at, v6);
 	}
-	p->ingress = ctx->ingress_ifindex;
-	result = packet_flow(ctx, p, &w->at, v6);
-	if (unlikely(result >> 32 == NO_REAL)) {
-		verdict = result & 0xff;
-		return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
-	}
-	return v6 ? packet_forward6(ctx, p, &w->at, result, out) : packet_forward4(ctx, p, &w->at, result, out);
+	if (likely(outcome_real(result) != NO_REAL))
+		return v6 ? packet_forward6(ctx, p, &w->at, result, out) : packet_forward4(ctx, p, &w->at, result, out);
+	verdict = outcome_verdict(result);
+	if (verdict == TX_REPLY)
+		verdict = reply(ctx, p, out, v6);
+	return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
 }
 
 /* The long way, for every packet. */
@@ -581,7 +691,7 @@ __inline enum verdict packet(struct xdp_md *ctx, struct way_out *out)
 	if (!w)
 		return DROP_ERROR;
 	__builtin_memset(&w->packet, 0, sizeof(w->packet));
-	w->at.over = 0;
+	w->at.over = w->at.reserved = 0;
 	switch (parse_ethernet(&w->packet, &cur)) {
 	case bpf_htons(ETH_P_IP):
 		return packet_ip(ctx, w, &cur, out, 0);
@@ -598,20 +708,17 @@ SEC("xdp")
 int director(struct xdp_md *ctx)
 {
 	struct way_out out = { .tx_port = NO_TX_PORT };
-	struct real *r = NULL;
-	enum verdict verdict = plain(ctx, &r, 0);
+	enum verdict verdict = plain(ctx, &out, 0);
 
 	if (verdict == UNDECIDED)
-		verdict = plain(ctx, &r, 1);
-	if (likely(verdict == TX_FORWARD)) {
-		out.ifindex = r->ifindex;
-		out.tx_port = r->tx_port;
+		verdict = plain6(ctx, &out);
+	if (likely(verdict == TX_FORWARD))
 		return verdict_action(ctx, &out, TX_FORWARD);
-	}
-	if (verdict == PASS_NO_SERVICE)
-		return verdict_action(ctx, &out, PASS_NO_SERVICE);
-	if (likely(verdict == UNDECIDED))
+	if (verdict == UNDECIDED) {
+		out.tx_port = NO_TX_PORT;
+		out.ifindex = 0;
 		verdict = packet(ctx, &out);
+	}
 	return verdict_action(ctx, &out, verdict);
 }
 

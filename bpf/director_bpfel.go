@@ -55,7 +55,9 @@ type directorConn struct {
 	Real       uint32
 	Generation uint32
 	LastUse    uint32
-	Packets    uint32
+	Packets    uint8
+	Source     uint8
+	Port       uint16
 	HomeLock   uint32
 	HomeMoved  uint32
 	Link       uint64
@@ -220,6 +222,9 @@ const (
 	directorLimitADDRESSES         directorLimit = 8192
 	directorLimitPACKETS_COUNTED   directorLimit = 10
 	directorLimitTUNNEL_HEAD_MAX   directorLimit = 52
+	directorLimitSOURCES           directorLimit = 256
+	directorLimitPOOLS             directorLimit = 256
+	directorLimitPORT_TRIES        directorLimit = 32
 )
 
 type directorLink uint32
@@ -332,7 +337,8 @@ type directorReal struct {
 	Retired    directorCounters
 	ToPort     uint16
 	IfPort     uint16
-	Reserved3  uint32
+	Pool       uint8
+	Reserved3  [3]uint8
 	Tunnel     directorTunnel
 }
 
@@ -386,10 +392,10 @@ type directorRuntimeSettings struct {
 		Mask   uint32
 		Shapes [2]uint32
 	}
-	Tunnels uint32
-	_       [4]byte
-	Layout  uint64
-	HashKey struct {
+	Tunnels    uint32
+	LocalPorts uint32
+	Layout     uint64
+	HashKey    struct {
 		_      structs.HostLayout
 		Factor uint64
 		Word   [10]uint32
@@ -458,6 +464,16 @@ type directorServiceKey struct {
 	Reserved2 uint64
 }
 
+type directorSource struct {
+	_    structs.HostLayout
+	Addr [16]uint8
+}
+
+type directorSourcePool struct {
+	_      structs.HostLayout
+	Source [256]uint8
+}
+
 type directorStaleAction uint32
 
 const (
@@ -521,13 +537,14 @@ const (
 	directorVerdictDROP_NO_REAL       directorVerdict = 23
 	directorVerdictDROP_REAL_GONE     directorVerdict = 24
 	directorVerdictDROP_NO_ROOM       directorVerdict = 25
-	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 26
-	directorVerdictDROP_TTL           directorVerdict = 27
-	directorVerdictDROP_TOO_BIG       directorVerdict = 28
-	directorVerdictDROP_RATE          directorVerdict = 29
-	directorVerdictDROP_ERROR         directorVerdict = 30
-	directorVerdictVERDICTS           directorVerdict = 31
-	directorVerdictUNDECIDED          directorVerdict = 31
+	directorVerdictDROP_NO_PORT       directorVerdict = 26
+	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 27
+	directorVerdictDROP_TTL           directorVerdict = 28
+	directorVerdictDROP_TOO_BIG       directorVerdict = 29
+	directorVerdictDROP_RATE          directorVerdict = 30
+	directorVerdictDROP_ERROR         directorVerdict = 31
+	directorVerdictVERDICTS           directorVerdict = 32
+	directorVerdictUNDECIDED          directorVerdict = 32
 )
 
 type directorWork struct {
@@ -557,17 +574,17 @@ type directorWork struct {
 		_          [6]byte
 	}
 	At struct {
-		_       structs.HostLayout
-		Want    uint64
-		Index   uint32
-		Lock    uint32
-		Over    uint32
-		Slot    uint32
-		Version uint32
-		_       [4]byte
-		Link    uint64
-		Asked   uint32
-		Chosen  uint32
+		_        structs.HostLayout
+		Want     uint64
+		Index    uint32
+		Lock     uint32
+		Over     uint32
+		Reserved uint32
+		Slot     uint32
+		Version  uint32
+		Link     uint64
+		Asked    uint32
+		Chosen   uint32
 	}
 	Reply struct {
 		_          structs.HostLayout
@@ -594,17 +611,17 @@ type directorWork struct {
 		_          [6]byte
 	}
 	ReplyAt struct {
-		_       structs.HostLayout
-		Want    uint64
-		Index   uint32
-		Lock    uint32
-		Over    uint32
-		Slot    uint32
-		Version uint32
-		_       [4]byte
-		Link    uint64
-		Asked   uint32
-		Chosen  uint32
+		_        structs.HostLayout
+		Want     uint64
+		Index    uint32
+		Lock     uint32
+		Over     uint32
+		Reserved uint32
+		Slot     uint32
+		Version  uint32
+		Link     uint64
+		Asked    uint32
+		Chosen   uint32
 	}
 	Fresh struct {
 		_           structs.HostLayout
@@ -612,12 +629,20 @@ type directorWork struct {
 		Generation  uint32
 		Word        uint32
 		InSets      uint32
+		Local       uint32
+		_           [4]byte
 		Link        uint64
 		LinkVersion uint64
 		Peer        [3]uint16
 		_           [2]byte
 	}
 	Destination directorDestination
+	Ends        struct {
+		_     structs.HostLayout
+		Addr  [4]uint64
+		Ports uint32
+		_     [4]byte
+	}
 }
 
 // Names of all BPF objects in the ELF.
@@ -634,11 +659,13 @@ const (
 	directorMapMarkShapes     = "mark_shapes"
 	directorMapOverflow       = "overflow"
 	directorMapPlans          = "plans"
+	directorMapPools          = "pools"
 	directorMapRealConns      = "real_conns"
 	directorMapRealTraffic    = "real_traffic"
 	directorMapReals          = "reals"
 	directorMapServiceKeys    = "service_keys"
 	directorMapServices       = "services"
+	directorMapSources        = "sources"
 	directorMapTxPorts        = "tx_ports"
 	directorMapVerdicts       = "verdicts"
 	directorMapWorks          = "works"
@@ -714,11 +741,13 @@ type directorMapSpecs struct {
 	MarkShapes   *ebpf.MapSpec `ebpf:"mark_shapes"`
 	Overflow     *ebpf.MapSpec `ebpf:"overflow"`
 	Plans        *ebpf.MapSpec `ebpf:"plans"`
+	Pools        *ebpf.MapSpec `ebpf:"pools"`
 	RealConns    *ebpf.MapSpec `ebpf:"real_conns"`
 	RealTraffic  *ebpf.MapSpec `ebpf:"real_traffic"`
 	Reals        *ebpf.MapSpec `ebpf:"reals"`
 	ServiceKeys  *ebpf.MapSpec `ebpf:"service_keys"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
+	Sources      *ebpf.MapSpec `ebpf:"sources"`
 	TxPorts      *ebpf.MapSpec `ebpf:"tx_ports"`
 	Verdicts     *ebpf.MapSpec `ebpf:"verdicts"`
 	Works        *ebpf.MapSpec `ebpf:"works"`
@@ -764,11 +793,13 @@ type directorMaps struct {
 	MarkShapes   *ebpf.Map `ebpf:"mark_shapes"`
 	Overflow     *ebpf.Map `ebpf:"overflow"`
 	Plans        *ebpf.Map `ebpf:"plans"`
+	Pools        *ebpf.Map `ebpf:"pools"`
 	RealConns    *ebpf.Map `ebpf:"real_conns"`
 	RealTraffic  *ebpf.Map `ebpf:"real_traffic"`
 	Reals        *ebpf.Map `ebpf:"reals"`
 	ServiceKeys  *ebpf.Map `ebpf:"service_keys"`
 	Services     *ebpf.Map `ebpf:"services"`
+	Sources      *ebpf.Map `ebpf:"sources"`
 	TxPorts      *ebpf.Map `ebpf:"tx_ports"`
 	Verdicts     *ebpf.Map `ebpf:"verdicts"`
 	Works        *ebpf.Map `ebpf:"works"`
@@ -786,11 +817,13 @@ func (m *directorMaps) Close() error {
 		m.MarkShapes,
 		m.Overflow,
 		m.Plans,
+		m.Pools,
 		m.RealConns,
 		m.RealTraffic,
 		m.Reals,
 		m.ServiceKeys,
 		m.Services,
+		m.Sources,
 		m.TxPorts,
 		m.Verdicts,
 		m.Works,

@@ -45,7 +45,7 @@ __inline int icmp_quotes_transport(const struct packet *q)
  * The packet that an error quotes was sent by the real server: read backwards
  * it is the connection's key. What it says of itself is only used for that.
  */
-__inline int icmp_quoted4(struct xdp_md *ctx, struct packet *p, struct packet *q)
+static __noinline int icmp_quoted4(struct xdp_md *ctx, struct packet *p, struct packet *q)
 {
 	__u32 at = p->l3 + p->l4 + sizeof(struct icmp_head);
 	struct iphdr ip;
@@ -63,7 +63,7 @@ __inline int icmp_quoted4(struct xdp_md *ctx, struct packet *p, struct packet *q
 	return ip.saddr == p->addr[0] >> 32 && icmp_quotes_transport(q);
 }
 
-__inline int icmp_quoted6(struct xdp_md *ctx, struct packet *p, struct packet *q)
+static __noinline int icmp_quoted6(struct xdp_md *ctx, struct packet *p, struct packet *q)
 {
 	__u32 at = p->l3 + p->l4 + sizeof(struct icmp_head);
 	struct ipv6hdr ip;

@@ -70,9 +70,13 @@ func NewKeyTable(t *Tables) *KeyTable {
 	return k
 }
 
-// isNAT reports whether it is the row of a real server by nat.
+// isNAT reports whether it is the row of a real server by nat or fullnat.
 func (r *Real) isNAT() bool {
-	return r.Method == uint8(directorForwardMethodMETHOD_NAT) && r.Addr != [16]byte{}
+	switch directorForwardMethod(r.Method) {
+	case directorForwardMethodMETHOD_NAT, directorForwardMethodMETHOD_FULLNAT:
+		return r.Addr != [16]byte{}
+	}
+	return false
 }
 
 // isTunnel is isNAT for tun.

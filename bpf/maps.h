@@ -16,6 +16,8 @@
  * mark_shapes    number     shape           userspace       pinned
  * mark_rules     bucket     4 rules         userspace       pinned
  * reals          real id    real            userspace       pinned
+ * sources        source     address         userspace       pinned
+ * pools          pool       256 sources     userspace       pinned
  * real_conns     real id    counts          both, atomic    pinned
  * real_traffic   real*cpus  counters        BPF, own CPU    pinned
  * verdicts       verdict    packets, per    BPF             pinned
@@ -53,6 +55,8 @@ array_map(plans, struct plan_chunk, BPF_F_MMAPABLE);
 array_map(mark_shapes, struct mark_shape, BPF_F_MMAPABLE);
 array_map(mark_rules, struct mark_bucket, BPF_F_MMAPABLE);
 array_map(reals, struct real, BPF_F_MMAPABLE);
+array_map(sources, struct source, BPF_F_MMAPABLE);
+array_map(pools, struct source_pool, BPF_F_MMAPABLE);
 array_map(real_conns, struct real_counts, BPF_F_MMAPABLE);
 array_map(real_traffic, struct real_stats, BPF_F_MMAPABLE);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * nat.h - a request's destination becomes the real server, its reply's source
- * the virtual service again. Checksums are changed by what the rewrite changes
- * (RFC 1624), so a wrong one stays wrong.
+ * the virtual service again; by full-NAT (fullnat.h) both ends change, both
+ * times. Checksums are changed by what the rewrite changes (RFC 1624), so a
+ * wrong one stays wrong.
  *
  * A nat connection has a second entry, its way back, under the key that the
  * replies have. It names the slot of the connection and the version of its tag
@@ -22,32 +23,22 @@
 #define WAY_VLANS_SHIFT 16
 #define WAY_SERVICE_TAG (1U << 24) /* the outer one is 802.1ad's */
 
-/* One end of a packet as it is, and as it shall be. An IPv4 address is in the low half of addr[0]. */
-struct nat_edit {
-	__u64 addr[2], new_addr[2];
-	__be16 port, new_port;
-	__u8 source; /* 1: the source, 0: the destination */
-};
-
-__inline __u32 csum_change(__u32 from, __u32 to)
+/* What the change of both addresses adds to a sum. */
+__inline __u64 addr_change6(const __u64 *from, const __u64 *to)
 {
-	return csum_add(~from, to);
+	return csum_change64(from[0], to[0]) + csum_change64(from[1], to[1]) + csum_change64(from[2], to[2]) +
+	       csum_change64(from[3], to[3]);
 }
 
-__inline void csum_apply(__u16 *check, __u32 change)
+/* Not inlined: where there is much else to do it takes the stack that others need. */
+static __noinline __u64 nat_addr_change6(const struct packet *p, const struct nat_ends *e)
 {
-	*check = csum_fold(csum_add((__u16)~*check, change));
+	return addr_change6(p->addr, e->addr);
 }
 
-__inline __u32 nat_addr_change(const struct nat_edit *e, int v6)
+__inline __u64 nat_addr_change(const struct packet *p, const struct nat_ends *e, int v6)
 {
-	__u32 change = csum_change(e->addr[0], e->new_addr[0]);
-
-	if (!v6)
-		return change;
-	change = csum_add(change, csum_change(e->addr[0] >> 32, e->new_addr[0] >> 32));
-	change = csum_add(change, csum_change(e->addr[1], e->new_addr[1]));
-	return csum_add(change, csum_change(e->addr[1] >> 32, e->new_addr[1] >> 32));
+	return v6 ? nat_addr_change6(p, e) : csum_change64(p->addr[0], e->addr[0]);
 }
 
 /* SCTP's checksum is CRC32c (RFC 9260 appendix A), bits reversed. */
@@ -99,38 +90,29 @@ static __noinline __u32 crc32c_change(__u32 change, __u32 length)
 	return remainder;
 }
 
-__inline int nat_tcp(struct xdp_md *ctx, const struct packet *p, const struct nat_edit *e, __u32 change)
+/* change, here and below: that of the addresses. */
+__inline void nat_tcp(struct tcphdr *tcp, const struct packet *p, const struct nat_ends *e, __u64 change)
 {
-	struct tcphdr *tcp = packet_l4(ctx, p, sizeof(*tcp));
-
-	if (!tcp)
-		return 0;
-	*(e->source ? &tcp->source : &tcp->dest) = e->new_port;
-	csum_apply(&tcp->check, csum_add(change, csum_change(e->port, e->new_port)));
-	return 1;
+	*(__u32 *)tcp = e->ports;
+	csum_apply(&tcp->check, change + csum_change(p->ports, e->ports));
 }
 
 /* A checksum of 0 is none (RFC 768), and stays none. */
-__inline int nat_udp(struct xdp_md *ctx, const struct packet *p, const struct nat_edit *e, __u32 change)
+__inline void nat_udp(struct udphdr *udp, const struct packet *p, const struct nat_ends *e, __u64 change)
 {
-	struct udphdr *udp = packet_l4(ctx, p, sizeof(*udp));
-
-	if (!udp)
-		return 0;
-	*(e->source ? &udp->source : &udp->dest) = e->new_port;
+	*(__u32 *)udp = e->ports;
 	if (!udp->check)
-		return 1;
-	csum_apply(&udp->check, csum_add(change, csum_change(e->port, e->new_port)));
+		return;
+	csum_apply(&udp->check, change + csum_change(p->ports, e->ports));
 	if (!udp->check)
 		udp->check = 0xffff;
-	return 1;
 }
 
 /* Addresses are no part of SCTP's checksum; of a fragment the length is not known. */
-__inline int nat_sctp(struct xdp_md *ctx, const struct packet *p, const struct nat_edit *e)
+__inline int nat_sctp(struct xdp_md *ctx, const struct packet *p, const struct nat_ends *e)
 {
 	__u32 *sctp = packet_l4(ctx, p, SCTP_HEADER);
-	__u32 change = (e->port ^ e->new_port) << (e->source ? 0 : 16);
+	__u32 change = p->ports ^ e->ports;
 
 	if (!sctp)
 		return 0;
@@ -143,45 +125,55 @@ __inline int nat_sctp(struct xdp_md *ctx, const struct packet *p, const struct n
 	return 1;
 }
 
-__inline int nat_transport(struct xdp_md *ctx, const struct packet *p, const struct nat_edit *e, __u32 change)
+__inline int nat_transport(struct xdp_md *ctx, const struct packet *p, const struct nat_ends *e, __u64 change)
 {
+	void *l4;
+
 	if (p->fragment == FRAGMENT_LATER)
 		return 1;
-	if (p->protocol == IPPROTO_TCP)
-		return nat_tcp(ctx, p, e, change);
-	if (p->protocol == IPPROTO_UDP)
-		return nat_udp(ctx, p, e, change);
-	return nat_sctp(ctx, p, e);
+	if (p->protocol == IPPROTO_SCTP)
+		return nat_sctp(ctx, p, e);
+	if (p->protocol == IPPROTO_TCP) {
+		l4 = packet_l4(ctx, p, sizeof(struct tcphdr));
+		if (l4)
+			nat_tcp(l4, p, e, change);
+	} else {
+		l4 = packet_l4(ctx, p, sizeof(struct udphdr));
+		if (l4)
+			nat_udp(l4, p, e, change);
+	}
+	return l4 != NULL;
 }
 
-/* The IP header; change: of the address. 0: it could not be. */
-__inline int nat_network(struct xdp_md *ctx, const struct packet *p, const struct nat_edit *e, __u32 change, int v6)
+__inline void nat_addresses(void *ip, const struct nat_ends *e, int v6)
 {
-	struct ipv6hdr *ip6;
-	struct iphdr *ip4;
-	__u64 *addr;
+	__u64 *addr = v6 ? (void *)&((struct ipv6hdr *)ip)->saddr : (void *)&((struct iphdr *)ip)->saddr;
 
-	if (v6) {
-		ip6 = packet_l3(ctx, p, sizeof(*ip6));
-		if (!ip6)
-			return 0;
-		addr = (void *)(e->source ? &ip6->saddr : &ip6->daddr);
-		WRITE_ONCE(addr[0], e->new_addr[0]);
-		WRITE_ONCE(addr[1], e->new_addr[1]);
-	} else {
-		ip4 = packet_l3(ctx, p, sizeof(*ip4));
-		if (!ip4)
-			return 0;
-		*(e->source ? &ip4->saddr : &ip4->daddr) = e->new_addr[0];
-		csum_apply(&ip4->check, change);
-	}
+	addr[0] = e->addr[0];
+	if (!v6)
+		return;
+	addr[1] = e->addr[1];
+	addr[2] = e->addr[2];
+	addr[3] = e->addr[3];
+}
+
+/* The IP header. 0: it could not be. */
+__inline int nat_network(struct xdp_md *ctx, const struct packet *p, const struct nat_ends *e, __u64 change, int v6)
+{
+	void *ip = packet_l3(ctx, p, v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+
+	if (!ip)
+		return 0;
+	nat_addresses(ip, e, v6);
+	if (!v6)
+		csum_apply(&((struct iphdr *)ip)->check, change);
 	return 1;
 }
 
-/* 0: it could not be, and nothing was changed but what is dropped now. */
-__inline int nat_rewrite(struct xdp_md *ctx, const struct packet *p, const struct nat_edit *e, int v6)
+/* 0: it could not be, and what was changed is dropped now. */
+__inline int nat_rewrite(struct xdp_md *ctx, const struct packet *p, const struct nat_ends *e, int v6)
 {
-	__u32 change = nat_addr_change(e, v6);
+	__u64 change = nat_addr_change(p, e, v6);
 
 	return nat_network(ctx, p, e, change, v6) && nat_transport(ctx, p, e, change);
 }
@@ -194,52 +186,77 @@ __inline __be16 nat_port(const struct packet *p, const struct real *r)
 	return r->to_port && (!r->if_port || r->if_port == port) ? r->to_port : port;
 }
 
-/* The destination becomes the real server. */
-__inline void nat_to_real(struct nat_edit *e, const struct packet *p, const struct real *r, int v6)
+/* The source of a local end; NULL: it has none. */
+__inline const __u64 *source_addr(__u32 local)
 {
-	const __u64 *real = (const void *)r->addr;
+	__u32 id = local_source(local);
 
-	e->source = 0;
-	e->port = packet_dport(p);
-	e->new_port = nat_port(p, r);
-	e->addr[0] = v6 ? p->addr[2] : p->addr[0] >> 32;
-	e->addr[1] = p->addr[3];
-	e->new_addr[0] = v6 ? real[0] : real[1] >> 32;
-	e->new_addr[1] = real[1];
+	return bpf_map_lookup_elem(&sources, &id);
 }
 
-__inline int nat_request(struct xdp_md *ctx, const struct packet *p, const struct real *r, int v6)
+__inline void ends_set_source(struct nat_ends *e, const __u64 *addr, int v6)
 {
-	struct nat_edit e;
-
-	nat_to_real(&e, p, r, v6);
-	return nat_rewrite(ctx, p, &e, v6);
+	if (v6) {
+		e->addr[0] = addr[0];
+		e->addr[1] = addr[1];
+	} else {
+		e->addr[0] = (e->addr[0] & 0xffffffff00000000) | addr[1] >> 32;
+	}
 }
 
-/* The source becomes the virtual service that the connection is to. */
-__inline void nat_from_service(struct nat_edit *e, const struct packet *p, const struct conn *c, int v6)
+__inline void ends_set_dest(struct nat_ends *e, const __u64 *addr, int v6)
 {
-	const __u64 *ends = (const void *)(c + 1); /* the key's addresses */
+	if (v6) {
+		e->addr[2] = addr[0];
+		e->addr[3] = addr[1];
+	} else {
+		e->addr[0] = (__u32)e->addr[0] | (addr[1] & 0xffffffff00000000);
+	}
+}
 
-	e->source = 1;
-	e->port = packet_sport(p);
-	e->new_port = c->ports >> 16;
-	e->addr[0] = v6 ? p->addr[0] : (__u32)p->addr[0];
+/* The destination becomes the real server; by full-NAT, the source the local end. 0: there is no such end. */
+__inline int nat_to_real(struct nat_ends *e, const struct packet *p, const struct real *r, __u32 local, int v6)
+{
+	__be16 port = nat_port(p, r);
+	const __u64 *source;
+
+	e->addr[0] = p->addr[0];
 	e->addr[1] = p->addr[1];
-	e->new_addr[0] = v6 ? ends[2] : ends[0] >> 32;
-	e->new_addr[1] = v6 ? ends[3] : 0;
+	e->ports = packet_sport(p) | (__u32)port << 16;
+	ends_set_dest(e, (const void *)r->addr, v6);
+	if (likely(!local))
+		return 1;
+	source = source_addr(local);
+	if (!source)
+		return 0;
+	ends_set_source(e, source, v6);
+	e->ports = local_port(local) | (__u32)port << 16;
+	return 1;
 }
 
-__inline int nat_reply(struct xdp_md *ctx, const struct packet *p, const struct conn *c, int v6)
+/* From the virtual service to the client of the connection: its key, read backwards. */
+__inline void nat_to_client(struct nat_ends *e, const struct conn *c, int v6)
 {
-	struct nat_edit e;
+	const __u64 *key = (const void *)(c + 1);
 
-	nat_from_service(&e, p, c, v6);
-	return nat_rewrite(ctx, p, &e, v6);
+	e->ports = c->ports >> 16 | c->ports << 16;
+	e->addr[0] = v6 ? key[2] : key[0] >> 32 | key[0] << 32;
+	if (!v6)
+		return;
+	e->addr[1] = key[3];
+	e->addr[2] = key[0];
+	e->addr[3] = key[1];
+}
+
+__inline int nat_request(struct xdp_md *ctx, const struct packet *p, const struct real *r, __u32 local, int v6)
+{
+	struct work *w = work_get();
+
+	return w && nat_to_real(&w->ends, p, r, local, v6) && nat_rewrite(ctx, p, &w->ends, v6);
 }
 
 /*
- * Real servers by nat are in the filter, too, under the protocol with this bit:
+ * Real servers by nat and fullnat are in the filter, too, under the protocol with this bit:
  * what they send may be a reply. Their addresses are under ICMP's, for fragments.
  */
 #define NAT_PROTOCOL 0x80
@@ -281,47 +298,85 @@ __inline int nat_address_maybe(const struct packet *p, int v6)
 	return settings.nat && filter_has(service_hash(&q));
 }
 
-/* The key of the replies to packet p. */
-__inline void nat_reply_key(struct packet *reply, const struct packet *p, const struct real *r, int v6)
+/* The key of the replies to what packet p becomes: its ends, read backwards. */
+__inline void nat_reply_key(struct packet *reply, const struct packet *p, const struct nat_ends *e, int v6)
 {
-	const __u64 *real = (const void *)r->addr;
-	__be16 port = nat_port(p, r);
-
-	reply->ports = port | (__u32)packet_sport(p) << 16;
+	reply->ports = e->ports >> 16 | e->ports << 16;
 	reply->protocol = p->protocol;
 	reply->now = p->now;
 	reply->ingress = p->ingress;
-	reply->addr[0] = v6 ? real[0] : real[1] >> 32 | p->addr[0] << 32;
-	reply->addr[1] = real[1];
-	reply->addr[2] = p->addr[0];
-	reply->addr[3] = p->addr[1];
+	reply->addr[0] = v6 ? e->addr[2] : e->addr[0] >> 32 | e->addr[0] << 32;
+	if (!v6)
+		return;
+	reply->addr[1] = e->addr[3];
+	reply->addr[2] = e->addr[0];
+	reply->addr[3] = e->addr[1];
 }
 
-__inline int nat_store(struct work *w, const struct conn_new *n, int v6)
+/* Ways back are in the sets only. */
+__inline struct conn *way_find(struct work *w, int v6)
 {
-	struct conn *c = conn_find(&w->reply, &w->reply_at, v6), *home = place_home(&w->reply_at, v6);
-	int locked, stored;
+	return conn_find_among(&w->reply, &w->reply_at, MOVED_OVERFLOW - 1, v6);
+}
 
-	if (!home)
-		return 0;
-	if (!c) {
-		locked = place_lock(&w->reply_at, home);
-		if (unlikely(!locked))
-			c = conn_find_or_lock(&w->reply, &w->reply_at, home, &locked, v6);
-		if (!c && locked) {
-			stored = conn_store_set(&w->reply, &w->reply_at, home, n, v6);
-			place_unlock(&w->reply_at, home);
-			return stored;
-		}
+/* Stores a way back, whose place is locked, instead of the one that is there, if any, and leads nowhere. */
+__inline int way_store(struct work *w, struct conn *home, struct conn *old, const struct conn_new *n, int v6)
+{
+	struct known k;
+
+	if (old) {
+		k = conn_read(old);
+		if (!known_holds(&k, &w->reply_at) || !known_free(&k, &w->reply_at, v6))
+			return 0;
 	}
-	if (!c)
-		return 0;
-	/* That of a former connection between the same ends: now it is this one's. */
+	return conn_store_set(&w->reply, &w->reply_at, home, n, v6);
+}
+
+/* Another connection's way back, between the same ends: now it is this one's. */
+__inline void way_take(struct conn *c, const struct work *w, const struct conn_new *n)
+{
 	c->real = n->real;
 	c->generation = n->generation;
 	c->last_use = w->reply.now;
 	WRITE_ONCE(c->link, n->link);
-	return 1;
+}
+
+__inline int nat_store(struct work *w, const struct conn_new *n, int v6)
+{
+	struct conn *c = way_find(w, v6), *home = place_home(&w->reply_at, v6);
+	int locked, stored;
+
+	if (!home)
+		return 0;
+	if (c && link_alive(READ_ONCE(c->link), v6)) {
+		way_take(c, w, n);
+		return 1;
+	}
+	locked = place_lock(&w->reply_at, home);
+	if (unlikely(!locked)) {
+		c = conn_find_or_lock(&w->reply, &w->reply_at, home, &locked, v6);
+		if (c)
+			way_take(c, w, n);
+		if (!locked)
+			return c != NULL;
+	}
+	stored = way_store(w, home, c, n, v6);
+	place_unlock(&w->reply_at, home);
+	return stored;
+}
+
+/* What the way back of a connection that is at its place is made of. */
+__inline void nat_way_back(struct conn_new *n, const struct packet *p, const struct place *at, __u32 id)
+{
+	n->real = id;
+	n->in_sets = 0; /* nothing refers to it */
+	n->local = 0;
+	n->link = link_to(at) | (__u64)p->vlan[0] << LINK_VLAN;
+	n->link_version = 0;
+	n->generation = p->vlan[1] | (__u32)p->vlans << WAY_VLANS_SHIFT;
+	if (p->tpid == bpf_htons(ETH_P_8021AD))
+		n->generation |= WAY_SERVICE_TAG;
+	mac_copy(n->peer, (const __u16 *)p->mac);
 }
 
 /* Makes the way back of the connection of packet p known, which is at its place. 0: no room. */
@@ -331,19 +386,12 @@ __inline int nat_remember(struct packet *p, const struct place *at, __u32 id, in
 	struct work *w = work_get();
 	struct conn_new *n;
 
-	if (!r || !w || !at->slot)
+	if (!r || !w || !at->slot || !nat_to_real(&w->ends, p, r, 0, v6))
 		return 0;
 	n = &w->fresh;
-	n->real = id;
 	n->word = REPLY_NEW;
-	n->in_sets = 1;
-	n->link = link_to(at) | (__u64)p->vlan[0] << LINK_VLAN;
-	n->link_version = 0;
-	n->generation = p->vlan[1] | (__u32)p->vlans << WAY_VLANS_SHIFT;
-	if (p->tpid == bpf_htons(ETH_P_8021AD))
-		n->generation |= WAY_SERVICE_TAG;
-	mac_copy(n->peer, (const __u16 *)p->mac);
-	nat_reply_key(&w->reply, p, r, v6);
+	nat_way_back(n, p, at, id);
+	nat_reply_key(&w->reply, p, &w->ends, v6);
 	/* In a full set the half-open entry that made room may have been its own connection. */
 	return nat_store(w, n, v6) && linked(n->link, v6);
 }
@@ -365,6 +413,36 @@ __inline void nat_came_from(const struct packet *p, const struct place *at, int 
 
 	if (c && at->slot)
 		__builtin_memcpy(c->peer, packet_source(p), ETH_ALEN);
+}
+
+/*
+ * By nat the way back is made known first, or made known again to who begins
+ * once more; by full-NAT it is there as long as its connection.
+ */
+__inline enum verdict packet_nat(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, int v6)
+{
+	enum verdict verdict = outcome_verdict(result);
+	__u32 id = outcome_real(result), local = outcome_local(result);
+	struct real *r = bpf_map_lookup_elem(&reals, &id);
+
+	if (!r || verdict == TX_UNTRACKED)
+		return DROP_NO_ROOM;
+	if (!local && (verdict == TX_NEW || packet_begins(p)) &&
+	    !(v6 ? nat_remember6(p, at, id) : nat_remember4(p, at, id)))
+		return DROP_NO_ROOM;
+	if (verdict != TX_ONE_PACKET)
+		nat_came_from(p, at, v6);
+	return nat_request(ctx, p, r, local, v6) ? verdict : DROP_ERROR;
+}
+
+__noinline int packet_nat4(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
+{
+	return p && at ? packet_nat(ctx, p, at, result, 0) : DROP_ERROR;
+}
+
+__noinline int packet_nat6(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
+{
+	return p && at ? packet_nat(ctx, p, at, result, 1) : DROP_ERROR;
 }
 
 #endif

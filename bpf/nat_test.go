@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"xdplvs/internal/packet"
@@ -14,9 +15,13 @@ import (
 // natReal makes a real server one by nat: its address is of the family, its
 // port another one than the service's unless it is 0.
 func (r *rig) natReal(name, service string, port uint16) netip.Addr {
+	return r.realBy(directorForwardMethodMETHOD_NAT, name, service, port)
+}
+
+func (r *rig) realBy(method directorForwardMethod, name, service string, port uint16) netip.Addr {
 	row := r.real(name)
 	a := both(r.f, netip.AddrFrom4([4]byte{10, 0, 7, name[0]}), netip.AddrFrom16([16]byte{0xfd, 15: name[0]}))
-	row.Method = uint8(directorForwardMethodMETHOD_NAT)
+	row.Method = uint8(method)
 	row.Addr = a.As16()
 	if port == 0 {
 		port = map[string]uint16{"web": webPort, "dns": dnsPort, "sctp": sctpPort}[service]
@@ -29,13 +34,11 @@ func (r *rig) natReal(name, service string, port uint16) netip.Addr {
 }
 
 // reply is what the server sends to the client when it gets such a message.
-func reply(server netip.Addr, port uint16, name string) []change {
-	return []change{
-		func(m *message) {
-			m.src, m.dst = server, m.src
-			m.eth.Src = headOf(name).Dst
-		},
-		ports(func(src, dst *uint16) { *src, *dst = port, *src }),
+func reply(server netip.Addr, port uint16, name string) change {
+	return func(m *message) {
+		m.src, m.dst = server, m.src
+		m.eth.Src = headOf(name).Dst
+		ports(func(src, dst *uint16) { *src, *dst = port, *src })(m)
 	}
 }
 
@@ -64,20 +67,27 @@ func toServer(name string, server netip.Addr, port uint16) change {
 // fromService is the reply as the client sees it.
 func fromService(f family, port uint16) change {
 	return natted(packet.Ethernet{Dst: routerMAC, Src: directorMAC}, func(m *message) {
-		m.src = f.vip
+		m.src, m.dst = f.vip, f.client
 		from(port)(m)
+		to(clientPort)(m)
 	})
 }
 
 // transports are a first packet of each protocol, and its service.
-var transports = []struct {
+var transports = []natTransport{
+	{"TCP", "web", "a", webPort, 8080, tcpProto, func(c ...change) send { return tcp(syn, c...) },
+		withTCP(func(l *packet.TCP) { l.Flags = ack })},
+	{"UDP", "dns", "d", dnsPort, 5353, udpProto, udp, func(*message) {}},
+	{"SCTP", "sctp", "f", sctpPort, 2906, sctpProto, func(c ...change) send { return sctpTo(chunks("init"), c...) },
+		func(m *message) { m.data = chunks("data") }},
+}
+
+type natTransport struct {
 	name, service, real string
 	port, mapped        uint16
+	protocol            uint8
 	send                func(...change) send
-}{
-	{"TCP", "web", "a", webPort, 8080, func(c ...change) send { return tcp(syn, c...) }},
-	{"UDP", "dns", "d", dnsPort, 5353, udp},
-	{"SCTP", "sctp", "f", sctpPort, 2906, func(c ...change) send { return sctpTo(chunks("init"), c...) }},
+	established         change // makes it a packet of an established connection
 }
 
 // natShapes are packets that look different on the wire.
@@ -106,30 +116,42 @@ func TestNATBothWays(t *testing.T) {
 	for _, f := range families {
 		for _, tr := range transports {
 			for _, mapped := range []bool{false, true} {
-				for _, shape := range natShapes {
-					t.Run(fmt.Sprint(f.name, "/", tr.name, "/mapped ", mapped, "/", shape.name), func(t *testing.T) {
-						r := smallRig(t, f)
-						sctpWorld(r)
-						port := tr.port
-						if mapped {
-							port = tr.mapped
-						}
-						r.plan(tr.service, 0, tr.real)
-						server := r.natReal(tr.real, tr.service, map[bool]uint16{true: tr.mapped}[mapped])
-						for i, verdict := range []string{"tx_new", "tx_forward"} {
-							got := r.send(t, tr.send(shape.changes...)(f))
-							want := tr.send(append(shape.changes, toServer(tr.real, server, port))...)(f)
-							mustLeave(t, fmt.Sprint("request ", i), got, verdict, want)
-						}
-						back := append(shape.changes, reply(server, port, tr.real)...)
-						got := r.send(t, tr.send(back...)(f))
-						mustLeave(t, "reply", got, "tx_reply", tr.send(append(back, fromService(f, tr.port))...)(f))
-						r.check(t)
-					})
+				for _, full := range []bool{false, true} {
+					for _, shape := range natShapes {
+						name := fmt.Sprint(f.name, "/", tr.name, "/mapped ", mapped, "/full ", full, "/", shape.name)
+						t.Run(name, func(t *testing.T) { natBothWays(t, f, tr, mapped, full, shape.changes) })
+					}
 				}
 			}
 		}
 	}
+}
+
+func natBothWays(t *testing.T, f family, tr natTransport, mapped, full bool, shape []change) {
+	r := smallRig(t, f)
+	sctpWorld(r)
+	port := tr.port
+	if mapped {
+		port = tr.mapped
+	}
+	r.plan(tr.service, 0, tr.real)
+	server := r.natReal(tr.real, tr.service, map[bool]uint16{true: tr.mapped}[mapped])
+	if full {
+		r.byFullNAT(tr.real, 1)
+	}
+	established := append(slices.Clone(shape), tr.established)
+	for i, verdict := range []string{"tx_new", "tx_forward", "tx_forward"} {
+		sent := append(slices.Clone(shape), map[bool]change{true: tr.established, false: func(*message) {}}[i > 0])
+		got := r.send(t, tr.send(sent...)(f))
+		want := tr.send(append(sent, toServer(tr.real, server, port), r.fromLocal(t, tr))...)(f)
+		mustLeave(t, fmt.Sprint("request ", i), got, verdict, want)
+	}
+	for i := range 2 { // the first may be the first at all, the second finds everything established
+		back := append(slices.Clone(established), reply(server, port, tr.real))
+		got := r.send(t, tr.send(append(back, r.toLocal(t, tr))...)(f))
+		mustLeave(t, fmt.Sprint("reply ", i), got, "tx_reply", tr.send(append(back, fromService(f, tr.port))...)(f))
+	}
+	r.check(t)
 }
 
 func mustLeave(t *testing.T, what string, got result, verdict string, want []byte) {
@@ -141,26 +163,42 @@ func mustLeave(t *testing.T, what string, got result, verdict string, want []byt
 	}
 }
 
-// TestNATChecksums: a checksum that is wrong stays as wrong as it was, none stays none.
+// TestNATChecksums: a checksum that is wrong stays as wrong as it was, none stays none; on the long
+// way, and on the short one of an established connection.
 func TestNATChecksums(t *testing.T) {
-	wrong := withTCP(func(l *packet.TCP) { l.Checksum = new(uint16(0x1234)) })
 	for _, f := range families {
-		r := smallRig(t, f)
-		r.plan("web", 0, "a")
-		server := r.natReal("a", "web", 8080)
-		sum := func(frame []byte) uint16 { return checksumOf(t, frame) }
-		off := sum(tcp(syn)(f)) - 0x1234
-		got := r.send(t, tcp(syn, wrong)(f))
-		right := tcp(syn, toServer("a", server, 8080))(f)
-		if have, want := sum(got.out), onesMinus(sum(right), off, sum(tcp(syn)(f)), 0x1234); have != want {
-			t.Errorf("%s: checksum %#x, want %#x: as wrong as before", f.name, have, want)
+		for _, full := range []bool{false, true} {
+			t.Run(fmt.Sprint(f.name, "/full ", full), func(t *testing.T) {
+				r := smallRig(t, f)
+				r.plan("web", 0, "a")
+				r.plan("dns", 0, "d")
+				web, dns := r.natReal("a", "web", 8080), r.natReal("d", "dns", 5353)
+				if full {
+					r.byFullNAT("a", 1)
+					r.byFullNAT("d", 2)
+				}
+				for _, flags := range []uint8{syn, ack, ack} {
+					r.wrongChecksum(t, flags, web)
+				}
+				none := withUDP(func(u *packet.UDP) { u.Checksum = new(uint16(0)) })
+				for _, verdict := range []string{"tx_new", "tx_forward"} {
+					got := r.send(t, udp(none)(f))
+					mustLeave(t, "without a checksum", got, verdict, udp(none, toServer("d", dns, 5353), r.fromLocal(t, transports[1]))(f))
+				}
+				r.check(t)
+			})
 		}
-		r.plan("dns", 0, "d")
-		server = r.natReal("d", "dns", 5353)
-		none := withUDP(func(u *packet.UDP) { u.Checksum = new(uint16(0)) })
-		got = r.send(t, udp(none)(f))
-		mustLeave(t, f.name+" without a checksum", got, "tx_new", udp(none, toServer("d", server, 5353))(f))
-		r.check(t)
+	}
+}
+
+func (r *rig) wrongChecksum(t *testing.T, flags uint8, server netip.Addr) {
+	t.Helper()
+	wrong := withTCP(func(l *packet.TCP) { l.Checksum = new(uint16(0x1234)) })
+	sum := func(frame []byte) uint16 { return checksumOf(t, frame) }
+	got := r.send(t, tcp(flags, wrong)(r.f))
+	right := tcp(flags, toServer("a", server, 8080), r.fromLocal(t, transports[0]))(r.f)
+	if have, want := sum(got.out), onesMinus(sum(right), sum(tcp(flags)(r.f)), 0x1234); have != want {
+		t.Errorf("flags %#x: checksum %#x, want %#x: as wrong as before", flags, have, want)
 	}
 }
 
@@ -174,7 +212,7 @@ func checksumOf(t *testing.T, frame []byte) uint16 {
 
 // onesMinus is what a wrong checksum becomes when the right one would become right: the same
 // one's complement difference is added.
-func onesMinus(right, _ uint16, before, wrong uint16) uint16 {
+func onesMinus(right, before, wrong uint16) uint16 {
 	sum := uint32(^wrong) + uint32(before) + uint32(^right) // ~HC' = ~HC + (~right - ~before)
 	for sum>>16 != 0 {
 		sum = sum&0xffff + sum>>16
@@ -198,7 +236,7 @@ func TestNATStates(t *testing.T) {
 				frame := tcp(flagsOf(tr.Event))
 				want := "tx_forward"
 				if tr.Table == "OUTPUT" {
-					frame = tcp(flagsOf(tr.Event), reply(server, 8080, "a")...)
+					frame = tcp(flagsOf(tr.Event), reply(server, 8080, "a"))
 					want = "tx_reply"
 				}
 				if err := r.replayNAT(t, tr, frame(f), want); err != nil {
@@ -239,7 +277,7 @@ func natWeb(t *testing.T, f family) (r *rig, server netip.Addr, answer func(flag
 	server = r.natReal("a", "web", 8080)
 	return r, server, func(flags uint8, changes ...change) result {
 		t.Helper()
-		return r.send(t, tcp(flags, append(changes, reply(server, 8080, "a")...)...)(f))
+		return r.send(t, tcp(flags, append(changes, reply(server, 8080, "a"))...)(f))
 	}
 }
 
@@ -258,8 +296,8 @@ func TestNATWayBack(t *testing.T) {
 			mustVerdict(t, "out of nowhere", answer(syn|ack), "pass_no_connection")
 			r.send(t, tcp(syn)(f))
 			mustVerdict(t, "SYN-ACK", answer(syn|ack), "tx_reply")
-			mustVerdict(t, "of another port", r.send(t, tcp(ack, reply(server, 8081, "a")...)(f)), "pass_no_service")
-			mustVerdict(t, "to another client", r.send(t, tcp(ack, append([]change{second}, reply(server, 8080, "a")...)...)(f)), "pass_no_connection")
+			mustVerdict(t, "of another port", r.send(t, tcp(ack, reply(server, 8081, "a"))(f)), "pass_no_service")
+			mustVerdict(t, "to another client", r.send(t, tcp(ack, second, reply(server, 8080, "a"))(f)), "pass_no_connection")
 			mustVerdict(t, "at the end of its TTL", answer(ack, func(m *message) { m.ttl = new(uint8(1)) }), "drop_ttl")
 
 			r.waysBack(t, 1)
@@ -332,26 +370,41 @@ func TestNATAgain(t *testing.T) {
 // TestNATFragments: both directions' later fragments follow their first.
 func TestNATFragments(t *testing.T) {
 	f := families[0]
-	r, server, _ := natWeb(t, f)
-	r.send(t, tcp(syn)(f))
+	for _, full := range []bool{false, true} {
+		t.Run(fmt.Sprint("full ", full), func(t *testing.T) {
+			r, server, _ := natWeb(t, f)
+			if full {
+				r.byFullNAT("a", 1)
+			}
+			r.send(t, tcp(syn)(f))
+			r.natFragments(t, server, r.fromLocal(t, transports[0]), r.toLocal(t, transports[0]))
+			r.check(t)
+		})
+	}
+}
+
+func (r *rig) natFragments(t *testing.T, server netip.Addr, fromLocal, toLocal change) {
+	f := r.f
 	first := func(m *message) { m.more, m.data = true, make([]byte, 1480) }
 	later := func(m *message) {
 		m.offset, m.transport = 1500, packet.Raw{Protocol: uint16(tcpProto), Data: []byte("the rest")}
 	}
 	mustVerdict(t, "first fragment of a request", r.send(t, tcp(ack, first)(f)), "tx_forward")
 	got := r.send(t, tcp(ack, later, noData)(f))
-	mustLeave(t, "later fragment of a request", got, "tx_forward", tcp(ack, later, noData, func(m *message) {
+	mustLeave(t, "later fragment of a request", got, "tx_forward", tcp(ack, later, noData, fromLocal, func(m *message) {
 		m.eth = headOf("a")
 		m.dst, m.ttl = server, new(uint8(63))
 	})(f))
-	swap := func(m *message) { m.src, m.dst = server, m.src }
-	mustVerdict(t, "first fragment of a reply", r.send(t, tcp(ack, append([]change{first}, reply(server, 8080, "a")...)...)(f)), "tx_reply")
+	swap := func(m *message) {
+		m.src, m.dst = server, m.src
+		toLocal(m)
+	}
+	mustVerdict(t, "first fragment of a reply", r.send(t, tcp(ack, first, reply(server, 8080, "a"), toLocal)(f)), "tx_reply")
 	got = r.send(t, tcp(ack, later, noData, swap)(f))
-	mustLeave(t, "later fragment of a reply", got, "tx_reply", tcp(ack, later, noData, swap, func(m *message) {
+	mustLeave(t, "later fragment of a reply", got, "tx_reply", tcp(ack, later, noData, func(m *message) {
 		m.eth = packet.Ethernet{Dst: routerMAC, Src: directorMAC}
-		m.src, m.ttl = f.vip, new(uint8(63))
+		m.src, m.dst, m.ttl = f.vip, f.client, new(uint8(63))
 	})(f))
-	r.check(t)
 }
 
 // TestNATFrames: replies go where the client's last packet came from, with the tag that its first had.
@@ -364,7 +417,7 @@ func TestNATFrames(t *testing.T) {
 			with := func(m *message) { m.tags = tags }
 			r.send(t, tcp(syn, from(port), with)(f))
 			got := answer(syn|ack, from(port))
-			want := tcp(syn|ack, append(append([]change{from(port)}, reply(netip.AddrFrom16(r.real("a").Addr).Unmap(), 8080, "a")...), fromService(f, webPort), with)...)
+			want := tcp(syn|ack, reply(netip.AddrFrom16(r.real("a").Addr).Unmap(), 8080, "a"), fromService(f, webPort), to(port), with)
 			mustLeave(t, fmt.Sprint(f.name, " with tags ", tags), got, "tx_reply", want(f))
 		}
 		tagged := func(m *message) { m.tags = []packet.VLAN{{TPID: 0x8100, TCI: 0x2064}} }
@@ -417,25 +470,43 @@ func quoting(src, dst netip.Addr, sport, dport uint16, changes ...change) send {
 // terms, whoever sends it, with every checksum right.
 func TestNATErrors(t *testing.T) {
 	for _, f := range families {
-		t.Run(f.name, func(t *testing.T) {
-			r, server, _ := natWeb(t, f)
-			r.send(t, tcp(syn)(f))
-			router := both(f, addr("203.0.113.9"), addr("2001:db8:9::9"))
-			fromRouter := func(m *message) { m.src = router }
+		for _, full := range []bool{false, true} {
+			t.Run(fmt.Sprint(f.name, "/full ", full), func(t *testing.T) {
+				r, server, _ := natWeb(t, f)
+				end := netip.AddrPortFrom(f.client, clientPort) // that the real server knows
+				if full {
+					r.byFullNAT("a", 1)
+				}
+				r.send(t, tcp(syn)(f))
+				if full {
+					end = r.local(t, r.webFlow(clientPort))
+				}
+				r.natErrors(t, server, end)
+				r.check(t)
+			})
+		}
+	}
+}
 
-			got := r.send(t, quoting(f.vip, f.client, webPort, clientPort, fromRouter)(f))
-			want := quoting(server, f.client, 8080, clientPort, fromRouter, natted(headOf("a"), func(m *message) { m.dst = server }))
-			mustLeave(t, "from the client's side", got, "tx_icmp", want(f))
+func (r *rig) natErrors(t *testing.T, server netip.Addr, end netip.AddrPort) {
+	f := r.f
+	router := both(f, addr("203.0.113.9"), addr("2001:db8:9::9"))
+	fromRouter := func(m *message) { m.src = router }
+	got := r.send(t, quoting(f.vip, f.client, webPort, clientPort, fromRouter)(f))
+	want := quoting(server, end.Addr(), 8080, end.Port(), fromRouter, natted(headOf("a"), func(m *message) {
+		m.dst = server
+		if end.Addr() != f.client { // real servers need no route to anybody else
+			m.src = end.Addr()
+		}
+	}))
+	mustLeave(t, "from the client's side", got, "tx_icmp", want(f))
 
-			for _, from := range []netip.Addr{server, router} {
-				sent := func(m *message) { m.src, m.dst, m.eth.Src = from, f.client, headOf("a").Dst }
-				got = r.send(t, quoting(f.client, server, clientPort, 8080, sent)(f))
-				want = quoting(f.client, f.vip, clientPort, webPort, sent,
-					natted(packet.Ethernet{Dst: routerMAC, Src: directorMAC}, func(m *message) { m.src = f.vip }))
-				mustLeave(t, "from the servers' side, "+from.String(), got, "tx_icmp", want(f))
-			}
-			r.check(t)
-		})
+	for _, from := range []netip.Addr{server, router} {
+		sent := func(m *message) { m.src, m.dst, m.eth.Src = from, end.Addr(), headOf("a").Dst }
+		got = r.send(t, quoting(end.Addr(), server, end.Port(), 8080, sent)(f))
+		want = quoting(f.client, f.vip, clientPort, webPort, sent,
+			natted(packet.Ethernet{Dst: routerMAC, Src: directorMAC}, func(m *message) { m.src, m.dst = f.vip, f.client }))
+		mustLeave(t, "from the servers' side, "+from.String(), got, "tx_icmp", want(f))
 	}
 }
 

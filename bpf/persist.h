@@ -117,11 +117,15 @@ static __noinline __u32 template_pick6(struct service *s, const struct packet *p
 
 __inline __u32 template_pick(struct service *s, const struct packet *p, __u32 hash, int v6)
 {
+	struct real *r;
 	__u32 id;
 
 	if (unlikely(plan_of(s)->kind >= PLAN_LBLC))
-		return pick_local(s, p, hash, &id, v6) ? id : NO_REAL;
-	return v6 ? template_pick6(s, p, hash) : template_pick4(s, p, hash);
+		id = pick_local(s, p, hash, &id, v6) ? id : NO_REAL;
+	else
+		id = v6 ? template_pick6(s, p, hash) : template_pick4(s, p, hash);
+	r = bpf_map_lookup_elem(&reals, &id);
+	return r && real_is_its_client(r, p, v6) ? pick_other(s, hash, id) : id;
 }
 
 /* A template remembers real server id. home: its place is locked; NULL: nothing is remembered. */

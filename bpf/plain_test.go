@@ -31,7 +31,7 @@ func TestWrittenRarely(t *testing.T) {
 					r.send(t, c.send(f))
 				}
 				written := r.find(key).conn
-				if written.Packets != uint32(PacketsCounted) {
+				if int(written.Packets) != PacketsCounted {
 					t.Errorf("%d packets are counted", written.Packets)
 				}
 				stale := min(r.clock.Jiffies(c.timeout)/16, 256)

@@ -157,6 +157,64 @@ static __noinline __u32 pick_flow(struct service *s, __u32 hash)
 	return real_for_new(s, c.id) ? c.id : NO_REAL;
 }
 
+struct detour {
+	struct service *service;
+	__u32 hash;
+	__u32 from; /* the real server that was chosen */
+	__u32 id;   /* the result */
+};
+
+__inline int real_same_address(const struct real *a, const struct real *b)
+{
+	const __u64 *x = (const void *)a->addr, *y = (const void *)b->addr;
+
+	return x[0] == y[0] && x[1] == y[1];
+}
+
+__inline int detour_ends(const struct detour *d)
+{
+	struct real *r = real_for_new(d->service, d->id), *from = bpf_map_lookup_elem(&reals, &d->from);
+
+	return r && from && !real_same_address(r, from);
+}
+
+static long detour_step(__u32 i, struct detour *d)
+{
+	d->id = flow_next(d->service, d->hash + i);
+	return detour_ends(d);
+}
+
+/* One at another address than real server id, by the flow's hash; id itself where there is none. */
+static __noinline __u32 pick_other(struct service *s, __u32 hash, __u32 id)
+{
+	struct detour d = { .service = s, .hash = hash, .from = id, .id = NO_REAL };
+
+	bpf_loop(PICK_TRIES, detour_step, &d, 0);
+	return detour_ends(&d) ? d.id : id;
+}
+
+/* Is the real server the client itself? */
+__inline int real_is_client(const struct real *r, const struct packet *p, int v6)
+{
+	const __u64 *real = (const void *)r->addr;
+
+	if (v6)
+		return real[0] == p->addr[0] && real[1] == p->addr[1];
+	return !real[0] && real[1] == (p->addr[0] << 32 | 0xffff0000);
+}
+
+/* Do replies come back through the director? */
+__inline int method_replies(__u8 method)
+{
+	return method == METHOD_NAT || method == METHOD_FULLNAT;
+}
+
+/* By dr and the like, it would not take what seems to come from itself. */
+__inline int real_is_its_client(const struct real *r, const struct packet *p, int v6)
+{
+	return unlikely(real_is_client(r, p, v6)) && !method_replies(r->method);
+}
+
 /* The real server for a new connection, NULL if none takes it. hash: the flow's. */
 __inline struct real *pick(struct service *s, const struct packet *p, __u32 hash, __u32 *id, int v6)
 {

@@ -7,46 +7,60 @@
 #include "nat_icmp.h"
 #include "stats.h"
 
-/* The connection of a reply, as it is now, and its real server; NULL: none, or none any more. */
-__inline struct real *reply_known(struct known *way, struct known *k, struct packet *p, int v6)
+/* A reply's connection, as it was at one moment. */
+struct reply {
+	struct known way;
+	struct known conn;
+	__u8 mac[2 * ETH_ALEN]; /* of its frame */
+	__u32 ingress;	/* interface that the client's packets came in by */
+	__u32 vlans;	/* see nat_way_back */
+	__be16 vlan;	/* the outer one's TCI */
+};
+
+/* Fills reply, and ends with what the reply shall have. Its real server; NULL: no connection, or none any more. */
+__inline struct real *reply_known(struct reply *reply, struct nat_ends *ends, struct packet *p, int v6)
 {
 	struct place at = {};
-	struct conn *c = conn_find(p, &at, v6);
+	struct conn *c = conn_find_among(p, &at, MOVED_OVERFLOW - 1, v6);
 	struct real *r;
 	__u64 link;
 
 	if (!c)
 		return NULL;
-	*way = conn_read(c);
+	reply->way = conn_read(c);
 	link = READ_ONCE(c->link);
-	if ((way->word & STATE_MASK) < REPLY_NEW || !known_holds(way, &at))
+	reply->vlan = link >> LINK_VLAN;
+	reply->vlans = reply->way.generation;
+	__builtin_memcpy(reply->mac + ETH_ALEN, c->peer, ETH_ALEN);
+	if (!is_way_back(reply->way.word) || !known_holds(&reply->way, &at))
 		return NULL;
 	c = linked(link, v6);
 	if (!c)
 		return NULL;
-	*k = conn_read(c);
-	r = bpf_map_lookup_elem(&reals, &k->real);
-	if (k->real != way->real || known_expired(k, p->now) || linked(link, v6) != c)
+	reply->conn = conn_read(c);
+	nat_to_client(ends, c, v6);
+	__builtin_memcpy(reply->mac, c->peer, ETH_ALEN);
+	reply->ingress = c->ingress;
+	r = bpf_map_lookup_elem(&reals, &reply->conn.real);
+	if (reply->conn.real != reply->way.real || known_expired(&reply->conn, p->now) || !link_leads(link, c))
 		return NULL;
 	return r;
 }
 
 /* The head of a reply: to where the client's frames come from, from where they go. */
-__inline enum verdict reply_frame(struct xdp_md *ctx, const struct packet *p, const struct known *way,
-				  const struct known *k, int v6)
+__inline enum verdict reply_frame(struct xdp_md *ctx, const struct packet *p, const struct reply *reply,
+				  struct way_out *out, int v6)
 {
-	__u8 mac[2 * ETH_ALEN];
 	struct frame_head h = {
-		.mac = mac,
-		.vlan = { way->conn->link >> LINK_VLAN, way->generation },
+		.mac = reply->mac,
+		.vlan = { reply->vlan, reply->vlans },
 		.tpid = { bpf_htons(ETH_P_8021Q), bpf_htons(ETH_P_8021Q) },
-		.vlans = way->generation >> WAY_VLANS_SHIFT & 3,
+		.vlans = reply->vlans >> WAY_VLANS_SHIFT & 3,
 	};
 
-	if (way->generation & WAY_SERVICE_TAG)
+	if (reply->vlans & WAY_SERVICE_TAG)
 		h.tpid[0] = bpf_htons(ETH_P_8021AD);
-	__builtin_memcpy(mac, k->conn->peer, ETH_ALEN);
-	__builtin_memcpy(mac + ETH_ALEN, way->conn->peer, ETH_ALEN);
+	out->ifindex = reply->ingress;
 	return forward_head(ctx, p, &h, v6);
 }
 
@@ -76,51 +90,67 @@ __inline int reply_quotes(struct xdp_md *ctx, struct packet *p, struct packet *q
 __inline enum verdict reply_icmp(struct xdp_md *ctx, struct packet *p, struct way_out *out, int v6)
 {
 	struct work *w = work_get();
-	struct known way, k;
+	struct reply reply;
 	enum verdict failed;
 	struct real *r;
 
+	p->now = bpf_jiffies64();
 	if (!w || !reply_quotes(ctx, p, &w->reply, v6))
 		return PASS_NO_SERVICE;
-	r = reply_known(&way, &k, &w->reply, v6);
-	if (!r || r->generation != k.generation)
+	r = reply_known(&reply, &w->ends, &w->reply, v6);
+	if (!r || r->generation != reply.conn.generation)
 		return PASS_NO_SERVICE;
 	if (!ttl_decrease(ctx, p, v6))
 		return DROP_TTL;
-	stats_output(k.real, p);
-	if (!nat_icmp_reply(ctx, p, &w->reply, k.conn, v6))
+	stats_output(reply.conn.real, p);
+	/* Whoever sends it, it quotes what the real server was sent. */
+	if (!(v6 ? nat_icmp6(ctx, p, &w->reply, &w->ends, &w->ends) :
+		   nat_icmp4(ctx, p, &w->reply, &w->ends, &w->ends)))
 		return DROP_ERROR;
-	failed = reply_frame(ctx, p, &way, &k, v6);
-	out->ifindex = k.conn->ingress;
+	failed = reply_frame(ctx, p, &reply, out, v6);
 	return failed == UNDECIDED ? TX_ICMP : failed;
+}
+
+static __noinline enum verdict reply_icmp4(struct xdp_md *ctx, struct packet *p, struct way_out *out)
+{
+	return reply_icmp(ctx, p, out, 0);
+}
+
+static __noinline enum verdict reply_icmp6(struct xdp_md *ctx, struct packet *p, struct way_out *out)
+{
+	return reply_icmp(ctx, p, out, 1);
+}
+
+/* The server has answered: its way back is no half-open entry any more. */
+__inline void reply_prove(struct known *way, struct conn *c, const struct packet *p)
+{
+	way->conn->last_use = p->now;
+	if ((way->word & STATE_MASK) == REPLY_NEW && !conn_embryonic(c, READ_ONCE(c->word)))
+		__sync_val_compare_and_swap(&way->conn->word, way->word, way->word + REPLY_PROVEN - REPLY_NEW);
 }
 
 /* The server's packet of a nat connection leaves as the service's. */
 __inline enum verdict packet_reply(struct xdp_md *ctx, struct packet *p, struct way_out *out, int v6)
 {
-	struct known way, k;
+	struct work *w = work_get();
+	struct reply reply;
 	enum verdict failed;
 	struct real *r;
 
 	p->now = bpf_jiffies64();
-	if (p->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
-		return reply_icmp(ctx, p, out, v6);
-	r = reply_known(&way, &k, p, v6);
+	r = w ? reply_known(&reply, &w->ends, p, v6) : NULL;
 	if (!r)
 		return PASS_NO_CONNECTION;
-	if (r->generation != k.generation)
+	if (r->generation != reply.conn.generation)
 		return stale_verdict(r, p); /* a reset is for both ends */
 	if (!ttl_decrease(ctx, p, v6))
 		return DROP_TTL;
-	conn_output(&k, p);
-	way.conn->last_use = p->now;
-	if ((way.word & STATE_MASK) == REPLY_NEW && !conn_embryonic(k.conn, READ_ONCE(k.conn->word)))
-		__sync_val_compare_and_swap(&way.conn->word, way.word, way.word + REPLY_PROVEN - REPLY_NEW);
-	stats_output(k.real, p);
-	if (!nat_reply(ctx, p, k.conn, v6))
+	conn_output(&reply.conn, p);
+	reply_prove(&reply.way, reply.conn.conn, p);
+	stats_output(reply.conn.real, p);
+	if (!nat_rewrite(ctx, p, &w->ends, v6))
 		return DROP_ERROR;
-	failed = reply_frame(ctx, p, &way, &k, v6);
-	out->ifindex = k.conn->ingress;
+	failed = reply_frame(ctx, p, &reply, out, v6);
 	return failed == UNDECIDED ? TX_REPLY : failed;
 }
 
@@ -132,6 +162,13 @@ __noinline int packet_reply4(struct xdp_md *ctx, struct packet *p, struct way_ou
 __noinline int packet_reply6(struct xdp_md *ctx, struct packet *p, struct way_out *out)
 {
 	return p && out ? packet_reply(ctx, p, out, 1) : DROP_ERROR;
+}
+
+__inline enum verdict reply(struct xdp_md *ctx, struct packet *p, struct way_out *out, int v6)
+{
+	if (unlikely(p->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)))
+		return v6 ? reply_icmp6(ctx, p, out) : reply_icmp4(ctx, p, out);
+	return v6 ? packet_reply6(ctx, p, out) : packet_reply4(ctx, p, out);
 }
 
 #endif

@@ -181,6 +181,8 @@ func (r *rig) reset(f family) {
 	clear(r.Services)
 	clear(r.Plans)
 	clear(r.Reals)
+	clear(r.Sources)
+	clear(r.Pools)
 	clear(r.Counts)
 	clear(r.Traffic)
 	r.forget()

@@ -4,8 +4,11 @@ package bpf
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"slices"
 	"sync"
@@ -68,6 +71,7 @@ type stress struct {
 	end     time.Time
 	found   findings
 	packets atomic.Uint64
+	replies atomic.Uint64
 	kinds   [5]atomic.Uint64 // by XDP action
 }
 
@@ -100,6 +104,108 @@ func TestConnStress(t *testing.T) {
 	r.check(t)
 	t.Logf("%d packets, by action %d, verdicts %v", s.packets.Load(), s.actions(), nonZero(need(r.plane.Verdicts())(t)))
 	r.drain(t)
+}
+
+// TestLocalStress lets connections by full-NAT begin and end on all CPUs, in sets that are full and with
+// fewer local ports than there are clients. An established one keeps its local end, and what the real
+// server sends there reaches this client and no other; in the end each local end is one connection's.
+func TestLocalStress(t *testing.T) {
+	r := newRig(t, stressSizes)
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			r.reset(f)
+			fullWorld(r)
+			r.quicken("NONE", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK")
+			s := &stress{r: r, end: time.Now().Add(stressTime())}
+			var group sync.WaitGroup
+			for cpu := range runtime.NumCPU() {
+				onCPU(&group, cpu, func() { s.churnFlows(t, uint32(cpu), 1<<10, []family{f}) })
+				for i := range 2 {
+					onCPU(&group, cpu, func() { s.ownLocal(f, uint16(60000+2*cpu+i)) })
+				}
+			}
+			group.Go(s.sweep)
+			group.Go(s.watch)
+			group.Wait()
+			s.found.report(t)
+			r.check(t)
+			t.Logf("%d packets, %d replies to established connections, verdicts %v", s.packets.Load(), s.replies.Load(), nonZero(need(r.plane.Verdicts())(t)))
+			if s.replies.Load() == 0 {
+				t.Error("no connection was established")
+			}
+		})
+	}
+}
+
+// fullWorld has web servers a and b by fullnat, with few local ports.
+func fullWorld(r *rig) {
+	r.plan("web", 0, "a", "b")
+	for _, name := range []string{"a", "b"} {
+		r.natReal(name, "web", 8080)
+		r.byFullNAT(name, 1)
+	}
+	r.service("web").Flags = ServiceReuse
+	r.Settings.LocalPorts = LocalPorts(firstLocal, 4)
+}
+
+// ownLocal keeps a connection from a port of its own, one after the other.
+func (s *stress) ownLocal(f family, port uint16) {
+	for !s.over() {
+		s.keepLocal(f, port, 50)
+	}
+}
+
+func (s *stress) keepLocal(f family, port uint16, packets int) {
+	send := func(frame []byte) (result, [2]netip.AddrPort) {
+		got, err := s.r.runAlone(frame)
+		s.packets.Add(1)
+		ends, e := endsOf(got.out)
+		if err = errors.Join(err, e); err != nil {
+			s.found.add("run %x: %v", frame, err)
+		}
+		return got, ends
+	}
+	first, ends := send(tcp(syn, from(port))(f))
+	send(tcp(ack, from(port))(f))
+	if first.action != xdpTx || !s.r.isEstablished(f, port) {
+		return // no port, no room, or replaced while it was half open
+	}
+	if _, again := send(tcp(ack, from(port))(f)); again != ends {
+		ends = again // it was replaced by one that the ACK found
+	}
+	for range packets {
+		if got, now := send(tcp(ack, from(port))(f)); got.action != xdpTx || now != ends {
+			s.found.add("%s: an established connection went between %v, then action %d between %v", f.name, ends, got.action, now)
+			return
+		}
+		got, now := send(tcp(ack, between(ends[1], ends[0]))(f))
+		if want := [2]netip.AddrPort{netip.AddrPortFrom(f.vip, webPort), netip.AddrPortFrom(f.client, port)}; got.action != xdpTx || now != want {
+			s.found.add("%s: a reply to %v got action %d between %v, want %v", f.name, ends[0], got.action, now, want)
+			return
+		}
+		s.replies.Add(1)
+	}
+	send(tcp(rst, from(port))(f))
+}
+
+// between gives a message its ends.
+func between(src, dst netip.AddrPort) change {
+	return func(m *message) {
+		m.src, m.dst = src.Addr(), dst.Addr()
+		ports(func(sport, dport *uint16) { *sport, *dport = src.Port(), dst.Port() })(m)
+	}
+}
+
+// endsOf are a frame's source and destination.
+func endsOf(frame []byte) (ends [2]netip.AddrPort, err error) {
+	p, err := look(frame)
+	if err != nil {
+		return ends, err
+	}
+	l4 := frame[p.l4:]
+	return [2]netip.AddrPort{
+		netip.AddrPortFrom(p.src, binary.BigEndian.Uint16(l4)), netip.AddrPortFrom(p.dst, binary.BigEndian.Uint16(l4[2:])),
+	}, nil
 }
 
 func nonZero(counts map[string]uint64) map[string]uint64 {
@@ -168,7 +274,9 @@ func (s *stress) shared(seed uint64) {
 
 // churn runs many packets in each call, all in the kernel: this is where CPUs
 // really meet.
-func (s *stress) churn(t *testing.T, cpu uint32) {
+func (s *stress) churn(t *testing.T, cpu uint32) { s.churnFlows(t, cpu, 32, families) }
+
+func (s *stress) churnFlows(t *testing.T, cpu, flows uint32, families []family) {
 	bench, err := NewBench(s.r.plane, TargetDirector)
 	if err != nil {
 		s.found.add("%v", err)
@@ -176,9 +284,9 @@ func (s *stress) churn(t *testing.T, cpu uint32) {
 	}
 	defer bench.Close()
 	for i := cpu; !s.over(); i++ {
-		f := families[i%2]
-		frame := tcp([]uint8{syn, rst, syn, fin | ack}[i/2%4])(f)
-		if _, _, err := bench.Run(frame, Flows{Count: 32}, 2000); err != nil {
+		f := families[int(i)%len(families)]
+		frame := tcp([]uint8{syn, rst, syn, fin | ack}[int(i)/len(families)%4])(f)
+		if _, _, err := bench.Run(frame, Flows{Count: flows, Undo: true}, 2000); err != nil {
 			s.found.add("churn: %v", err)
 			return
 		}
@@ -490,6 +598,64 @@ func TestConnReplaced(t *testing.T) {
 				l.run(t)
 			})
 		}
+	}
+}
+
+// TestReplyReplaced lets a reply meet another client's datagram, which takes the slot of the reply's
+// connection, and a local end of its own. The reply goes to its client, or to nobody.
+func TestReplyReplaced(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs two CPUs")
+	}
+	r := newRig(t, oneSet)
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			r.reset(f)
+			r.plan("dns", 0, "d")
+			server := r.natReal("d", "dns", 5353)
+			r.byFullNAT("d", 1)
+			r.Settings.LocalPorts = LocalPorts(firstLocal, 2)
+			for port := range uint16(6) {
+				r.send(t, tcp(syn, from(port+1))(f))
+				r.send(t, tcp(ack, from(port+1))(f))
+			}
+			r.send(t, udp(dataOf(64))(f)) // alone, so it may be replaced
+			r.check(t)
+			full4, full6, counts := slices.Clone(r.Conns4), slices.Clone(r.Conns6), slices.Clone(r.Counts)
+			back := between(netip.AddrPortFrom(server, 5353), r.local(t, r.flowOf(transports[1])))
+			l := &lockstep{r: r, look: (*lockstep).ownClient, random: newRandom(t), frames: [2][]byte{
+				udp(dataOf(64), back)(f), udp(second, from(r.otherEnd()))(f),
+			}}
+			l.before = func(r *rig) {
+				r.forget()
+				copy(r.Conns4, full4)
+				copy(r.Conns6, full6)
+				copy(r.Counts, counts)
+			}
+			l.run(t)
+		})
+	}
+}
+
+// otherEnd is a port from which the second client's datagram takes the other one of two local ends.
+func (r *rig) otherEnd() uint16 {
+	first := r.flowHash(r.flowOf(transports[1])) >> 32
+	for port := uint16(1); ; port++ {
+		if r.flowHash(flow{r.f.second, r.f.vip, port, dnsPort, udpProto})>>32%2 != first%2 {
+			return port
+		}
+	}
+}
+
+// ownClient finds the reply at its client, if anywhere.
+func (l *lockstep) ownClient() {
+	got := l.out[0]
+	if got.action == xdpPass && l.err[0] == nil {
+		return // its connection is gone
+	}
+	ends, err := endsOf(got.out)
+	if want := netip.AddrPortFrom(l.r.f.client, clientPort); err != nil || l.err[0] != nil || got.action != xdpTx || ends[1] != want {
+		l.found.add("the reply: action %d, to %v, %v %v", got.action, ends[1], err, l.err[0])
 	}
 }
 

@@ -16,6 +16,8 @@ type (
 	Plan        = directorPlan
 	Real        = directorReal
 	RealTunnel  = directorTunnel
+	Source      = directorSource
+	SourcePool  = directorSourcePool
 	RealCounts  = directorRealCounts
 	RealTraffic = directorRealStats
 	Counters    = directorCounters
@@ -78,6 +80,10 @@ const (
 	NoReal = uint32(directorLimitNO_REAL)
 	// PacketsCounted is up to how many packets of a connection are counted.
 	PacketsCounted = int(directorLimitPACKETS_COUNTED)
+	// Sources is how many addresses full-NAT knows; number 0 is none.
+	Sources = int(directorLimitSOURCES)
+	// Pools is how many pools of them there may be; number 0 is none, too.
+	Pools = int(directorLimitPOOLS)
 	// TxPorts is how many interfaces a director can transmit on.
 	TxPorts = int(directorLimitTX_PORTS)
 	// PlanAlign is what the base of a plan is a multiple of, in slots.
@@ -95,6 +101,8 @@ type Tables struct {
 	Keys       []Bucket
 	Plans      []uint32 // real server ids
 	Reals      []Real
+	Sources    []Source     // by number; that of 0 is not used
+	Pools      []SourcePool // likewise
 	Counts     []RealCounts
 	Traffic    []RealTraffic // of real server r on CPU c: [r*CPUs+c]
 	Conns4     []Conn4
@@ -165,6 +173,8 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 		Keys:       make([]Bucket, s.keyBuckets()),
 		Plans:      make([]uint32, s.planChunks()*PlanAlign),
 		Reals:      make([]Real, s.Reals),
+		Sources:    make([]Source, Sources),
+		Pools:      make([]SourcePool, Pools),
 		Counts:     make([]RealCounts, s.Reals),
 		Traffic:    make([]RealTraffic, int(s.Reals)*s.CPUs),
 		Conns4:     make([]Conn4, s.Conns4),
@@ -179,7 +189,7 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 
 // Bytes is how much memory the tables take in the kernel.
 func (t *Tables) Bytes() uint64 {
-	return size(t.Filter) + size(t.Services) + size(t.Keys) + size(t.Plans) + size(t.Reals) +
+	return size(t.Filter) + size(t.Services) + size(t.Keys) + size(t.Plans) + size(t.Reals) + size(t.Sources) + size(t.Pools) +
 		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6) + size(t.MarkShapes) + size(t.MarkRules)
 }
 

@@ -145,7 +145,7 @@ __inline int tunnel_learn(struct xdp_md *ctx, const struct tunnel_quote *q, int 
 
 	if (!w)
 		return 0;
-	inner = &w->reply; /* of nat, and there is none yet */
+	inner = &w->reply;
 	inner->now = q->now;
 	if (!(v6 ? tunnel_inside6(ctx, q, inner) : tunnel_inside4(ctx, q, inner)) || !icmp_quotes_transport(inner))
 		return 0;

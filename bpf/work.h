@@ -6,13 +6,20 @@
 #include "conn.h"
 #include "packet.h"
 
+/* What a packet's addresses and ports shall be, in the form that struct packet has them. */
+struct nat_ends {
+	__u64 addr[4];
+	__u32 ports;
+};
+
 struct work {
 	struct packet packet;
 	struct place at;
-	struct packet reply; /* nat: the packet that a reply will be */
+	struct packet reply; /* another one: what a reply will be, what an ICMP error quotes, a template's key */
 	struct place reply_at;
 	struct conn_new fresh;
 	struct destination destination; /* lblc, lblcr: the one that is stored */
+	struct nat_ends ends; /* that the packet shall have */
 };
 
 struct {
@@ -27,6 +34,38 @@ __inline struct work *work_get(void)
 	__u32 key = 0;
 
 	return bpf_map_lookup_elem(&works, &key);
+}
+
+/*
+ * What a look-up or a choice came to, in one word: the verdict, the local end by
+ * full-NAT (see conn_local), the real server's id.
+ */
+#define OUTCOME_LOCAL_SHIFT 8
+#define OUTCOME_REAL_SHIFT 32
+
+__inline __u64 outcome(enum verdict verdict, __u32 real)
+{
+	return verdict | (__u64)real << OUTCOME_REAL_SHIFT;
+}
+
+__inline __u64 outcome_by(enum verdict verdict, __u32 real, __u32 local)
+{
+	return outcome(verdict, real) | local << OUTCOME_LOCAL_SHIFT;
+}
+
+__inline enum verdict outcome_verdict(__u64 result)
+{
+	return result & 0xff;
+}
+
+__inline __u32 outcome_local(__u64 result)
+{
+	return (__u32)result >> OUTCOME_LOCAL_SHIFT;
+}
+
+__inline __u32 outcome_real(__u64 result)
+{
+	return result >> OUTCOME_REAL_SHIFT;
 }
 
 #endif

@@ -12,7 +12,7 @@ var (
 
 	// availableMethods are the forwarding methods that the data plane performs,
 	// out of those that package director has names for.
-	availableMethods = []director.Method{director.DirectRouting, director.NAT, director.Tunnel, director.Local}
+	availableMethods = []director.Method{director.DirectRouting, director.NAT, director.Tunnel, director.Local, director.FullNAT}
 
 	// availableProtocols are those that the data plane tracks, likewise.
 	availableProtocols = []director.Protocol{director.TCP, director.UDP, director.SCTP}

@@ -4,6 +4,7 @@ package configs
 
 import (
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -49,6 +50,10 @@ func (b *builder) root(r root) {
 	b.timeouts(r.timeouts.value)
 	b.interfaces(r.interfaces)
 	b.marks(r.marks.value)
+	b.config.Desired.Locals = director.LocalEnds{
+		Sources: sources(r.fullnat.value.sources.value),
+		Ports:   r.fullnat.value.ports.or(director.DefaultLocalPorts),
+	}
 	b.allServices(r.services.value)
 	b.ownerships(r.addresses.value)
 	b.announcing(r.announce.value)
@@ -98,6 +103,26 @@ func (b *builder) interfaces(s setting[list[iface]]) {
 		b.config.Desired.Interfaces = append(b.config.Desired.Interfaces,
 			director.Interface{Name: name.value, Mode: i.value.mode.or(director.AttachAuto)})
 	}
+}
+
+// sources are addresses that packets can come from, each once.
+func sources(all list[netip.Addr]) (addrs []netip.Addr) {
+	var seen registry[netip.Addr]
+	for _, a := range all.all {
+		if !a.ok {
+			continue
+		}
+		if fault := notUnicast(a.value); fault != "" {
+			a.at.failf("%s is %s and cannot be a source", a.value, fault)
+			continue
+		}
+		if line, taken := seen.taken(a.value, a.at); taken {
+			a.at.failf("source %s is already in line %d", a.value, line)
+			continue
+		}
+		addrs = append(addrs, a.value)
+	}
+	return addrs
 }
 
 // allServices stops at the limits: with aliases a small file can say a lot.

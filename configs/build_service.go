@@ -131,6 +131,7 @@ func (b *serviceBuilder) build() director.Service {
 		Persistence: b.persistence(),
 		Answer:      s.answer.or(director.AnswerUnreachable),
 		Conns:       s.conns.build(s.protocol.or(director.TCP)),
+		Sources:     sources(s.fullnat.value.sources.value),
 		Reals:       b.allReals(s.reals.value),
 		MHTable:     s.mhTable.value,
 		Expiration:  cmp.Or(s.lblc.value, s.lblcr.value),
@@ -274,6 +275,8 @@ func (b *serviceBuilder) checkReach(w *realServer, v director.RealServer) {
 			v.Key.Addr, b.familyOwner(), v.Method)
 	case v.Key.Addr == b.key.Addr && !here:
 		w.address.at.failf("%s is the service's own address, packets would come back to the director", v.Key.Addr)
+	case v.Method == director.FullNAT && b.written.onePacket.value:
+		b.written.onePacket.at.failf("one-packet scheduling keeps no connections, and method fullnat needs them")
 	default:
 		b.checkPort(w, v)
 	}

@@ -38,7 +38,7 @@ type Config struct {
 // it has no interface.
 func Default() *Config {
 	return &Config{
-		Desired:  director.Desired{Timeouts: director.DefaultTimeouts},
+		Desired:  director.Desired{Timeouts: director.DefaultTimeouts, Locals: director.LocalEnds{Ports: director.DefaultLocalPorts}},
 		Limits:   director.DefaultLimits,
 		Socket:   DefaultSocket,
 		StateDir: DefaultStateDir,

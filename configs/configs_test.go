@@ -78,6 +78,7 @@ timeouts:
    sctp_cookie_sent: 15, sctp_cookie_replied: 16, sctp_cookie_wait: 17, sctp_cookie: 18, sctp_cookie_echoed: 19,
    sctp_established: 20, sctp_shutdown_sent: 21, sctp_shutdown_received: 22, sctp_shutdown_ack_sent: 23,
    sctp_rejected: 24, sctp_closed: 25}
+fullnat: {sources: [10.0.0.254, "fd00::fe"], ports: 2000-2999}
 announce: {burst: 3, refresh: 90s}
 addresses:
   - {address: 192.0.2.10, mode: interface, interface: eth9, prefix_length: 24, force: true}
@@ -100,6 +101,7 @@ services:
     sloppy_sctp: false
     method: dr
     tunnel: {type: gue, port: 6080}
+    fullnat: {sources: [10.0.0.253]}
     weight: 7
     slow_start: 30s
     reals:
@@ -147,6 +149,7 @@ func TestEverything(t *testing.T) {
 					Flags: director.SchedulerFlags("sh-port", "sh-fallback"),
 					Conns: director.ConnPolicy{OnRemove: director.FateReset, OnDown: director.FateReschedule,
 						Reuse: director.ReuseClosed, ExpireNodest: true, Sloppy: true},
+					Sources: []netip.Addr{netip.MustParseAddr("10.0.0.253")},
 					Reals: []director.RealServer{slow(realAt("10.0.0.1:80", 7), 30), slow(realAt("10.0.0.2:80", 7), 30),
 						slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90),
 						slow(tunneled(realAt("10.0.0.4:80", 7), director.TunnelOptions{Type: director.GUE, Port: 6080}), 30),
@@ -181,6 +184,8 @@ func TestEverything(t *testing.T) {
 				{Mark: 4294967295, DestPorts: []director.PortRange{{First: 554, Last: 554}, {First: 6970, Last: 7170}}},
 			},
 			Timeouts: everyTimeout(90*time.Minute, 90*time.Second, 1500*time.Millisecond),
+			Locals: director.LocalEnds{Ports: director.PortRange{First: 2000, Last: 2999},
+				Sources: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}},
 		},
 		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 8, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Destinations: 7 << 10},
 		Socket:   "/run/x.sock",
@@ -209,6 +214,21 @@ func everyTimeout(first ...time.Duration) (t director.Timeouts) {
 		}
 	}
 	return t
+}
+
+// TestFullNAT: what is said of where connections come from, and what there cannot be.
+func TestFullNAT(t *testing.T) {
+	config := mustParse(t, "interfaces: [eth0]\nservices: [{virtual: 192.0.2.1:80, method: fullnat, reals: [10.0.0.1:8080]}]")
+	if l := config.Desired.Locals; len(l.Sources) != 0 || l.Ports != director.DefaultLocalPorts {
+		t.Errorf("without fullnat: %v", l)
+	}
+	if r := config.Desired.Services[0].Reals[0]; r.Method != director.FullNAT || r.Key.Port != 8080 {
+		t.Errorf("real server %+v", r)
+	}
+	_, err := Parse("test.yaml", []byte("interfaces: [eth0]\nservices: [{virtual: 192.0.2.1:53, protocol: udp, method: fullnat, one_packet: true, reals: [10.0.0.1]}]"))
+	if want := "test.yaml:2:80: services[0].one_packet: one-packet scheduling keeps no connections, and method fullnat needs them"; err == nil || err.Error() != want {
+		t.Errorf("one packet: %v, want %s", err, want)
+	}
 }
 
 // TestPolicies: the defaults that a service's connections have, by its protocol and semantics.
@@ -350,6 +370,7 @@ func TestExamples(t *testing.T) {
 		"minimal.yaml":   "tcp 192.0.2.10:80 2",
 		"rtsp.yaml":      "fwmark 1 2",
 		"dns.yaml":       "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
+		"fullnat.yaml":   "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
 		"addresses.yaml": "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",
 		"dr-web.yaml":    "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
 	}

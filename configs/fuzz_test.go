@@ -5,10 +5,12 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -112,10 +114,11 @@ func written(c *Config) string {
 	for _, name := range director.TimeoutNames() {
 		line("  %s: %s", name, director.FormatTimeout(d.Get(name)))
 	}
+	line("fullnat: {sources: %s, ports: %s}", writtenAddrs(c.Desired.Locals.Sources), c.Desired.Locals.Ports)
 	line("services:")
 	for _, s := range c.Desired.Services {
-		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, %s %s, %s reals: [",
-			writtenName(s.Name), writtenKey(s.Key), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns), writtenOptions(s))
+		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, fullnat: {sources: %s}, %s %s, %s reals: [",
+			writtenName(s.Name), writtenKey(s.Key), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenAddrs(s.Sources), writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns), writtenOptions(s))
 		for _, r := range s.Reals {
 			line("      {%s address: %q, %s method: %s, %s weight: %d, upper: %d, lower: %d, slow_start: %s},",
 				writtenName(r.Name), r.Key.Addr, writtenPort(r.Key.Port), r.Method, writtenTunnel(r), r.Weight, r.Upper, r.Lower, r.SlowStart)
@@ -224,6 +227,14 @@ func writtenTunnel(r director.RealServer) string {
 		port = fmt.Sprintf("port: %d,", r.Tunnel.Port)
 	}
 	return fmt.Sprintf("tunnel: {type: %s, %s checksum: %t},", r.Tunnel.Type, port, r.Tunnel.Checksum)
+}
+
+func writtenAddrs(addrs []netip.Addr) string {
+	list := make([]string, len(addrs))
+	for i, a := range addrs {
+		list[i] = strconv.Quote(a.String())
+	}
+	return "[" + strings.Join(list, ", ") + "]"
 }
 
 func writtenName(name string) string {

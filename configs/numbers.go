@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"xdplvs/director"
 )
 
 // boolean is true or false: yes, no, on and off are text in YAML 1.2.
@@ -46,6 +48,15 @@ func servicePort() kind[uint16] {
 		n, note, ok := decimal(text)
 		return uint16(n), note, ok && n <= math.MaxUint16
 	}))
+}
+
+// localPorts are FIRST-LAST.
+func localPorts() kind[director.PortRange] {
+	const what = "a range of ports such as 1024-32767"
+	return parsed(what, schema{"type": "string", "pattern": "^[0-9]+-[0-9]+$"}, func(text string) (r director.PortRange, note string, ok bool) {
+		r, note, ok = portRange(text)
+		return r, note, ok && strings.Contains(text, "-") && r.First > 0
+	})
 }
 
 // decimal is strict because YAML's numbers surprise: there, 010 is 8. What is too

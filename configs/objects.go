@@ -22,6 +22,7 @@ type root struct {
 	limits     setting[limits]
 	timeouts   setting[timeouts]
 	marks      setting[list[markRule]]
+	fullnat    setting[fullnat]
 	services   setting[list[service]]
 	addresses  setting[list[ownership]]
 	announce   setting[announcing]
@@ -51,6 +52,8 @@ var rootObject = object[root]{
 			"How long a connection lives after its last packet."),
 		key("marks", listOf("marking rules", markObject.kind()), func(r *root) *setting[list[markRule]] { return &r.marks },
 			"Rules that give packets firewall marks, for services that have one in the place of an address."),
+		key("fullnat", fullnatObject.kind(), func(r *root) *setting[fullnat] { return &r.fullnat },
+			"Where connections by full-NAT come from."),
 		key("services", listOf("services", serviceObject.kind()), func(r *root) *setting[list[service]] { return &r.services },
 			"Virtual services."),
 		key("addresses", listOf("addresses", ownershipObject.kind()), func(r *root) *setting[list[ownership]] { return &r.addresses },
@@ -117,6 +120,25 @@ var limitsObject = object[limits]{
 	},
 }
 
+// fullnat are director.LocalEnds as written.
+type fullnat struct {
+	sources setting[list[netip.Addr]]
+	ports   setting[director.PortRange]
+}
+
+var fullnatObject = object[fullnat]{
+	what: "a mapping with sources and ports",
+	fields: []field[fullnat]{
+		key("sources", listOf("addresses", address()), func(f *fullnat) *setting[list[netip.Addr]] { return &f.sources },
+			"Addresses of the director that real servers by fullnat see connections come from; the one that the route to the real server prefers if there is none of its family."),
+		key("ports", localPorts(), func(f *fullnat) *setting[director.PortRange] { return &f.ports },
+			"Local ports of connections by full-NAT, as FIRST-LAST; "+director.DefaultLocalPorts.String()+" if absent."),
+	},
+}
+
+// serviceFullNAT is what a service has of its own.
+var serviceFullNATObject = object[fullnat]{what: "a mapping with sources", fields: fullnatObject.fields[:1]}
+
 // timeouts are those of director.Timeouts that are written; 0 where none is.
 type timeouts director.Timeouts
 
@@ -170,6 +192,7 @@ type service struct {
 	lblcr       setting[time.Duration]
 	slowStart   setting[time.Duration]
 	tunnel      setting[tunnel]
+	fullnat     setting[fullnat]
 }
 
 var serviceObject = object[service]{
@@ -225,6 +248,8 @@ var serviceObject = object[service]{
 			"Forwarding method of real servers that have none of their own; dr if absent."),
 		key("tunnel", tunnelObject.kind(), func(s *service) *setting[tunnel] { return &s.tunnel },
 			"Tunnel of real servers by tun that have none of their own; ipip if absent."),
+		key("fullnat", serviceFullNATObject.kind(), func(s *service) *setting[fullnat] { return &s.fullnat },
+			"Where this service's connections by full-NAT come from, in the place of fullnat at the top."),
 		key("weight", weight(), func(s *service) *setting[uint32] { return &s.weight },
 			"Weight of real servers that have none of their own; 1 if absent."),
 		key("reals", listOf("real servers", realKind), func(s *service) *setting[list[realServer]] { return &s.reals },

@@ -203,6 +203,7 @@ func (l *lister) emit(c *bpf.Conn, src, dst netip.Addr) error {
 		State:    stateNames[bpf.ConnState(c)%uint8(stateNumbers)],
 		Expires:  expires,
 		Service:  r.service,
+		Local:    l.local(c),
 	}
 	if l.templates {
 		l.template(c, &r)
@@ -242,6 +243,14 @@ func (r *listed) port(virtual uint16) uint16 {
 		return virtual
 	}
 	return r.key.Port
+}
+
+// local is the connection's local end, if it is by full-NAT.
+func (l *lister) local(c *bpf.Conn) netip.AddrPort {
+	if c.Source == 0 {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(l.tables.Sources[c.Source].Addr).Unmap(), bits.ReverseBytes16(c.Port))
 }
 
 // freeTries is how often a connection is taken out that changes its state meanwhile.

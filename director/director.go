@@ -30,18 +30,20 @@ type Options struct {
 	Plane  Plane
 	Clock  Clock
 	Links  LinkByName
-	Tags   ShowTags // nil: nothing is done
+	Tags   ShowTags     // nil: nothing is done
+	Own    OwnAddresses // nil: every address is taken for one of this host's
 }
 
 // Director keeps the tables as they should be. Its methods may be called from
 // any goroutine while Run runs.
 type Director struct {
-	log    *slog.Logger
-	tables *bpf.Tables
-	plane  Plane
-	clock  Clock
-	links  LinkByName
-	tags   ShowTags
+	log          *slog.Logger
+	tables       *bpf.Tables
+	plane        Plane
+	clock        Clock
+	links        LinkByName
+	tags         ShowTags
+	ownAddresses OwnAddresses
 
 	calls   chan func()
 	stopped chan struct{}
@@ -71,6 +73,7 @@ type Director struct {
 	marks      *bpf.Marks // in force
 	marked     bool       // this process has set them
 	markRules  []MarkRule
+	locals     locals
 	stranded   map[uint32]int // real servers with connections of former generations; the sweeps that these still stay
 	generation uint64
 	round      uint64   // comparisons
@@ -89,32 +92,34 @@ var ErrStopped = errors.New("director has stopped")
 // New takes over what the tables hold. It starts nothing.
 func New(opts Options) *Director {
 	d := &Director{
-		log:        opts.Log,
-		tables:     opts.Tables,
-		plane:      opts.Plane,
-		clock:      opts.Clock,
-		links:      opts.Links,
-		tags:       opts.Tags,
-		calls:      make(chan func()),
-		stopped:    make(chan struct{}),
-		hops:       newLatest[map[netip.Addr]NextHop](),
-		targets:    newLatest[[]netip.Addr](),
-		keys:       bpf.NewKeyTable(opts.Tables),
-		serviceIDs: newIDs(len(opts.Tables.Services)),
-		realIDs:    newIDs(len(opts.Tables.Reals)),
-		arena:      newArena(len(opts.Tables.Plans)),
-		services:   map[ServiceKey]*service{},
-		ending:     map[ServiceKey]*service{},
-		watched:    map[netip.Addr]int{},
-		retarget:   true, // that there are none must be said as well
-		told:       map[netip.Addr]bool{},
-		txPorts:    map[int]uint16{},
-		portsSet:   map[int]bool{},
-		vips:       map[bpf.Key]bool{},
-		timeouts:   DefaultTimeouts,
-		stranded:   map[uint32]int{},
-		memory:     scheduler.Memory{Limit: opts.Tables.Destinations},
-		planned:    make([]float64, len(opts.Tables.Reals)),
+		log:          opts.Log,
+		tables:       opts.Tables,
+		plane:        opts.Plane,
+		clock:        opts.Clock,
+		links:        opts.Links,
+		tags:         opts.Tags,
+		ownAddresses: opts.Own,
+		calls:        make(chan func()),
+		stopped:      make(chan struct{}),
+		hops:         newLatest[map[netip.Addr]NextHop](),
+		targets:      newLatest[[]netip.Addr](),
+		keys:         bpf.NewKeyTable(opts.Tables),
+		serviceIDs:   newIDs(len(opts.Tables.Services)),
+		realIDs:      newIDs(len(opts.Tables.Reals)),
+		arena:        newArena(len(opts.Tables.Plans)),
+		services:     map[ServiceKey]*service{},
+		ending:       map[ServiceKey]*service{},
+		watched:      map[netip.Addr]int{},
+		retarget:     true, // that there are none must be said as well
+		told:         map[netip.Addr]bool{},
+		txPorts:      map[int]uint16{},
+		portsSet:     map[int]bool{},
+		vips:         map[bpf.Key]bool{},
+		timeouts:     DefaultTimeouts,
+		locals:       newLocals(opts.Tables),
+		stranded:     map[uint32]int{},
+		memory:       scheduler.Memory{Limit: opts.Tables.Destinations},
+		planned:      make([]float64, len(opts.Tables.Reals)),
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -148,7 +153,9 @@ func (d *Director) Run(ctx context.Context) error {
 			d.estimate()
 			d.reap()
 			d.forgetPaths()
+			d.followOwn()
 			d.retryHops()
+			d.watchPorts()
 			d.publishTargets()
 			d.followInterfaces()
 			d.followMarks()
@@ -261,9 +268,7 @@ func (d *Director) apply(want Desired) error {
 		undo()
 		return err
 	}
-	d.applyTimeouts(want.Timeouts)
-	d.applyServices(c)
-	d.applyMarks(c)
+	d.put(c)
 	attaching.finish()
 	d.generation++
 	d.publishTargets()
@@ -278,11 +283,18 @@ func (d *Director) prepare(want Desired) error {
 	if _, err := d.reserveKeys(c); err != nil {
 		return err
 	}
-	d.applyTimeouts(want.Timeouts)
-	d.applyServices(c)
-	d.applyMarks(c)
+	d.put(c)
 	d.publishTargets()
 	return nil
+}
+
+// put puts in force what cannot fail any more.
+func (d *Director) put(c *change) {
+	d.applyTimeouts(c.want.Timeouts)
+	d.setLocals(c.want.Locals)
+	d.applyServices(c)
+	d.applyMarks(c)
+	d.resource()
 }
 
 // applyServices removes first, and makes plans larger last: so there is room at
@@ -370,6 +382,7 @@ func (s *service) sameScheduler(want *Service) bool {
 // setWant notes what is wanted and how much room it needs.
 func (d *Director) setWant(s *service, want *Service) {
 	d.reserved -= s.needs.total()
+	d.locals.moved = d.locals.moved || !slices.Equal(s.want.Sources, want.Sources)
 	s.setWant(want)
 	for _, r := range s.reals {
 		r.obey(&s.want)
@@ -461,7 +474,7 @@ func (d *Director) reap() {
 		d.passOn(r)
 		r.setFlag(bpf.RealNextHop, false)
 		d.keys.UnmarkReal(r.row)
-		r.row.Addr = [16]byte{}
+		r.row.Addr, r.row.Pool = [16]byte{}, 0
 		d.realIDs.give(r.id)
 		d.unwatch(r)
 		return true
@@ -576,13 +589,16 @@ func (d *Director) snapshot() (*Snapshot, error) {
 		Rates:      d.rate.rates(),
 		Interfaces: make([]InterfaceState, 0, len(d.interfaces)),
 		Services:   make([]ServiceState, 0, len(d.services)),
+		Sources:    d.sourceStates(),
 	}
+	use := d.portUse()
 	for i := range d.interfaces {
 		s.Interfaces = append(s.Interfaces, d.interfaces[i].state())
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(d.services), ServiceKey.Compare) {
 		state := d.services[key].state()
 		d.addShares(d.services[key], &state)
+		state.tellPorts(use)
 		s.Total.add(state.Counters)
 		s.Services = append(s.Services, state)
 	}

@@ -99,7 +99,7 @@ func (d *Director) hopOf(r *real) NextHop {
 			return NextHop{Reason: err.Error()}
 		}
 	}
-	return hop
+	return d.sourced(r, hop)
 }
 
 func (h NextHop) valid() error {
@@ -112,6 +112,7 @@ func (h NextHop) valid() error {
 	return nil
 }
 
+// equal compares what rows hold; of nat and fullnat they do not hold the source, see sourced.
 func (h NextHop) equal(o NextHop) bool {
 	return h.Resolved == o.Resolved && h.Reason == o.Reason && h.Pending == o.Pending && h.Local == o.Local &&
 		h.Link == o.Link && h.MTU == o.MTU && h.Source == o.Source &&

@@ -180,6 +180,7 @@ func (w *world) checkHop(r *report, key string, x *real) {
 		r.is(x.hop.Reason != "", "%s: unreachable without a reason", key)
 		return
 	}
+	w.checkPool(r, key, x)
 	old := x.writtenHop()
 	want := x.hop
 	want.MTU = min(want.MTU, 0xffff)
@@ -188,6 +189,17 @@ func (w *world) checkHop(r *report, key string, x *real) {
 	}
 	r.is(old.equal(want), "%s: row has next hop %v, want %v", key, old, want)
 	r.is(x.hop.Local || int(w.plane.ports[x.row.TxPort]) == x.hop.Link, "%s: port %d is interface %d, want %d", key, x.row.TxPort, w.plane.ports[x.row.TxPort], x.hop.Link)
+}
+
+// checkPool: a real server by fullnat that can be reached has sources, all of which have rows.
+func (w *world) checkPool(r *report, key string, x *real) {
+	if x.want.Method != FullNAT {
+		return
+	}
+	r.is(x.row.Pool != 0, "%s: it has no pool", key)
+	for _, n := range w.tables.Pools[x.row.Pool].Source {
+		r.is(n != 0 && w.tables.Sources[n] != (bpf.Source{}), "%s: pool %d has source %d, which has no row", key, x.row.Pool, n)
+	}
 }
 
 // checkPlan: a plan names real servers of its service: a sequence usable ones

@@ -25,6 +25,9 @@ func (r PortRange) String() string {
 	return fmt.Sprintf("%d-%d", r.First, r.Last)
 }
 
+// Count is how many ports those are.
+func (r PortRange) Count() int { return int(r.Last) - int(r.First) + 1 }
+
 // MarkRule gives packets a firewall mark, by which services can be known. Of several
 // rules that match a packet the first counts. What a rule leaves out matches all.
 type MarkRule struct {

@@ -87,7 +87,7 @@ func (p Persistence) flags() (flags uint32) {
 // obey writes what the real server's row takes over from its service. With
 // persistence, IPVS maps no port but the service's own.
 func (r *real) obey(s *Service) {
-	r.onDown = s.Conns.OnDown
+	r.onDown, r.sources = s.Conns.OnDown, s.Sources
 	r.row.ToPort, r.row.IfPort = bits.ReverseBytes16(r.want.Key.Port), 0
 	if s.Persistence.Timeout == 0 {
 		return

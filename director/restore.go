@@ -55,7 +55,7 @@ func (d *Director) restoreReal(id uint32) {
 	if reals == nil {
 		atomic.StoreUint32(&r.row.Flags, 0)
 		d.keys.UnmarkReal(r.row)
-		r.row.Addr = [16]byte{}
+		r.row.Addr, r.row.Pool = [16]byte{}, 0
 		return
 	}
 	d.realIDs.claim(id)

@@ -58,6 +58,7 @@ func (d *Director) newService(want *Service) *service {
 func (s *service) setWant(want *Service) {
 	s.want = *want
 	s.want.Reals = slices.Clone(want.Reals) // the caller's may change
+	s.want.Sources = slices.Clone(want.Sources)
 	s.needs = needsOf(want)
 	// Where a packet chooses by a hash it looks at thresholds, too.
 	s.limited = !want.hashes() && slices.ContainsFunc(s.want.Reals, func(r RealServer) bool { return r.Upper > 0 })
@@ -209,7 +210,8 @@ func newScheduler(want Service) (scheduler.Scheduler, error) {
 // equal reports whether nothing would change.
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Key == o.Key && s.Scheduler == o.Scheduler && s.Flags == o.Flags &&
-		s.OnePacket == o.OnePacket && s.Persistence == o.Persistence && s.MHTable == o.MHTable && s.Expiration == o.Expiration && s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Reals, o.Reals)
+		s.OnePacket == o.OnePacket && s.Persistence == o.Persistence && s.MHTable == o.MHTable && s.Expiration == o.Expiration &&
+		s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Sources, o.Sources) && slices.Equal(s.Reals, o.Reals)
 }
 
 // SchedulerFlagNames are the flags that schedulers have, as ipvsadm names them.

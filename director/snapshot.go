@@ -50,6 +50,7 @@ type RealState struct {
 	Inactive      uint32   `json:"inactive"`
 	Reachable     bool     `json:"reachable"`             // its next hop is known
 	Unreachable   string   `json:"unreachable,omitempty"` // why not
+	Ports         *PortUse `json:"local_ports,omitempty"` // of fullnat
 	Counters      Counters `json:"counters"`
 	Rates         Rates    `json:"rates"`
 }
@@ -88,6 +89,7 @@ type Snapshot struct {
 	TableSize  uint32            `json:"table_size"` // places for IPv4 connections
 	Interfaces []InterfaceState  `json:"interfaces"`
 	Services   []ServiceState    `json:"services"`
+	Sources    []SourceState     `json:"sources,omitempty"` // of full-NAT
 	Total      Counters          `json:"total"`
 	Rates      Rates             `json:"rates"`
 	Verdicts   map[string]uint64 `json:"verdicts"` // packets by the reason they left for
@@ -101,8 +103,9 @@ type Conn struct {
 	Client   netip.AddrPort `json:"client"`
 	Virtual  netip.AddrPort `json:"virtual"`
 	Real     netip.AddrPort `json:"real"`
-	State    string         `json:"state"`   // IPVS's names
-	Expires  time.Duration  `json:"expires"` // nanoseconds until it ends if nothing more comes
+	Local    netip.AddrPort `json:"local,omitzero"` // by full-NAT: where the real server sees it come from
+	State    string         `json:"state"`          // IPVS's names
+	Expires  time.Duration  `json:"expires"`        // nanoseconds until it ends if nothing more comes
 	Service  string         `json:"service,omitempty"`
 	Mark     uint32         `json:"mark,omitempty"`     // of a template: the firewall mark that it is for, whatever the protocol
 	Controls uint32         `json:"controls,omitempty"` // of a template: connections

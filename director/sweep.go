@@ -60,6 +60,7 @@ func (s *sweeper) slice() error {
 		return nil
 	}
 	s.passed4, s.passed6 = false, false
+	s.d.sweptLocals(s.table4, s.table6)
 	return s.passed()
 }
 

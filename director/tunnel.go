@@ -159,8 +159,9 @@ func (d *Director) fit(r *real, hop NextHop) NextHop {
 		return unfit("%s is no address of this host, and method local is for those", r.want.Key.Addr)
 	case method == Tunnel:
 		return r.fitTunnel(hop)
+	case !method.Translates():
+		hop.Source = netip.Addr{}
 	}
-	hop.Source = netip.Addr{}
 	return hop
 }
 

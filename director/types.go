@@ -237,6 +237,7 @@ type Service struct {
 	Persistence Persistence
 	Answer      Answer
 	Conns       ConnPolicy
+	Sources     []netip.Addr // of its connections by fullnat; those of a family that it has none of are the Desired's
 	Reals       []RealServer // in the order in which they were added; IPVS lists the last first
 }
 
@@ -313,6 +314,7 @@ type Desired struct {
 	Services   []Service
 	Marks      []MarkRule
 	Timeouts   Timeouts
+	Locals     LocalEnds // of connections by full-NAT
 }
 
 // Validate tells what cannot be, for callers that do not come from a
@@ -342,6 +344,9 @@ func (s *Service) Validate() error {
 	}
 	if s.Conns.Sloppy && s.Key.Protocol == UDP {
 		fail("sloppy is for tcp and sctp only")
+	}
+	for _, err := range validateSources(s.Sources) {
+		fail("%w", err)
 	}
 	seen := make(map[RealKey]bool, len(s.Reals))
 	for _, r := range s.Reals {
@@ -425,6 +430,9 @@ func (r *RealServer) validate(s *Service) (errs []error) {
 		errs = append(errs, errors.New(fault))
 	} else if r.Method != Tunnel && r.Tunnel != (TunnelOptions{}) {
 		errs = append(errs, fmt.Errorf("tunnel %s is for method tun, the method is %s", r.Tunnel, r.Method))
+	}
+	if r.Method == FullNAT && s.OnePacket {
+		errs = append(errs, errors.New("fullnat needs connections, and one-packet scheduling has none"))
 	}
 	return errs
 }

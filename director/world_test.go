@@ -30,6 +30,7 @@ type world struct {
 	log    *logged
 	d      *Director
 	hops   map[netip.Addr]NextHop
+	own    map[netip.Addr]bool // addresses of the host; nil: the director does not ask
 }
 
 // logged is a log that may be read while it is written.
@@ -96,7 +97,7 @@ func (w *world) restart() {
 }
 
 func (w *world) options() Options {
-	return Options{
+	opts := Options{
 		Log:    slog.New(slog.NewTextHandler(w.log, nil)),
 		Tables: w.tables,
 		Plane:  w.plane,
@@ -109,6 +110,10 @@ func (w *world) options() Options {
 		},
 		Tags: func(index int) error { return w.plane.fails("tags %d", index) },
 	}
+	if w.own != nil {
+		opts.Own = func() ([]netip.Addr, error) { return slices.Collect(maps.Keys(w.own)), w.plane.fails("own addresses") }
+	}
+	return opts
 }
 
 // mustWant puts a state in force and looks whether everything is as it should be.
@@ -155,7 +160,9 @@ func (w *world) tick() {
 	w.t.Helper()
 	w.d.estimate()
 	w.d.reap()
+	w.d.followOwn()
 	w.d.retryHops()
+	w.d.watchPorts()
 	w.d.publishTargets()
 	w.d.followInterfaces()
 	w.mustHold()

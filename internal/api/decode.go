@@ -89,6 +89,10 @@ func (d *decoder) short(line []byte, c *director.Conn) bool {
 	c.Virtual = value(&s, &d.servers, parseAddrPort)
 	s.literal(`,"real":`)
 	c.Real = value(&s, &d.servers, parseAddrPort)
+	c.Local = netip.AddrPort{}
+	if s.next(`,"local":`) {
+		c.Local = s.addrPort()
+	}
 	s.literal(`,"state":`)
 	c.State = value(&s, &d.words, parseWord)
 	s.literal(`,"expires":`)

@@ -21,6 +21,10 @@ func AppendConn(dst []byte, c *director.Conn) []byte {
 	dst = appendAddrPort(dst, c.Virtual)
 	dst = append(dst, `,"real":`...)
 	dst = appendAddrPort(dst, c.Real)
+	if c.Local != (netip.AddrPort{}) {
+		dst = append(dst, `,"local":`...)
+		dst = appendAddrPort(dst, c.Local)
+	}
 	dst = append(dst, `,"state":`...)
 	dst = appendString(dst, c.State)
 	dst = append(dst, `,"expires":`...)

@@ -29,6 +29,7 @@ func oddConns() map[string]director.Conn {
 	add("mapped zone", func(c *director.Conn) { c.Client = netip.MustParseAddrPort("[::ffff:10.0.0.1%x]:1") })
 	add("port without address", func(c *director.Conn) { c.Client = netip.AddrPortFrom(netip.Addr{}, 80) })
 	add("unknown protocol", func(c *director.Conn) { c.Protocol = 47 })
+	add("local end", func(c *director.Conn) { c.Local = netip.MustParseAddrPort("10.0.0.2:1024") })
 	add("no service", func(c *director.Conn) { c.Service = "" })
 	add("escapes", func(c *director.Conn) { c.Service = "a\"b\\c<d>&\n\x00\u2028é\xff" })
 	add("state", func(c *director.Conn) { c.State = "S-RECEIVED" })
@@ -66,7 +67,7 @@ func wantSameJSON(t *testing.T, c *director.Conn) {
 // TestDecode: each connection comes back as encoding/json gives it back, and
 // the usual ones by the short way.
 func TestDecode(t *testing.T) {
-	short := map[string]bool{"zero": true, "ipv4": true, "ipv6": true, "no service": true, "state": true, "for ever": true, "expired": true,
+	short := map[string]bool{"zero": true, "ipv4": true, "ipv6": true, "local end": true, "no service": true, "state": true, "for ever": true, "expired": true,
 		"mapped": true, "mapped zone": true, "port without address": true}
 	for name, c := range oddConns() {
 		t.Run(name, func(t *testing.T) {

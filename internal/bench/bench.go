@@ -9,6 +9,7 @@ package bench
 import (
 	"bytes"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"time"
@@ -49,6 +50,8 @@ type scenario struct {
 	fresh    uint32 // new flows of one measurement, into an empty table
 	limit    float64
 	what     string
+	nat      bool // in a plane with services by nat
+	reply    bool // the real server's packets are measured
 }
 
 const (
@@ -85,6 +88,18 @@ var scenarios = []scenario{
 		flows: bpf.Flows{Count: 1 << 18}, places: largeTable, fill: true, what: "IPv6, dr, among 2^18 flows"},
 	{key: "dr4_established_2e20_over_raw_ns", baseline: bpf.TargetRaw, dst: vip4, flags: tcpACK,
 		flows: bpf.Flows{Count: 1 << 20}, places: largeTable, fill: true, limit: 300, what: "IPv4, dr, among 2^20 flows"},
+	byNAT("nat4_request_over_raw_ns", nat4, false, 60, "IPv4, nat, one hot flow, the client's packets"),
+	byNAT("nat4_reply_over_raw_ns", nat4, true, 60, "IPv4, nat, one hot flow, the real server's packets"),
+	byNAT("nat6_request_over_raw_ns", nat6, false, 0, "IPv6, nat, one hot flow, the client's packets"),
+	byNAT("nat6_reply_over_raw_ns", nat6, true, 0, "IPv6, nat, one hot flow, the real server's packets"),
+	byNAT("fullnat4_over_raw_ns", fullnat4, false, 75, "IPv4, fullnat, one hot flow, the client's packets"),
+	byNAT("fullnat4_reply_over_raw_ns", fullnat4, true, 0, "IPv4, fullnat, one hot flow, the real server's packets"),
+}
+
+// byNAT is a figure of a known connection whose packets are rewritten. A limit of 0 is none.
+func byNAT(key string, dst netip.Addr, reply bool, limit float64, what string) scenario {
+	return scenario{key: key, baseline: bpf.TargetRaw, dst: dst, flags: tcpACK, flows: bpf.Flows{Count: 1, Undo: true},
+		places: smallTable, fill: true, nat: true, reply: reply, limit: limit, what: what}
 }
 
 // Figure is a measured scenario.
@@ -100,8 +115,10 @@ type Figure struct {
 
 // plane is a loaded data plane with one service on each virtual address.
 type plane struct {
-	data    *bpf.DataPlane
-	targets map[bpf.Target]*bpf.Bench
+	data            *bpf.DataPlane
+	keys            *bpf.KeyTable
+	services, reals uint32 // so many there are
+	targets         map[bpf.Target]*bpf.Bench
 }
 
 // overflowShare is how many places stand behind one entry of the overflow map, as
@@ -114,21 +131,20 @@ func newPlane(places4, places6 uint32, reals int) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{data: data, targets: map[bpf.Target]*bpf.Bench{}}
+	p := &plane{data: data, keys: bpf.NewKeyTable(data.Tables), targets: map[bpf.Target]*bpf.Bench{}}
 	for _, t := range []bpf.Target{bpf.TargetPass, bpf.TargetRaw, bpf.TargetDirector} {
 		if p.targets[t], err = bpf.NewBench(data, t); err != nil {
 			return nil, err
 		}
 	}
-	return p, p.serve(reals)
+	return p, p.prepare(reals)
 }
 
 // longTimeout is that of every state: no connection ends while it is measured.
 const longTimeout = 15 * time.Minute
 
-// serve makes the services, with real servers that are reached by the
-// interface that test runs come in by.
-func (p *plane) serve(reals int) error {
+// prepare makes the services by direct routing and tun.
+func (p *plane) prepare(reals int) error {
 	t := p.data.Tables
 	clock, err := p.data.Clock()
 	if err != nil {
@@ -137,32 +153,71 @@ func (p *plane) serve(reals int) error {
 	for i := range t.Settings.Timeout {
 		t.Settings.Timeout[i] = clock.Jiffies(longTimeout)
 	}
-	keys := bpf.NewKeyTable(t)
-	for i, vip := range []netip.Addr{vip4, vip6, tunVIP4} {
-		base := uint32(i * reals)
-		for r := range uint32(reals) {
-			t.Plans[base+r] = base + r
-			t.Reals[base+r] = bpf.Real{
-				Flags: bpf.RealUsable | bpf.RealNextHop, Method: uint8(director.DirectRouting),
-				Service: uint32(i), Ifindex: 1, Mtu: 1500,
-			}
-			if vip == tunVIP4 {
-				t.Reals[base+r].Method = uint8(director.Tunnel)
-				t.Reals[base+r].Tunnel = bpf.Tunnel{Source: source4, Destination: real4(r), Inner: vip}.Row()
-			}
-			copy(t.Reals[base+r].Mac[:], []byte{2, 1, 0, byte(i), byte(r >> 8), byte(r), 2, 0, 0, 0, 0, 1})
-		}
-		t.Services[i] = bpf.Service{Id: uint32(i), Protocol: uint8(director.TCP)}
-		t.Services[i].Plan[0] = bpf.Plan{Base: base, Length: uint32(reals)}
-		if err := keys.Set(bpf.Key{Addr: vip, Port: port, Protocol: uint8(director.TCP)}, uint32(i)); err != nil {
+	if err := p.serve(vip4, director.DirectRouting, reals); err != nil {
+		return err
+	}
+	if err := p.serve(vip6, director.DirectRouting, reals); err != nil {
+		return err
+	}
+	return p.serve(tunVIP4, director.Tunnel, reals)
+}
+
+// prepareNAT adds services by nat and fullnat, with one real server each.
+func (p *plane) prepareNAT() error {
+	t := p.data.Tables
+	t.Settings.LocalPorts = bpf.LocalPorts(1024, 31744)
+	t.Sources[1].Addr = own4.As16()
+	for i := range t.Pools[1].Source {
+		t.Pools[1].Source[i] = 1
+	}
+	for vip, method := range map[netip.Addr]director.Method{nat4: director.NAT, nat6: director.NAT, fullnat4: director.FullNAT} {
+		if err := p.serve(vip, method, 1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// serve makes a service, with real servers that are reached by the interface
+// that test runs come in by.
+func (p *plane) serve(vip netip.Addr, method director.Method, reals int) error {
+	t, id, base := p.data.Tables, p.services, p.reals
+	p.services, p.reals = id+1, base+uint32(reals)
+	t.Services[id] = bpf.Service{Id: id, Protocol: uint8(director.TCP)}
+	t.Services[id].Plan[0] = bpf.Plan{Base: id * planRoom, Length: uint32(reals)}
+	for i := range uint32(reals) {
+		t.Plans[id*planRoom+i] = base + i
+		r := &t.Reals[base+i]
+		*r = bpf.Real{
+			Flags: bpf.RealUsable | bpf.RealNextHop, Method: uint8(method), Service: id, Ifindex: 1, Mtu: 1500,
+			Addr: realOf(vip).As16(), ToPort: bits.ReverseBytes16(realPort), Pool: 1,
+		}
+		if method == director.Tunnel {
+			r.Tunnel = bpf.Tunnel{Source: source4, Destination: real4(i), Inner: vip}.Row()
+		}
+		copy(r.Mac[:], []byte{2, 1, 0, byte(id), byte(i >> 8), byte(i), 2, 0, 0, 0, 0, 1})
+		p.keys.MarkReal(r)
+	}
+	return p.keys.Set(bpf.Key{Addr: vip, Port: port, Protocol: uint8(director.TCP)}, id)
+}
+
 // real4 is the address of a real server by tun.
 func real4(n uint32) netip.Addr { return netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)}) }
+
+// planRoom is how many real servers a service may have.
+const planRoom = 1 << 10
+
+// realOf is the address of the real servers of a service, which by direct routing
+// is no matter.
+func realOf(vip netip.Addr) netip.Addr {
+	a := vip.AsSlice()
+	a[0] ^= 1
+	real, _ := netip.AddrFromSlice(a)
+	return real
+}
+
+// realPort is what the real servers by nat listen on.
+const realPort = 8080
 
 // empty forgets every connection.
 func (p *plane) empty() {
@@ -180,9 +235,9 @@ func (p *plane) close() {
 
 // learn makes the flows known, as clients that are in the midst of a connection.
 func (p *plane) learn(s scenario) error {
-	flows := bpf.Flows{Count: s.flows.Count, Counting: true, Growth: s.flows.Growth}
-	flags := append([]byte{tcpSYN}, bytes.Repeat([]byte{tcpACK}, bpf.PacketsCounted)...)
-	for _, flags := range flags {
+	flows := s.flows
+	flows.Counting = true
+	for _, flags := range greeting {
 		if _, _, err := p.targets[bpf.TargetDirector].Run(frame(s.dst, flags), flows, int(s.flows.Count)); err != nil {
 			return err
 		}
@@ -190,11 +245,43 @@ func (p *plane) learn(s scenario) error {
 	return nil
 }
 
+// greeting is what a client sends until its connection is written rarely.
+var greeting = append([]byte{tcpSYN}, bytes.Repeat([]byte{tcpACK}, bpf.PacketsCounted)...)
+
+// frame is what is sent, again and again.
+func (s scenario) frame(p *plane) []byte {
+	if s.reply {
+		return segment(netip.AddrPortFrom(realOf(s.dst), realPort), p.answered(s.dst), s.flags)
+	}
+	return frame(s.dst, s.flags)
+}
+
+// answered is where the real server's packets go: to the client, or, by full-NAT,
+// to the director, at the port that the connection has taken.
+func (p *plane) answered(vip netip.Addr) netip.AddrPort {
+	switch vip {
+	case nat6:
+		return netip.AddrPortFrom(client6, clientPort)
+	case fullnat4:
+		for i := range p.data.Tables.Conns4 {
+			if c, ok := bpf.ReadConn4(&p.data.Tables.Conns4[i]); ok && c.C.Source != 0 {
+				return netip.AddrPortFrom(own4, bits.ReverseBytes16(c.C.Port))
+			}
+		}
+	}
+	return netip.AddrPortFrom(client4, clientPort)
+}
+
 // run measures one scenario, rounds times, and adds to its figure.
 func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
 	p.empty()
 	if s.fill {
 		if err := p.learn(s); err != nil {
+			return err
+		}
+	}
+	if s.reply { // one makes the way back a proven one
+		if _, err := p.measure(bpf.TargetDirector, s, 1); err != nil {
 			return err
 		}
 	}
@@ -233,7 +320,7 @@ func (s scenario) packets(p *plane, opts Options) (int, error) {
 }
 
 func (p *plane) measure(t bpf.Target, s scenario, packets int) (float64, error) {
-	action, each, err := p.targets[t].Run(frame(s.dst, s.flags), s.flows, packets)
+	action, each, err := p.targets[t].Run(s.frame(p), s.flows, packets)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", s.key, err)
 	}
@@ -272,25 +359,34 @@ func Micro(opts Options) ([]Figure, error) {
 	return figures, nil
 }
 
+// plane loads one that the scenario can be measured in.
+func (s scenario) plane() (*plane, error) {
+	p, err := newPlane(s.places, s.places, 4)
+	if err == nil && s.nat {
+		err = p.prepareNAT()
+	}
+	return p, err
+}
+
 // microLoad is one load's share of the rounds.
 func microLoad(opts Options, figures []Figure) error {
 	var p *plane
-	places := uint32(0)
+	places, nat := uint32(0), false
 	defer func() {
 		if p != nil {
 			p.close()
 		}
 	}()
 	for i, s := range scenarios {
-		if s.places != places {
+		if s.places != places || s.nat != nat {
 			if p != nil {
 				p.close()
 			}
 			var err error
-			if p, err = newPlane(s.places, s.places, 4); err != nil {
+			if p, err = s.plane(); err != nil {
 				return err
 			}
-			places = s.places
+			places, nat = s.places, s.nat
 		}
 		if err := s.run(p, opts, opts.Rounds/opts.Loads, &figures[i]); err != nil {
 			return err

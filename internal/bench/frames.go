@@ -9,8 +9,12 @@ import (
 
 var (
 	vip4     = netip.MustParseAddr("192.0.2.10")
+	nat4     = netip.MustParseAddr("192.0.2.11") // the service by nat
+	fullnat4 = netip.MustParseAddr("192.0.2.12")
+	nat6     = netip.MustParseAddr("2001:db8::11")
+	own4     = netip.MustParseAddr("10.255.0.1") // the director, for full-NAT
 	vip6     = netip.MustParseAddr("2001:db8::10")
-	tunVIP4  = netip.MustParseAddr("192.0.2.11")
+	tunVIP4  = netip.MustParseAddr("192.0.2.13")
 	source4  = netip.MustParseAddr("10.0.0.1")
 	nobody4  = netip.MustParseAddr("198.51.100.7")
 	client4  = netip.MustParseAddr("10.128.0.1")
@@ -19,38 +23,40 @@ var (
 )
 
 const (
-	port    = 80
-	tcpSYN  = 0x02
-	tcpACK  = 0x10
-	tcpSize = 20
+	port       = 80
+	clientPort = 1024
+	tcpSYN     = 0x02
+	tcpACK     = 0x10
+	tcpSize    = 20
 )
 
-// frame is a TCP segment without payload, 60 bytes at least. Checksums are
-// left out: no program that is measured looks at them.
+// frame is a TCP segment of the client's without payload, 60 bytes at least.
+// Checksums are left out: no program that is measured looks at them.
 func frame(dst netip.Addr, flags byte) []byte {
-	if dst.Is4() {
-		return frame4(dst, flags)
+	client := client4
+	if dst.Is6() {
+		client = client6
 	}
-	f := append([]byte(nil), frameMAC[:]...)
-	f = append(f, 0x86, 0xdd, 0x60, 0, 0, 0, 0, tcpSize, 6, 64)
-	f = append(f, client6.AsSlice()...)
-	f = append(f, dst.AsSlice()...)
-	return append(f, tcp(flags)...)
+	return segment(netip.AddrPortFrom(client, clientPort), netip.AddrPortFrom(dst, port), flags)
 }
 
-func frame4(dst netip.Addr, flags byte) []byte {
+func segment(src, dst netip.AddrPort, flags byte) []byte {
 	f := append([]byte(nil), frameMAC[:]...)
-	f = append(f, 0x08, 0x00, 0x45, 0, 0, 20+tcpSize, 0, 0, 0, 0, 64, 6, 0, 0)
-	f = append(f, client4.AsSlice()...)
-	f = append(f, dst.AsSlice()...)
-	f = append(f, tcp(flags)...)
-	return append(f, make([]byte, 60-len(f))...)
+	if dst.Addr().Is6() {
+		f = append(f, 0x86, 0xdd, 0x60, 0, 0, 0, 0, tcpSize, 6, 64)
+	} else {
+		f = append(f, 0x08, 0x00, 0x45, 0, 0, 20+tcpSize, 0, 0, 0, 0, 64, 6, 0, 0)
+	}
+	f = append(f, src.Addr().AsSlice()...)
+	f = append(f, dst.Addr().AsSlice()...)
+	f = append(f, tcp(src.Port(), dst.Port(), flags)...)
+	return append(f, make([]byte, max(0, 60-len(f)))...)
 }
 
-func tcp(flags byte) []byte {
+func tcp(src, dst uint16, flags byte) []byte {
 	h := make([]byte, tcpSize)
-	binary.BigEndian.PutUint16(h, 1024)
-	binary.BigEndian.PutUint16(h[2:], port)
+	binary.BigEndian.PutUint16(h, src)
+	binary.BigEndian.PutUint16(h[2:], dst)
 	h[12], h[13] = tcpSize/4<<4, flags
 	return h
 }

@@ -3,7 +3,6 @@
 package bench
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -16,19 +15,26 @@ import (
 // Live is what frames per second come back over a veth pair, one core doing
 // everything: it makes them, the program bounces them, and a sink counts them.
 type Live struct {
-	Raw      float64 // millions per second, the raw bounce
-	DR       float64 // through the director, one flow
-	Ratio    float64 // of the rounds, median
-	Tun      float64 // the same by tun
-	TunRatio float64
-	New      Gauge // new connections per second, each of one frame
+	Raw  float64 // millions per second, the raw bounce
+	Ways []Way
+	New  Gauge // new connections per second, each of one frame
 }
 
-// The scenarios whose flow is sent.
-const (
-	drKey  = "dr4_established_over_raw_ns"
-	tunKey = "tun4_over_raw_ns"
-)
+// Way is one flow's way through the director.
+type Way struct {
+	Name  string
+	Mpps  float64 // millions per second
+	Ratio float64 // to the raw bounce, of the rounds, median
+}
+
+// liveWays are sent, each as the scenario of its key.
+var liveWays = []struct{ name, key string }{
+	{"dr", "dr4_established_over_raw_ns"},
+	{"tun", "tun4_over_raw_ns"},
+	{"nat_request", "nat4_request_over_raw_ns"},
+	{"nat_reply", "nat4_reply_over_raw_ns"},
+	{"fullnat", "fullnat4_over_raw_ns"},
+}
 
 // RunLive measures the raw bounce and the director in turn.
 func RunLive(opts Options) (Live, error) {
@@ -44,26 +50,36 @@ func RunLive(opts Options) (Live, error) {
 		return Live{}, err
 	}
 	defer w.close()
-	var raw, dr, tun, ratio, tunRatio []float64
-	byDR, byTun := scenarioOf(drKey), scenarioOf(tunKey)
-	for range opts.Rounds {
-		a, err := w.rate(w.raw, byDR, opts.Packets)
-		if err != nil {
-			return Live{}, err
-		}
-		b, err := w.rate(w.director, byDR, opts.Packets)
-		if err != nil {
-			return Live{}, err
-		}
-		c, err := w.rate(w.director, byTun, opts.Packets)
-		if err != nil {
-			return Live{}, err
-		}
-		raw, dr, tun = append(raw, a), append(dr, b), append(tun, c)
-		ratio, tunRatio = append(ratio, b/a), append(tunRatio, c/a)
+	raw, mpps, ratios, err := w.rounds(opts)
+	if err != nil {
+		return Live{}, err
 	}
-	fresh, err := w.newRates(opts)
-	return Live{median(raw), median(dr), median(ratio), median(tun), median(tunRatio), fresh}, err
+	live := Live{Raw: median(raw)}
+	for i, way := range liveWays {
+		live.Ways = append(live.Ways, Way{way.name, median(mpps[i]), median(ratios[i])})
+	}
+	live.New, err = w.newRates(opts)
+	return live, err
+}
+
+// rounds measures everything in each round: mpps and ratios are by liveWays.
+func (w *wire) rounds(opts Options) (raw []float64, mpps, ratios [][]float64, err error) {
+	mpps, ratios = make([][]float64, len(liveWays)), make([][]float64, len(liveWays))
+	for range opts.Rounds {
+		bounced, err := w.rate(w.raw, scenarioOf(liveWays[0].key), opts.Packets)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		raw = append(raw, bounced)
+		for i, way := range liveWays {
+			rate, err := w.rate(w.director, scenarioOf(way.key), opts.Packets)
+			if err != nil {
+				return nil, nil, nil, fmt.Errorf("%s: %w", way.name, err)
+			}
+			mpps[i], ratios[i] = append(mpps[i], rate), append(ratios[i], rate/bounced)
+		}
+	}
+	return raw, mpps, ratios, nil
 }
 
 // wire is a veth pair between a generator and a director.
@@ -86,10 +102,10 @@ func newWire(lab *netlab.Lab) (*wire, error) {
 	if w.generator, w.far, err = netlab.Link(gen, "eth0", nil, dir, "eth0", nil); err != nil {
 		return nil, err
 	}
-	if w.plane, err = newPlane(smallTable, smallTable, 4); err != nil {
+	if w.plane, err = scenarioOf("nat4_request_over_raw_ns").plane(); err != nil {
 		return nil, err
 	}
-	for i := range w.plane.data.Tables.Reals[:12] {
+	for i := range w.plane.data.Tables.Reals[:w.plane.reals] {
 		r := &w.plane.data.Tables.Reals[i]
 		r.Ifindex = uint32(w.far.Index)
 		copy(r.Mac[:], w.generator.MAC)
@@ -101,7 +117,32 @@ func newWire(lab *netlab.Lab) (*wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	return w, errors.Join(w.plane.learn(scenarioOf(drKey)), w.plane.learn(scenarioOf(tunKey)))
+	return w, w.greet()
+}
+
+// greet makes the flows known by frames on the wire: the way back of one by nat
+// is the interface that its first came in by.
+func (w *wire) greet() error {
+	var on io.Closer
+	err := w.far.Host.Do(func() (err error) { on, err = w.director(); return err })
+	if err != nil {
+		return err
+	}
+	defer on.Close()
+	for _, way := range liveWays {
+		s := scenarioOf(way.key)
+		frames := make([][]byte, 0, len(greeting)+1)
+		for _, flags := range greeting {
+			frames = append(frames, frame(s.dst, flags))
+		}
+		for _, f := range append(frames, s.frame(w.plane)) {
+			if err := w.send(f, s.flows, 1); err != nil {
+				return err
+			}
+			time.Sleep(time.Millisecond) // until the other end has seen it
+		}
+	}
+	return nil
 }
 
 func scenarioOf(key string) scenario {
@@ -143,15 +184,16 @@ func (w *wire) send(f []byte, flows bpf.Flows, n uint32) error {
 	return w.generator.Host.Do(func() error { return w.bench().Send(w.generator.Index, f, flows, n) })
 }
 
-// rate sends packets and returns how many millions came back per second.
-func (w *wire) rate(attach func() (io.Closer, error), known scenario, packets uint32) (float64, error) {
+// rate sends a scenario's packets and returns how many millions came back per second.
+func (w *wire) rate(attach func() (io.Closer, error), s scenario, packets uint32) (float64, error) {
 	var on io.Closer
 	err := w.far.Host.Do(func() (err error) { on, err = attach(); return err })
 	if err != nil {
 		return 0, err
 	}
 	defer on.Close()
-	send := func(n uint32) error { return w.send(frame(known.dst, known.flags), known.flows, n) }
+	sent := s.frame(w.plane)
+	send := func(n uint32) error { return w.send(sent, s.flows, n) }
 	if err := send(10_000); err != nil { // warm
 		return 0, err
 	}

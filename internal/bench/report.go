@@ -47,20 +47,19 @@ func Run(opts Options) (*Report, error) {
 	return &Report{figures, append(gauges, live.New), live, opts, machine()}, nil
 }
 
-// liveLimit is what live_ratio must reach.
+// liveLimit is what live_ratio, that of direct routing, must reach.
 const liveLimit = 0.80
 
 // Values are the figures by key.
 func (r *Report) Values() map[string]any {
 	v := map[string]any{
-		"repetitions":    r.Options.Rounds,
-		"live_raw_mpps":  r.Live.Raw,
-		"live_dr_mpps":   r.Live.DR,
-		"live_ratio":     r.Live.Ratio,
-		"live_tun_mpps":  r.Live.Tun,
-		"live_tun_ratio": r.Live.TunRatio,
-		"machine":        r.Machine,
-		"date":           time.Now().UTC().Format(time.DateOnly),
+		"repetitions":   r.Options.Rounds,
+		"live_raw_mpps": r.Live.Raw,
+		"machine":       r.Machine,
+		"date":          time.Now().UTC().Format(time.DateOnly),
+	}
+	for _, w := range r.Live.Ways {
+		v[w.rateKey()], v[w.ratioKey()] = w.Mpps, w.Ratio
 	}
 	for _, f := range r.Figures {
 		v[f.Key] = f.Value
@@ -70,6 +69,24 @@ func (r *Report) Values() map[string]any {
 		v[g.Key] = g.Value
 	}
 	return v
+}
+
+func (w Way) rateKey() string { return "live_" + w.Name + "_mpps" }
+
+// ratioKey of direct routing has no name in it: it was the first.
+func (w Way) ratioKey() string {
+	if w.Name == "dr" {
+		return "live_ratio"
+	}
+	return "live_" + w.Name + "_ratio"
+}
+
+// limit is what the ratio must reach; 0: no promise.
+func (w Way) limit() float64 {
+	if w.Name == "dr" {
+		return liveLimit
+	}
+	return 0
 }
 
 // baselineKey is where the absolute baseline of a figure stands.
@@ -101,9 +118,11 @@ func (r *Report) Print(w io.Writer) {
 	for _, f := range r.Figures {
 		fmt.Fprintf(w, "%-36s %8.1f %9.1f %8s  %s%s\n", f.Key, f.Value, f.Baseline, bound(f.Limit), verdict(f.Value <= f.Limit, f.Limit), f.What)
 	}
-	fmt.Fprintf(w, "\n%-36s %8.2f Mpps\n%-36s %8.2f Mpps\n", "live_raw_mpps", r.Live.Raw, "live_dr_mpps", r.Live.DR)
-	fmt.Fprintf(w, "%-36s %8.2f Mpps\n%-36s %8.2f\n", "live_tun_mpps", r.Live.Tun, "live_tun_ratio", r.Live.TunRatio)
-	fmt.Fprintf(w, "%-36s %8.2f %9s %8.2f  %s\n", "live_ratio", r.Live.Ratio, "", liveLimit, verdict(r.Live.Ratio >= liveLimit, 1))
+	fmt.Fprintf(w, "\n%-36s %8.2f Mpps\n", "live_raw_mpps", r.Live.Raw)
+	for _, way := range r.Live.Ways {
+		fmt.Fprintf(w, "%-36s %8.2f Mpps\n", way.rateKey(), way.Mpps)
+		fmt.Fprintf(w, "%-36s %8.2f %9s %8s  %s\n", way.ratioKey(), way.Ratio, "", bound(way.limit()), verdict(way.Ratio >= way.limit(), way.limit()))
+	}
 	fmt.Fprintf(w, "\n%-36s %8s %9s %8s\n", "", "value", "", "bound")
 	for _, g := range r.Gauges {
 		fmt.Fprintf(w, "%-36s %8s %-9s %8s  %s%s\n", g.Key, number(g.Value), g.Unit, bound(g.Limit), verdict(g.Value <= g.Limit, g.Limit), g.What)

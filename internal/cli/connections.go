@@ -247,6 +247,9 @@ func appendConnExtra(dst []byte, c *director.Conn) []byte {
 	if c.Service != "" {
 		dst = append(append(dst, "  service="...), c.Service...)
 	}
+	if c.Local.IsValid() {
+		dst = appendAddrPort(append(dst, "  local="...), c.Local)
+	}
 	if c.Mark != 0 {
 		dst = strconv.AppendUint(append(dst, "  fwmark="...), uint64(c.Mark), 10)
 	}

@@ -255,6 +255,32 @@ func TestGoldenTrouble(t *testing.T) {
 	}
 }
 
+// fullFarm is a service by fullnat, and a connection of it.
+func fullFarm() *fakeBackend {
+	s := service(director.TCP, "192.0.2.1:80", "rr", real("10.0.0.11:8080", director.FullNAT, 1, 400, 12), real("10.0.0.12:8080", director.FullNAT, 1, 0, 0))
+	s.Name, s.Reals[0].Name = "web", "rs1"
+	s.Reals[0].Ports, s.Reals[1].Ports = &director.PortUse{Used: 412, Available: 63488}, &director.PortUse{Available: 63488}
+	c := conn(director.TCP, time.Minute, "ESTABLISHED", "198.51.100.7:40000", "192.0.2.1:80", "10.0.0.11:8080")
+	c.Local, c.Service = netip.MustParseAddrPort("10.0.0.2:1033"), "web"
+	return &fakeBackend{conns: []director.Conn{c}, snapshot: &director.Snapshot{TableSize: 4096, Services: []director.ServiceState{s},
+		Sources: []director.SourceState{{Addr: netip.MustParseAddr("10.0.0.2"), Conns: 412}, {Addr: netip.MustParseAddr("10.0.0.3"), Unused: "it is no address of this host"}}}}
+}
+
+// TestGoldenFullNAT: local ports and ends have a place where ipvsadm's layout has none.
+func TestGoldenFullNAT(t *testing.T) {
+	w := newWorld(t, fullFarm())
+	for name, args := range map[string][]string{
+		"fullnat-list":             {"list"},
+		"fullnat-list-wide":        {"list", "-o", "wide"},
+		"fullnat-list-json":        {"list", "-o", "json"},
+		"fullnat-connections":      {"connections"},
+		"fullnat-connections-wide": {"connections", "-o", "wide"},
+		"fullnat-connections-json": {"connections", "-o", "json"},
+	} {
+		t.Run(name, func(t *testing.T) { w.golden(t, name, args...) })
+	}
+}
+
 // TestGoldenSet: what is changed is in force, and what is not stays.
 func TestGoldenSet(t *testing.T) {
 	w := newWorld(t, &fakeBackend{timeouts: director.DefaultTimeouts})

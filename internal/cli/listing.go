@@ -213,6 +213,9 @@ func (l *listing) realExtra(r *director.RealState) (extra string) {
 	if r.Tunnel != nil {
 		extra += " tun=" + r.Tunnel.String()
 	}
+	if r.Ports != nil {
+		extra += fmt.Sprintf(" local_ports=%d/%d", r.Ports.Used, r.Ports.Available)
+	}
 	if r.MTU != 0 {
 		extra += fmt.Sprintf(" mtu=%d", r.MTU)
 	}

@@ -107,6 +107,7 @@ func (d *daemon) open() error {
 		Clock:  clock,
 		Links:  findEntrance,
 		Tags:   d.keepTags,
+		Own:    ownAddresses,
 	})
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
@@ -176,6 +177,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
 	}
 	d.started = true
+	d.warnPorts(&d.config.Desired)
 	if err := d.holdAddresses(ctx, d.config); err != nil && ctx.Err() == nil {
 		return err
 	}
@@ -259,6 +261,7 @@ func (d *daemon) readAgain(ctx context.Context) error {
 	if d.opts.Socket == "" && config.Socket != d.config.Socket {
 		return fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
 	}
+	d.warnPorts(&config.Desired)
 	if err := d.director.Set(ctx, config.Desired); err != nil {
 		return err
 	}

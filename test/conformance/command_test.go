@@ -113,7 +113,7 @@ func editedReals(service director.Service, how string, options []string) (direct
 	if err != nil {
 		return service, err
 	}
-	if r.Key.Port != service.Key.Port {
+	if r.Key.Port != service.Key.Port { // which only nat can change
 		r.Method = director.NAT
 	}
 	i := slices.IndexFunc(service.Reals, func(o director.RealServer) bool { return o.Key == r.Key })
@@ -141,7 +141,7 @@ func sysctl(service director.Service, line string) (director.Service, error) {
 	return service, err
 }
 
-// realServer is one of direct routing, whatever the recorded one was.
+// realServer is one of direct routing, whatever the recorded one was; editedReals has more to say of it.
 func realServer(options []string) (r director.RealServer, err error) {
 	r.Method, r.Weight = director.DirectRouting, 1
 	for i := 0; i < len(options) && err == nil; i++ {

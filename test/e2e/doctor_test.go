@@ -361,7 +361,7 @@ func TestDoctorNAT(t *testing.T) {
 	for _, name := range []string{"all", "eth0", "eth1"} {
 		must(t, f.director.Sysctl("net.ipv4.conf."+name+".send_redirects", "0"))
 	}
-	f.writeConfig(f.config("eth0, eth1", byNAT("rr", 1, 1, 1)...))
+	f.writeConfig(f.config("eth0, eth1", byMethod("nat", "rr", 1, 1, 1)...))
 	f.mustComplain()
 
 	must(t, f.director.Sysctl("net.ipv4.conf.eth1.send_redirects", "1"))
@@ -378,7 +378,7 @@ func TestDoctorNAT(t *testing.T) {
 		"take the address off it: by nat a real server must not have it")
 	must(t, f.reals[0].Sysctl("net.ipv4.conf.all.arp_ignore", "1"))
 
-	f.writeConfig(f.config("eth0", byNAT("rr", 1)...))
+	f.writeConfig(f.config("eth0", byMethod("nat", "rr", 1)...))
 	var want []string
 	for _, addr := range []string{"10.0.0.11", "fd00::11"} {
 		want = append(want, "failure  route        real server rs1 "+addr+" is by nat behind eth1, which the director is not attached to: its answers stay as they are; add eth1 to interfaces")

@@ -183,7 +183,7 @@ func TestRealServerNAT(t *testing.T) {
 		}
 		mustRunOn(t, r.Host, "realserver", "nat", "--director", director4.String(), "--director", director6.String(), "--apply")
 	}
-	f.writeConfig(f.config("eth0, eth1", byNAT("rr", 1, 1, 1)...))
+	f.writeConfig(f.config("eth0, eth1", byMethod("nat", "rr", 1, 1, 1)...))
 	f.start()
 	for _, family := range families {
 		f.mustReachAll(f.query, family.vip, dnsPort)
