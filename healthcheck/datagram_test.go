@@ -363,6 +363,30 @@ func TestHalfOpen(t *testing.T) {
 	wantError(t, err, "tcp check: reset: a half-open check always ends with one")
 }
 
+// TestHalfOpenResets sees the probe's own reset on the wire: the kernel's, which comes as well where no
+// firewall minds, has no window.
+func TestHalfOpenResets(t *testing.T) {
+	needRaw(t)
+	wire, err := net.ListenPacket("ip4:tcp", "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wire.Close()
+	target := serve(t, func(net.Conn) {})
+	wants(t, ask(t, must(NewTCP(TCPOptions{HalfOpen: true})), target), "up L4OK: half-open")
+	wire.SetReadDeadline(time.Now().Add(5 * time.Second))
+	for b := make([]byte, 1500); ; {
+		n, _, err := wire.ReadFrom(b)
+		if err != nil {
+			t.Fatalf("no reset with a window: %v", err)
+		}
+		port, window := binary.BigEndian.Uint16(b[2:]), binary.BigEndian.Uint16(b[14:])
+		if n >= tcpHeader && port == target.Address.Port() && b[13] == flagRST && window == 65535 {
+			return
+		}
+	}
+}
+
 // TestReset sees how a connection ends at the server.
 func TestReset(t *testing.T) {
 	for reset, want := range map[bool]string{false: "EOF", true: "connection reset by peer"} {

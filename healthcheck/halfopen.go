@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-
-	"golang.org/x/sys/unix"
 )
 
 // Offsets and flags of a TCP header (RFC 9293).
@@ -41,57 +39,17 @@ func (p *probe) halfOpen() (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	local, err := p.reservePort(conn.LocalAddr())
-	if err != nil {
-		return Result{}, err
-	}
-	s := synProbe{conn, local, p.target.Address, rand.Uint32()}
+	ip := conn.LocalAddr().(*net.IPAddr).IP
+	local, _ := netip.AddrFromSlice(ip)
+	s := synProbe{conn, netip.AddrPortFrom(local.Unmap(), ephemeralPort()), p.target.Address, rand.Uint32()}
 	return s.run(p)
 }
 
-// reservePort binds a local port that nothing else then uses. The socket does not listen.
-func (p *probe) reservePort(addr net.Addr) (netip.AddrPort, error) {
-	ip := addr.(*net.IPAddr)
-	local, _ := netip.AddrFromSlice(ip.IP)
-	local = local.Unmap()
-	family, sa := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Addr: as4(local)})
-	if local.Is6() {
-		zone := uint32(0)
-		if ifi, err := net.InterfaceByName(ip.Zone); err == nil {
-			zone = uint32(ifi.Index)
-		}
-		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Addr: local.As16(), ZoneId: zone}
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	p.closeLater(closerFunc(func() { unix.Close(fd) }))
-	if err := unix.Bind(fd, sa); err != nil {
-		return netip.AddrPort{}, err
-	}
-	bound, err := unix.Getsockname(fd)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	return netip.AddrPortFrom(local, portOf(bound)), nil
-}
-
-func as4(a netip.Addr) [4]byte {
-	if a.Is4() {
-		return a.As4()
-	}
-	return [4]byte{}
-}
-
-func portOf(sa unix.Sockaddr) uint16 {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return uint16(sa.Port)
-	case *unix.SockaddrInet6:
-		return uint16(sa.Port)
-	}
-	return 0
+// ephemeralPort is above the range that the kernel chooses from (net.ipv4.ip_local_port_range), so that
+// no connection of its own has it.
+func ephemeralPort() uint16 {
+	const first, beyond = 61000, 65536
+	return uint16(first + rand.IntN(beyond-first))
 }
 
 // run sends the SYN, as often as it takes, and judges the answer.

@@ -3,12 +3,14 @@
 package healthcheck
 
 import (
+	"bytes"
 	"crypto/md5"
 	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -128,6 +130,19 @@ func TestHTTPS(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) { wants(t, ask(t, must(NewHTTP(c.o)), c.target), c.want) })
 	}
+}
+
+// TestHTTPHeaders has responses whose heads do not end.
+func TestHTTPHeaders(t *testing.T) {
+	endless := func(status string) Target {
+		return serve(t, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 "+status+"\r\n")
+			pour(c, bytes.Repeat([]byte("X-More: yes\r\n"), 400), 1<<30)
+		})
+	}
+	wants(t, ask(t, must(NewHTTP(HTTPOptions{})), endless("200 OK")), "down L7RSP: response: the server said more than 1 MiB")
+	again := serve(t, func(c net.Conn) { pour(c, []byte("HTTP/1.1 103 Early Hints\r\n\r\n"), 1<<20) })
+	wants(t, ask(t, must(NewHTTP(HTTPOptions{})), again), "down L7RSP: response: more than 8 informational ones")
 }
 
 func TestHTTPMistakes(t *testing.T) {

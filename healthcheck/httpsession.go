@@ -89,7 +89,7 @@ func (s *httpSession) roundTrip2(request *http.Request) (*http.Response, error) 
 func (s *httpSession) explain(err error) error {
 	if s.wire != nil {
 		ended := s.wire.end()
-		if _, ok := errors.AsType[*failure](ended); ok || s.is2 && ended != nil && !isTimeout(err) {
+		if _, ok := errors.AsType[*failure](ended); ok || errors.Is(ended, errTooMuch) || s.is2 && ended != nil && !isTimeout(err) {
 			err = ended // HTTP/2 tells of a broken connection what comes first
 		}
 	}

@@ -10,7 +10,10 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // MaxRead is how many bytes a check reads from one connection. A server that says more is down.
@@ -140,9 +143,30 @@ func (p *probe) dialAddr(network string, to netip.AddrPort) (net.Conn, error) {
 	stop := context.AfterFunc(p.ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	p.closeLater(closerFunc(func() { stop() }))
 	if network != "tcp" {
+		reportErrors(c, to.Addr())
 		return c, nil
 	}
 	return &boundedConn{Conn: c, left: MaxRead}, nil
+}
+
+// reportErrors makes a socket without a handshake tell of all ICMP errors: others than that a port is
+// unreachable count as passing and are kept back (ip(7), IP_RECVERR).
+func reportErrors(c net.Conn, to netip.Addr) {
+	socket, ok := c.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		if to.Is4() || to.Is4In6() {
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+		} else {
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+		}
+	})
 }
 
 type closerFunc func()

@@ -18,8 +18,8 @@ type UDPOptions struct {
 	Expect Pattern
 	// MinLength and MaxLength bound the answer's length in bytes. 0: none, and 4096.
 	MinLength, MaxLength int
-	// Wait is how long an ICMP error is waited for, if no answer must come: long enough for a failing
-	// ARP or neighbour solicitation to be noticed is 4 s. 0: 1 s. It ends with the timeout.
+	// Wait is how long an ICMP error is waited for, if no answer must come. It ends with the timeout. 0:
+	// 4 s, as ARP and neighbour solicitation take 3 s to fail.
 	Wait time.Duration
 }
 
@@ -35,7 +35,7 @@ func NewUDP(o UDPOptions) (Checker, error) {
 	expect, err := o.Expect.compile()
 	m.try("expect", err)
 	o.Reply = o.Reply || !o.Expect.isZero() || o.MinLength > 0
-	o.Wait, o.MaxLength = orElse(o.Wait, time.Second), orElse(o.MaxLength, maxPacket)
+	o.Wait, o.MaxLength = orElse(o.Wait, 4*time.Second), orElse(o.MaxLength, maxPacket)
 	if len(o.Send) > 1400 {
 		m.add("send", "%d bytes are more than 1400", len(o.Send))
 	}
