@@ -37,7 +37,8 @@ func checkProgram(f *Facts, r *Report) {
 	switch {
 	case m.TrialError != "":
 		t.fail("", "the kernel does not load the program: %s", m.TrialError)
-		return
+	case m.TrialLate != 0:
+		t.warn("give it more time: --timeout", "the kernel has not loaded the program within %v", m.TrialLate)
 	case !m.Trial.JIT:
 		t.warn("sysctl -w net.core.bpf_jit_enable=1", "the program is interpreted: packets cost several times as much")
 	case m.JITHarden:

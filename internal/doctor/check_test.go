@@ -107,6 +107,7 @@ var machineFaults = map[string]fault{
 	"next major":       {func(f *Facts) { f.Machine.Release = "7.0.0" }, nil},
 	"odd kernel":       {func(f *Facts) { f.Machine.Release = "mine" }, []string{"warning kernel Linux mine: cannot read this as a version; 6.1 or newer is needed"}},
 	"refused program":  {func(f *Facts) { f.Machine.TrialError = "EPERM" }, []string{"failure program the kernel does not load the program: EPERM"}},
+	"slow verifier":    {func(f *Facts) { f.Machine.Trial, f.Machine.TrialLate = bpf.Trial{}, time.Second }, []string{"warning program the kernel has not loaded the program within 1s"}},
 	"no JIT":           {func(f *Facts) { f.Machine.Trial.JIT = false }, []string{"warning program the program is interpreted: packets cost several times as much"}},
 	"hardened JIT":     {func(f *Facts) { f.Machine.JITHarden = true }, []string{"warning program the compiled program hides its constants from everybody (bpf_jit_harden=2): packets cost more"}},
 	"no capability":    {func(f *Facts) { f.Machine.MissingCaps = []string{"CAP_BPF", "CAP_NET_RAW"} }, []string{"failure capabilities missing: CAP_BPF, CAP_NET_RAW"}},

@@ -47,6 +47,7 @@ type Machine struct {
 
 	Trial      bpf.Trial
 	TrialError string
+	TrialLate  time.Duration // after so long it was not over; 0: it was
 	JITHarden  bool
 
 	MissingCaps []string // as CAP_NET_ADMIN

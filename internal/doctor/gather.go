@@ -5,7 +5,6 @@ package doctor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -16,7 +15,7 @@ import (
 )
 
 // Gather finds everything out, within the time, which is positive: what is not known then is told as
-// an error in the Facts. It asks the network with ARP requests and neighbour solicitations, loads
+// such in the Facts. It asks the network with ARP requests and neighbour solicitations, loads
 // the program and throws it away, and changes nothing. It works in the network namespace of the
 // process.
 func Gather(ctx context.Context, config *Config, timeout time.Duration) (*Facts, error) {
@@ -34,7 +33,7 @@ func Gather(ctx context.Context, config *Config, timeout time.Duration) (*Facts,
 	case result := <-trial:
 		result(&f.Machine)
 	case <-ctx.Done():
-		f.Machine.TrialError = fmt.Sprintf("it is not loaded after %v", timeout)
+		f.Machine.TrialLate = timeout
 	}
 	return f, nil
 }

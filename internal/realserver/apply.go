@@ -244,7 +244,7 @@ func (c *changes) delTunnel(t Tunnel, p Plan) error {
 		return err
 	}
 	for _, a := range all {
-		if a.Device == t.Name && !a.Addr.IsLinkLocalUnicast() && !slices.Contains(p.Addresses, a) {
+		if a.Device == t.Name && !ofKernel(a.Addr) && !slices.Contains(p.Addresses, a) {
 			return fmt.Errorf("it has %s too: name all its virtual addresses", a.Addr)
 		}
 	}
@@ -255,6 +255,12 @@ func (c *changes) delTunnel(t Tunnel, p Plan) error {
 	return c.change(func() error { return c.host.delTunnel(is) }, func() error {
 		return errors.Join(c.host.addTunnel(is), c.host.setSysctl(t.filter().Path, filter))
 	})
+}
+
+// ofKernel tells addresses that the kernel itself gives a device: link-local ones, and to sit devices
+// the IPv4-compatible one of the tunnel's end (RFC 4291, 2.5.5.1).
+func ofKernel(a netip.Addr) bool {
+	return a.IsLinkLocalUnicast() || a.Is6() && netip.PrefixFrom(netip.IPv6Unspecified(), 96).Contains(a)
 }
 
 func (c *changes) address(a Address, there bool) error {

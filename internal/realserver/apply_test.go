@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -103,13 +104,20 @@ func (h *fakeHost) tunnel(name string) (Tunnel, bool, error) {
 }
 
 func (h *fakeHost) addTunnel(t Tunnel) error {
-	return h.change(func() { h.state.tunnels[t.Name], h.state.sysctls[t.filter().Path] = t, "0" })
+	return h.change(func() {
+		h.state.tunnels[t.Name], h.state.sysctls[t.filter().Path] = t, "0"
+		if t.Kind == "sit" {
+			compatible := netip.AddrFrom16([16]byte(append(make([]byte, 12), t.Local.AsSlice()...)))
+			h.state.addrs = append(h.state.addrs, Address{t.Name, compatible})
+		}
+	})
 }
 
 func (h *fakeHost) delTunnel(t Tunnel) error {
 	return h.change(func() {
 		delete(h.state.tunnels, t.Name)
 		delete(h.state.sysctls, t.filter().Path)
+		h.state.addrs = slices.DeleteFunc(h.state.addrs, func(a Address) bool { return a.Device == t.Name })
 	})
 }
 

@@ -4,6 +4,7 @@ package realserver
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -160,7 +162,31 @@ func (k *kernel) hasPort(p Port) (bool, error) {
 	}), err
 }
 
-func (k *kernel) addPort(p Port) error { return k.nl.FouAdd(p.fou()) }
+// addPort asks by itself: netlink.FouAdd names the IP protocol 0 for GUE, which has none, and kernels
+// since 2024 refuse that with ERANGE.
+func (k *kernel) addPort(p Port) error {
+	f, err := k.nl.GenlFamilyGet("fou")
+	if err != nil {
+		return err
+	}
+	req := nl.NewNetlinkRequest(int(f.ID), unix.NLM_F_ACK)
+	for _, data := range p.request() {
+		req.AddData(data)
+	}
+	_, err = req.Execute(unix.NETLINK_GENERIC, 0)
+	return err
+}
+
+// request are the parts of the message that opens the port (Documentation/netlink/specs/fou.yaml).
+func (p Port) request() []nl.NetlinkRequestData {
+	return []nl.NetlinkRequestData{
+		&nl.Genlmsg{Command: netlink.FOU_CMD_ADD, Version: 1},
+		nl.NewRtAttr(netlink.FOU_ATTR_PORT, binary.BigEndian.AppendUint16(nil, p.Number)),
+		nl.NewRtAttr(netlink.FOU_ATTR_AF, nl.Uint8Attr(uint8(family(p.V6)))),
+		nl.NewRtAttr(netlink.FOU_ATTR_TYPE, nl.Uint8Attr(netlink.FOU_ENCAP_GUE)),
+	}
+}
+
 func (k *kernel) delPort(p Port) error { return k.nl.FouDel(p.fou()) }
 
 func (p Port) fou() netlink.Fou {
