@@ -211,8 +211,10 @@ func TestRealServerTunnel(t *testing.T) {
 		{[]string{"--vip", "192.0.2.10", "--as", "10.0.0.11", "--tunnel", "gre"}, "dir-gre", "add device dir-gre (gre, local 10.0.0.11): this kernel has no devices of kind gre: modprobe ip_gre"},
 		{[]string{"--vip", "192.0.2.10", "--as", "10.0.0.11", "--tunnel", "gue"}, "dir-ipip", "open UDP port 6080 for GUE (IPv4): this kernel receives no GUE: modprobe fou (and fou6 for IPv6)"},
 	} {
-		before := networkState(t, bare.Host)
 		args := append([]string{"realserver", "tun", "--apply"}, c.args...)
+		runOn(t, bare.Host, args...) // loads the module, whose fallback devices stay
+		runOn(t, bare.Host, append(args, "--remove")...)
+		before := networkState(t, bare.Host)
 		r := runOn(t, bare.Host, args...)
 		if r.code == 0 {
 			if state := networkState(t, bare.Host); !strings.Contains(state, c.device) || !strings.Contains(state, "advmss") {
