@@ -183,14 +183,14 @@ func (p *plane) prepareNAT() error {
 func (p *plane) serve(vip netip.Addr, method director.Method, reals int) error {
 	t, id, base := p.data.Tables, p.services, p.reals
 	p.services, p.reals = id+1, base+uint32(reals)
-	t.Services[id] = bpf.Service{Id: id, Protocol: uint8(director.TCP)}
+	t.Services[id] = bpf.Service{Id: id, Protocol: uint8(director.TCP), Port: bits.ReverseBytes16(port)}
 	t.Services[id].Plan[0] = bpf.Plan{Base: id * planRoom, Length: uint32(reals)}
 	for i := range uint32(reals) {
 		t.Plans[id*planRoom+i] = base + i
 		r := &t.Reals[base+i]
 		*r = bpf.Real{
 			Flags: bpf.RealUsable | bpf.RealNextHop, Method: uint8(method), Service: id, Ifindex: 1, Mtu: 1500,
-			Addr: realOf(vip).As16(), ToPort: bits.ReverseBytes16(realPort), Pool: 1,
+			Addr: realOf(vip).As16(), Port: bits.ReverseBytes16(realPort), ToPort: bits.ReverseBytes16(realPort), Pool: 1,
 		}
 		if method == director.Tunnel {
 			r.Tunnel = bpf.Tunnel{Source: source4, Destination: real4(i), Inner: vip}.Row()

@@ -73,11 +73,12 @@ func checkKind(f *Facts, l *Link, r *Report) {
 	}
 }
 
-// nativeDrivers have native XDP in Linux 6.1, which does not tell: those with ndo_bpf.
+// nativeDrivers have native XDP in Linux 6.1, which does not tell: those with ndo_bpf, by the names that
+// they have in /sys.
 var nativeDrivers = []string{
-	"atlantic", "bnxt_en", "cpsw", "dpaa2-eth", "ena", "fsl_dpa", "fsl_enetc", "gve", "hv_netvsc", "i40e", "ice", "igb", "igc", "ixgbe", "ixgbevf",
-	"lan966x", "mana", "mlx4_en", "mlx5_core", "mvneta", "mvpp2", "netsec", "nfp", "qede", "sfc", "stmmac", "tun", "veth", "virtio_net", "vmxnet3",
-	"xen-netfront",
+	"atlantic", "bnxt_en", "cpsw", "cpsw-switch", "ena", "fsl_dpa", "fsl_dpaa2_eth", "fsl_enetc", "gve", "hv_netvsc", "i40e", "ice", "igb", "igc",
+	"ixgbe", "ixgbevf", "lan966x-switch", "mana", "mlx4_core", "mlx5_core", "mvneta", "mvpp2", "netsec", "nfp", "qede", "sfc", "tuntap", "veth", "vif",
+	"virtio_net", "vmxnet3",
 }
 
 // native tells whether the program can be attached to the driver.

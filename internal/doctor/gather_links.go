@@ -12,12 +12,12 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"xdplvs/bpf"
+	"xdplvs/internal/genl"
 	"xdplvs/internal/offload"
 )
 
@@ -27,21 +27,15 @@ func (f *Facts) readLinks() error {
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
-	eth, err := ethtool.NewEthtool()
-	if err != nil {
-		return fmt.Errorf("open ethtool: %w", err)
-	}
-	defer eth.Close()
-	family, err := netlink.GenlFamilyGet("netdev")
-	if err != nil {
-		family = nil
-	}
+	netdev, noNetdev := genl.Find("netdev")
 	own := f.ownPrograms()
 	for _, row := range rows {
 		l := linkFrom(row)
-		l.readFeatures(family)
+		if noNetdev == nil {
+			l.readFeatures(netdev)
+		}
 		l.Program = programFrom(row, own)
-		l.readEthtool(eth)
+		l.readDriver()
 		l.readInterrupts()
 		l.readAddresses(row)
 		f.Links = append(f.Links, l)
@@ -97,6 +91,7 @@ func programFrom(row netlink.Link, own map[int]uint32) (p Program) {
 
 // Numbers of the generic netlink family "netdev" (linux/netdev.h).
 const (
+	netdevVersion  = 1
 	netdevGet      = 1
 	netdevIndex    = 1
 	netdevFeatures = 3
@@ -104,45 +99,32 @@ const (
 
 // readFeatures asks what the driver's XDP can do; kernels before Linux 6.3 do not tell. One device at
 // a time: a dump of them all is not consistent while devices come and go.
-func (l *Link) readFeatures(family *netlink.GenlFamily) {
-	if family == nil {
-		return
-	}
-	req := nl.NewNetlinkRequest(int(family.ID), 0)
-	req.AddData(&nl.Genlmsg{Command: netdevGet, Version: uint8(family.Version)})
-	req.AddData(nl.NewRtAttr(netdevIndex, nl.Uint32Attr(uint32(l.Index))))
-	messages, err := req.Execute(unix.NETLINK_GENERIC, 0)
-	if err == nil && len(messages) == 1 {
-		l.Features, l.FeaturesKnown = featuresFrom(messages[0])
+func (l *Link) readFeatures(netdev genl.Family) {
+	answers, err := netdev.Ask(netdevGet, netdevVersion, 0, nl.NewRtAttr(netdevIndex, nl.Uint32Attr(uint32(l.Index))))
+	if err == nil && len(answers) == 1 {
+		l.Features, l.FeaturesKnown = featuresFrom(answers[0])
 	}
 }
 
-// featuresFrom reads an answer: the generic header, then attributes.
-func featuresFrom(message []byte) (features uint64, ok bool) {
-	if len(message) < nl.SizeofGenlmsg {
+func featuresFrom(answer []byte) (features uint64, ok bool) {
+	value, err := genl.Within(answer, netdevFeatures)
+	if err != nil || len(value) < 8 {
 		return 0, false
 	}
-	attrs, err := nl.ParseRouteAttr(message[nl.SizeofGenlmsg:])
-	if err != nil {
-		return 0, false
-	}
-	for _, a := range attrs {
-		if a.Attr.Type == netdevFeatures && len(a.Value) >= 8 {
-			return binary.NativeEndian.Uint64(a.Value), true
-		}
-	}
-	return 0, false
+	return binary.NativeEndian.Uint64(value), true
 }
 
-func (l *Link) readEthtool(eth *ethtool.Ethtool) {
+// readDriver reads what the driver is, and what it does. A device without hardware has the driver of its kind.
+func (l *Link) readDriver() {
 	if l.Loopback || !l.Ethernet {
 		return
 	}
-	l.Driver, _ = eth.DriverName(l.Name)
-	l.Offloads, _ = offload.Active(l.Index)
-	if c, err := eth.GetChannels(l.Name); err == nil {
-		l.Queues, l.MaxQueues = int(c.RxCount+c.CombinedCount), int(max(c.MaxRx, c.MaxCombined))
+	l.Driver = l.Kind
+	if path, err := os.Readlink(filepath.Join("/sys/class/net", l.Name, "device/driver")); err == nil {
+		l.Driver = filepath.Base(path)
 	}
+	l.Offloads, _ = offload.Active(l.Index)
+	l.Queues, l.MaxQueues, _ = offload.Queues(l.Index)
 }
 
 // readInterrupts finds the CPUs that serve the device's interrupts.

@@ -3,20 +3,18 @@
 package offload
 
 import (
+	"encoding/binary"
 	"fmt"
-	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"xdplvs/internal/genl"
 )
 
 // The kernel's interface is that of Documentation/networking/ethtool-netlink.rst. (The older one by
 // ioctl has the kernel write to an address that Go's stacks may have moved away from.)
-const (
-	ethtoolVersion = 1
-	genlHeader     = 4 // bytes: struct genlmsghdr
-)
+const ethtoolVersion = 1
 
 // Active lists the features of a device that are on, by the kernel's names, as "rx-gro". The device
 // is one of the calling thread's network namespace.
@@ -26,10 +24,9 @@ func Active(index int) (map[string]bool, error) {
 		return nil, fmt.Errorf("read features of link %d: %w", index, err)
 	}
 	on := map[string]bool{}
-	for _, answer := range answers {
-		bits := answer[min(genlHeader, len(answer)):]
+	for _, bits := range answers {
 		for _, kind := range []uint16{unix.ETHTOOL_A_FEATURES_ACTIVE, unix.ETHTOOL_A_BITSET_BITS} {
-			if bits, err = within(bits, kind); err != nil {
+			if bits, err = genl.Within(bits, kind); err != nil {
 				return nil, fmt.Errorf("read features of link %d: %w", index, err)
 			}
 		}
@@ -60,6 +57,24 @@ func Change(index int, want map[string]bool) error {
 	return nil
 }
 
+// Queues are how many queues for packets that come in a device has, and may have.
+func Queues(index int) (now, most int, err error) {
+	answers, err := ask(unix.ETHTOOL_MSG_CHANNELS_GET, 0, header(unix.ETHTOOL_A_CHANNELS_HEADER, index, 0))
+	if err != nil {
+		return 0, 0, fmt.Errorf("read queues of link %d: %w", index, err)
+	}
+	counts := map[uint16]int{}
+	for _, answer := range answers {
+		for kind := uint16(unix.ETHTOOL_A_CHANNELS_RX_MAX); kind <= unix.ETHTOOL_A_CHANNELS_COMBINED_COUNT; kind++ {
+			if n, err := genl.Within(answer, kind); err == nil && len(n) >= 4 {
+				counts[kind] = int(binary.NativeEndian.Uint32(n))
+			}
+		}
+	}
+	return counts[unix.ETHTOOL_A_CHANNELS_RX_COUNT] + counts[unix.ETHTOOL_A_CHANNELS_COMBINED_COUNT],
+		max(counts[unix.ETHTOOL_A_CHANNELS_RX_MAX], counts[unix.ETHTOOL_A_CHANNELS_COMBINED_MAX]), nil
+}
+
 // header says which device it is about.
 func header(kind, index, flags int) *nl.RtAttr {
 	h := nl.NewRtAttr(kind|unix.NLA_F_NESTED, nil)
@@ -68,38 +83,20 @@ func header(kind, index, flags int) *nl.RtAttr {
 	return h
 }
 
-// ask sends a request of the ethtool family on a socket of its own.
+// ask sends a request of the ethtool family.
 func ask(command uint8, flags int, attrs ...*nl.RtAttr) ([][]byte, error) {
-	family, err := netlink.GenlFamilyGet(unix.ETHTOOL_GENL_NAME)
+	family, err := genl.Find(unix.ETHTOOL_GENL_NAME)
 	if err != nil {
-		return nil, fmt.Errorf("find netlink family %s: %w", unix.ETHTOOL_GENL_NAME, err)
+		return nil, err
 	}
-	req := nl.NewNetlinkRequest(int(family.ID), flags)
-	req.AddData(&nl.Genlmsg{Command: command, Version: ethtoolVersion})
-	for _, attr := range attrs {
-		req.AddData(attr)
-	}
-	return req.Execute(unix.NETLINK_GENERIC, 0)
+	return family.Ask(command, ethtoolVersion, flags, attrs...)
 }
-
-// within is what the attribute of a kind holds; nil if there is none.
-func within(b []byte, kind uint16) ([]byte, error) {
-	attrs, err := nl.ParseRouteAttr(b)
-	for _, a := range attrs {
-		if kindOf(a) == kind {
-			return a.Value, err
-		}
-	}
-	return nil, err
-}
-
-func kindOf(a syscall.NetlinkRouteAttr) uint16 { return a.Attr.Type & nl.NLA_TYPE_MASK }
 
 // addNames adds the names of the bits of a bitset without mask: they are set.
 func addNames(names map[string]bool, bits []byte) error {
 	list, err := nl.ParseRouteAttr(bits)
 	for _, bit := range list {
-		name, err := within(bit.Value, unix.ETHTOOL_A_BITSET_BIT_NAME)
+		name, err := genl.Within(bit.Value, unix.ETHTOOL_A_BITSET_BIT_NAME)
 		if err != nil {
 			return err
 		}

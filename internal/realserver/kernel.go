@@ -17,6 +17,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"xdplvs/internal/genl"
 )
 
 // kernel is the host that runs this process.
@@ -153,7 +155,7 @@ func family(v6 bool) int {
 var errNoFOU = errors.New("this kernel receives no GUE: modprobe fou (and fou6 for IPv6)")
 
 func (k *kernel) hasPort(p Port) (bool, error) {
-	if _, err := k.nl.GenlFamilyGet("fou"); errors.Is(err, unix.ENOENT) {
+	if _, err := genl.Find("fou"); errors.Is(err, unix.ENOENT) {
 		return false, errNoFOU
 	}
 	ports, err := k.nl.FouList(family(p.V6))
@@ -165,22 +167,17 @@ func (k *kernel) hasPort(p Port) (bool, error) {
 // addPort asks by itself: netlink.FouAdd names the IP protocol 0 for GUE, which has none, and kernels
 // since 2024 refuse that with ERANGE.
 func (k *kernel) addPort(p Port) error {
-	f, err := k.nl.GenlFamilyGet("fou")
+	fou, err := genl.Find("fou")
 	if err != nil {
 		return err
 	}
-	req := nl.NewNetlinkRequest(int(f.ID), unix.NLM_F_ACK)
-	for _, data := range p.request() {
-		req.AddData(data)
-	}
-	_, err = req.Execute(unix.NETLINK_GENERIC, 0)
+	_, err = fou.Ask(netlink.FOU_CMD_ADD, 1, unix.NLM_F_ACK, p.request()...)
 	return err
 }
 
-// request are the parts of the message that opens the port (Documentation/netlink/specs/fou.yaml).
-func (p Port) request() []nl.NetlinkRequestData {
-	return []nl.NetlinkRequestData{
-		&nl.Genlmsg{Command: netlink.FOU_CMD_ADD, Version: 1},
+// request are the attributes of the message that opens the port (Documentation/netlink/specs/fou.yaml).
+func (p Port) request() []*nl.RtAttr {
+	return []*nl.RtAttr{
 		nl.NewRtAttr(netlink.FOU_ATTR_PORT, binary.BigEndian.AppendUint16(nil, p.Number)),
 		nl.NewRtAttr(netlink.FOU_ATTR_AF, nl.Uint8Attr(uint8(family(p.V6)))),
 		nl.NewRtAttr(netlink.FOU_ATTR_TYPE, nl.Uint8Attr(netlink.FOU_ENCAP_GUE)),
