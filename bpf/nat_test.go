@@ -18,9 +18,13 @@ func (r *rig) natReal(name, service string, port uint16) netip.Addr {
 	return r.realBy(directorForwardMethodMETHOD_NAT, name, service, port)
 }
 
+func natAddr(f family, name string) netip.Addr {
+	return both(f, netip.AddrFrom4([4]byte{10, 0, 7, name[0]}), netip.AddrFrom16([16]byte{0xfd, 15: name[0]}))
+}
+
 func (r *rig) realBy(method directorForwardMethod, name, service string, port uint16) netip.Addr {
 	row := r.real(name)
-	a := both(r.f, netip.AddrFrom4([4]byte{10, 0, 7, name[0]}), netip.AddrFrom16([16]byte{0xfd, 15: name[0]}))
+	a := natAddr(r.f, name)
 	row.Method = uint8(method)
 	row.Addr = a.As16()
 	if port == 0 {

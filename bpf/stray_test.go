@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -27,11 +28,22 @@ type strays struct {
 // heldPorts are the clients that are connected before.
 var heldPorts = []uint16{60001, 60002, 60003}
 
-func newStrays(t testing.TB, f family, flags uint32) *strays {
+// strayWorlds are what they are sent into.
+var strayWorlds = map[string]func(*rig){
+	"strict":     func(r *rig) { r.service("web").Flags = ServiceReuse | ServiceReuseFin | ServiceExpireNodest },
+	"sloppy":     flagged("web", ServiceSloppy),
+	"persistent": persistent("web", "sctp"),
+	"nat": func(r *rig) {
+		r.natReal("a", "web", 8080)
+		r.natReal("b", "web", 8080)
+	},
+}
+
+func newStrays(t testing.TB, f family, world string) *strays {
 	s := &strays{rig: smallRig(t, f), next: 1}
-	s.service("web").Flags = flags
 	s.flowPlan("web", "a", "b", "c")
 	sctpWorld(s.rig)
+	strayWorlds[world](s.rig)
 	for _, port := range heldPorts {
 		s.send(t, tcp(syn, from(port))(f))
 		s.send(t, tcp(ack, from(port))(f))
@@ -60,6 +72,9 @@ var strayKinds = []func(f family, port uint16, n uint64) send{
 		})
 	},
 	func(_ family, port uint16, n uint64) send { return tcp(rst, from(port), cut(20+int(n%20))) },
+	func(f family, port uint16, n uint64) send { // what no client has asked a real server for
+		return tcp(uint8(n), from(port), reply(natAddr(f, "a"), 8080, "a"))
+	},
 }
 
 // stray sends one, and tells what it must not have done at once.
@@ -96,10 +111,10 @@ func (s *strays) unharmed() error {
 // TestStrays sends thousands at random: the table is turned over many times.
 func TestStrays(t *testing.T) {
 	for _, f := range families {
-		for name, flags := range map[string]uint32{"strict": ServiceReuse | ServiceReuseFin | ServiceExpireNodest, "sloppy": ServiceSloppy} {
-			t.Run(f.name+"/"+name, func(t *testing.T) {
+		for world := range strayWorlds {
+			t.Run(f.name+"/"+world, func(t *testing.T) {
 				random := newRandom(t)
-				s := newStrays(t, f, flags)
+				s := newStrays(t, f, world)
 				for i := range 3000 {
 					s.stray(t, uint8(random.Uint32()), random.Uint64())
 					if i%100 == 0 {
@@ -115,18 +130,18 @@ func TestStrays(t *testing.T) {
 // FuzzStrays lets the fuzzer choose them: a kind and a number for each.
 func FuzzStrays(f *testing.F) {
 	for kind := range strayKinds {
-		f.Add(false, false, []byte{byte(kind), 0x3f, byte(kind), 3, 0, 1})
+		for world := range uint8(len(strayWorlds)) {
+			f.Add(false, world, []byte{byte(kind), 0x3f, byte(kind), 3, 0, 1})
+		}
 	}
-	f.Fuzz(func(t *testing.T, v6, sloppy bool, list []byte) {
-		family, flags := families[0], ServiceReuse|ServiceReuseFin
+	worlds := slices.Sorted(maps.Keys(strayWorlds))
+	f.Fuzz(func(t *testing.T, v6 bool, world uint8, list []byte) {
+		family := families[0]
 		if v6 {
 			family = families[1]
 		}
-		if sloppy {
-			flags = ServiceSloppy
-		}
 		sharedPlane.fuzzed = false
-		s := newStrays(t, family, flags)
+		s := newStrays(t, family, worlds[int(world)%len(worlds)])
 		for ; len(list) >= 2 && s.next < 500; list = list[2:] {
 			random := rand.New(rand.NewPCG(uint64(list[1]), 0))
 			s.stray(t, list[0], uint64(list[1])|random.Uint64()<<8)
