@@ -494,7 +494,7 @@ __inline struct conn *template_of(__u64 link)
  * The template controls by connections more, 1 or -1. 0: it is gone. The sweep
  * repairs the number of one that many CPUs change at once.
  */
-static __noinline int template_controls(__u64 link, int by)
+__noinline int template_controls(__u64 link, int by)
 {
 	struct conn *t = template_of(link);
 	__u64 old;
@@ -514,16 +514,17 @@ static __noinline int template_controls(__u64 link, int by)
 }
 
 /* A connection that the template controls is established. */
-static __noinline void template_assure(__u64 link)
+__noinline int template_assure(__u64 link)
 {
 	struct conn *t = template_of(link);
 	__u32 word;
 
 	if (!t)
-		return;
+		return 0;
 	word = READ_ONCE(t->word);
 	if ((word & (STATE_MASK | CONN_DEAD)) == TEMPLATE_NONE)
 		__sync_val_compare_and_swap(&t->word, word, word + TEMPLATE_ASSURED - TEMPLATE_NONE);
+	return 0;
 }
 
 __inline int word_is_established(__u32 word)
@@ -602,7 +603,7 @@ __inline void count_move(__u32 real, __u32 from, __u32 to)
  * event: the TCP flags, or the SCTP chunk. clear: flags that go; CONN_NO_OUTPUT
  * is one of them where the server speaks.
  */
-__inline __u32 word_next(__u32 word, __u8 event, __u32 clear)
+__noinline __u32 word_next(__u32 word, __u8 event, __u32 clear)
 {
 	__u32 table = word & CONN_NO_OUTPUT ? TABLE_INPUT_ONLY : TABLE_INPUT;
 	__u32 state = word & STATE_MASK;
@@ -909,31 +910,39 @@ __inline struct conn *slot_take(void *set, __u32 index, __u64 way, __u64 mark, _
 	return c;
 }
 
-/* Both sets are full: somebody's expired or half-open entry goes, never an established one. */
-__inline struct conn *claim_victim(const struct place *at, void *first, void *second, __u32 now, int v6)
+/* Takes the slot of such an entry of the set, if there is one: its number, see struct place. */
+__inline __u32 set_give(__u32 index, __u64 mark, __u32 now, int v6)
 {
-	__u64 victim = set_victim(first, now, v6);
+	void *set = set_at(index, v6);
+	__u64 victim;
 
+	if (!set)
+		return 0;
+	victim = set_victim(set, now, v6);
 	if (unlikely(!victim))
-		victim = set_orphan(first, v6);
-	if (likely(victim))
-		return slot_take(first, at->index, victim, TAG_BUSY, now, v6);
-	victim = set_victim(second, now, v6);
-	if (!victim)
-		victim = set_orphan(second, v6);
-	if (!victim)
-		return NULL;
-	return slot_take(second, place_second(at, v6), victim, TAG_BUSY | TAG_SECOND, now, v6);
+		victim = set_orphan(set, v6);
+	if (!victim || !slot_take(set, index, victim, mark, now, v6))
+		return 0;
+	return index * CONN_WAYS + (victim & (CONN_WAYS - 1)) + 1;
 }
 
-static __noinline struct conn *claim_victim4(const struct place *at, void *first, void *second, __u32 now)
+/*
+ * Both sets are full: somebody's expired or half-open entry goes, never an
+ * established one. Its slot's number, claimed for the place; 0: none.
+ */
+__inline __u32 claim_victim(const struct place *at, __u32 now, int v6)
 {
-	return claim_victim(at, first, second, now, 0);
+	return set_give(at->index, TAG_BUSY, now, v6) ?: set_give(place_second(at, v6), TAG_BUSY | TAG_SECOND, now, v6);
 }
 
-static __noinline struct conn *claim_victim6(const struct place *at, void *first, void *second, __u32 now)
+__noinline int claim_victim4(const struct place *at, __u32 now)
 {
-	return claim_victim(at, first, second, now, 1);
+	return at ? claim_victim(at, now, 0) : 0;
+}
+
+__noinline int claim_victim6(const struct place *at, __u32 now)
+{
+	return at ? claim_victim(at, now, 1) : 0;
 }
 
 /* Could a key of this place be stored now? */
@@ -981,7 +990,7 @@ __inline struct conn *conn_claim(const struct place *at, __u32 now, int v6)
 		else if (free)
 			c = claim_free(first, free, TAG_BUSY, v6);
 		else
-			c = v6 ? claim_victim6(at, first, second, now) : claim_victim4(at, first, second, now);
+			c = slot_numbered(v6 ? claim_victim6(at, now) : claim_victim4(at, now), v6);
 		if (c)
 			return c;
 	}

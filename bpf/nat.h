@@ -78,7 +78,7 @@ __inline __u32 crc32c_multiply(__u32 a, __u32 b)
  * What a change in the first word of length bytes makes of their CRC32c: it is
  * linear, so the rest of them does not matter.
  */
-static __noinline __u32 crc32c_change(__u32 change, __u32 length)
+__noinline __u32 crc32c_change(__u32 change, __u32 length)
 {
 	__u32 remainder = crc32c_bits(change, 32), left = length - 4, i;
 
