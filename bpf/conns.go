@@ -238,13 +238,38 @@ type Sweep struct {
 type tally struct {
 	conns     []uint64 // as RealCounts.Conns
 	templates []uint32
+	entries   Entries
 }
 
-func newTally(reals int) tally { return tally{make([]uint64, reals), make([]uint32, reals)} }
+// Entries are how many entries of a table are in each state, whose numbers are those of enum conn_state.
+type Entries [directorConnStateCONN_DEAD]uint64
+
+// WaysBack are the entries that lead replies to connections.
+func (e *Entries) WaysBack() uint64 {
+	return e[directorConnStateREPLY_NEW] + e[directorConnStateREPLY_PROVEN]
+}
+
+// Templates are those of persistence.
+func (e *Entries) Templates() uint64 {
+	return e[directorConnStateTEMPLATE_NONE] + e[directorConnStateTEMPLATE_ASSURED]
+}
+
+// Sum is all of them.
+func (e *Entries) Sum() (n uint64) {
+	for _, of := range e {
+		n += of
+	}
+	return n
+}
+
+func newTally(reals int) tally {
+	return tally{conns: make([]uint64, reals), templates: make([]uint32, reals)}
+}
 
 func (t *tally) clear() {
 	clear(t.conns)
 	clear(t.templates)
+	t.entries = Entries{}
 }
 
 // NewSweep4 sweeps the IPv4 connections.
@@ -285,9 +310,21 @@ func (s *Sweep) one(i int, now uint32) bool {
 	c := s.table.slot(i)
 	tag := atomic.LoadUint64(&c.Tag)
 	word := atomic.LoadUint32(&c.Word)
-	switch {
-	case tag&tagMask == tagFree:
+	if tag&tagMask == tagFree {
 		return false
+	}
+	if s.entry(i, c, tag, word, now) {
+		return true
+	}
+	if tag&tagMask == tagUsed && word&connDead == 0 {
+		s.tally.entries[uint8(word)]++
+	}
+	return false
+}
+
+// entry frees an entry that has to go, and counts one that stays.
+func (s *Sweep) entry(i int, c *Conn, tag uint64, word, now uint32) (freed bool) {
+	switch {
 	case tag&tagMask == tagBusy || word&connDead != 0:
 		return s.halfFreed(i, tag)
 	case isWayBack(word):
@@ -306,6 +343,9 @@ func (s *Sweep) one(i int, now uint32) bool {
 	s.locals[1][c.Source]++
 	return false
 }
+
+// Entries are those that the last pass left in the table.
+func (s *Sweep) Entries() *Entries { return &s.last.entries }
 
 // Locals is how many connections the last pass found that have the source of a
 // number; those of number 0 have none.

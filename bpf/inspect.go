@@ -51,6 +51,23 @@ func (s Sizes) Memory() (bytes uint64, err error) {
 	return bytes, nil
 }
 
+// Program is the director's program as the kernel has it.
+type Program struct {
+	Name string // cut by the kernel after 15 characters
+	Tag  string // the kernel's hash of its instructions
+	ID   uint32
+}
+
+// Program asks the kernel about the program that this data plane has loaded.
+func (d *DataPlane) Program() (Program, error) {
+	info, err := d.objects.Programs[directorProgDirector].Info()
+	if err != nil {
+		return Program{}, fmt.Errorf("look at program: %w", err)
+	}
+	id, _ := info.ID() // since Linux 4.13
+	return Program{Name: info.Name, Tag: info.Tag, ID: uint32(id)}, nil
+}
+
 // PinnedPrograms are the ids of the programs whose links lie in the directory, by interface. Without
 // the directory there are none.
 func PinnedPrograms(dir string) (map[int]uint32, error) {

@@ -153,7 +153,11 @@ const (
 )
 
 func (d *DataPlane) mapTables(cpus int) error {
-	t := &Tables{CPUs: cpus, Destinations: int(d.objects.Maps[directorMapDestinations].MaxEntries())}
+	t := &Tables{
+		CPUs:         cpus,
+		Destinations: int(d.objects.Maps[directorMapDestinations].MaxEntries()),
+		Overflow:     int(d.objects.Maps[directorMapOverflow].MaxEntries()),
+	}
 	var settings []Settings
 	err := errors.Join(
 		mapInto(d, &settings, mapSettings),

@@ -112,6 +112,7 @@ type Tables struct {
 	CPUs       int
 
 	Destinations int // that lblc and lblcr can remember; they are no rows
+	Overflow     int // connections that find no place and can be stored; no rows either
 }
 
 // Sizes are how many rows the tables have.
@@ -184,6 +185,7 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 		CPUs:       s.CPUs,
 
 		Destinations: int(s.Destinations),
+		Overflow:     int(s.Overflow),
 	}, nil
 }
 

@@ -32,6 +32,7 @@ type Config struct {
 
 	Addresses []director.Address // who has the services' addresses, as far as the file says
 	Announce  director.Announcing
+	Metrics   Metrics
 }
 
 // Default is the configuration of a file that says nothing. It is not one to run:

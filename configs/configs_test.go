@@ -80,6 +80,7 @@ timeouts:
    sctp_rejected: 24, sctp_closed: 25}
 fullnat: {sources: [10.0.0.254, "fd00::fe"], ports: 2000-2999}
 announce: {burst: 3, refresh: 90s}
+metrics: {listen: "[::]:9500", services: 100, real_servers: 20k}
 addresses:
   - {address: 192.0.2.10, mode: interface, interface: eth9, prefix_length: 24, force: true}
   - {address: "2001:db8::10", mode: answer, interface: eth1}
@@ -196,6 +197,7 @@ func TestEverything(t *testing.T) {
 			{Addr: netip.MustParseAddr("2001:db8::10"), Mode: director.AddressAnswer, Interface: "eth2"},
 		},
 		Announce: director.Announcing{Burst: 3, Refresh: 90 * time.Second},
+		Metrics:  Metrics{Listen: netip.MustParseAddrPort("[::]:9500"), Services: 100, RealServers: 20 << 10},
 	}
 	if got := mustParse(t, everything); !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
@@ -303,7 +305,7 @@ func TestOwnership(t *testing.T) {
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{
 		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(), persistenceObject.keys(), markObject.keys(),
-		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(),
+		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(), metricsObject.keys(),
 	} {
 		for _, k := range keys {
 			if !strings.Contains(everything, k+":") {

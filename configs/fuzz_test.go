@@ -106,6 +106,7 @@ func written(c *Config) string {
 	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d, mark_entries: %d, destinations: %d}",
 		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots, l.MarkEntries, l.Destinations)
 	line("announce: {burst: %d, refresh: %s}", c.Announce.Burst, c.Announce.Refresh)
+	writeMetrics(line, c.Metrics)
 	line("addresses:")
 	for _, a := range c.Addresses {
 		line("  - {address: %q, mode: %s%s}", a.Addr, a.Mode, writtenPlace(a))
@@ -242,4 +243,17 @@ func writtenName(name string) string {
 		return ""
 	}
 	return fmt.Sprintf("name: %q,", name)
+}
+
+func writeMetrics(line func(string, ...any), m Metrics) {
+	line("metrics:")
+	if m.Listen.IsValid() {
+		line("  listen: %q", m.Listen)
+	}
+	if m.Services != 0 {
+		line("  services: %d", m.Services)
+	}
+	if m.RealServers != 0 {
+		line("  real_servers: %d", m.RealServers)
+	}
 }

@@ -84,6 +84,7 @@ type Director struct {
 	memory     scheduler.Memory // of destinations
 	planned    []float64        // by real server id: choices that plans have handed out
 	estimates  uint64
+	swept      swept
 }
 
 // ErrStopped is returned when Run has ended.
@@ -590,6 +591,8 @@ func (d *Director) snapshot() (*Snapshot, error) {
 		Interfaces: make([]InterfaceState, 0, len(d.interfaces)),
 		Services:   make([]ServiceState, 0, len(d.services)),
 		Sources:    d.sourceStates(),
+		Tables:     d.tableStates(),
+		Sweep:      d.swept.state,
 	}
 	use := d.portUse()
 	for i := range d.interfaces {

@@ -93,6 +93,8 @@ type Snapshot struct {
 	Total      Counters          `json:"total"`
 	Rates      Rates             `json:"rates"`
 	Verdicts   map[string]uint64 `json:"verdicts"` // packets by the reason they left for
+	Tables     []TableState      `json:"tables,omitempty"`
+	Sweep      SweepState        `json:"sweep,omitzero"`
 }
 
 // Conn is one connection, or one template, for listings. A template has client

@@ -48,13 +48,14 @@ func (s *sweeper) slice() error {
 	if err != nil {
 		return err
 	}
+	defer s.d.swept.worked(time.Now())
 	share4, share6 := sweepShares(len(s.d.tables.Conns4), len(s.d.tables.Conns6))
 	s.stale.slice(share4, share6)
 	if !s.passed4 {
-		_, s.passed4 = s.table4.Next(now, share4)
+		s.passed4 = s.next(s.table4, now, share4)
 	}
 	if !s.passed6 {
-		_, s.passed6 = s.table6.Next(now, share6)
+		s.passed6 = s.next(s.table6, now, share6)
 	}
 	if !s.passed4 || !s.passed6 {
 		return nil
@@ -62,6 +63,12 @@ func (s *sweeper) slice() error {
 	s.passed4, s.passed6 = false, false
 	s.d.sweptLocals(s.table4, s.table6)
 	return s.passed()
+}
+
+func (s *sweeper) next(table *bpf.Sweep, now uint32, share int) (passed bool) {
+	freed, passed := table.Next(now, share)
+	s.d.swept.state.Freed += uint64(freed)
+	return passed
 }
 
 // passed ends a pass over both tables.
@@ -74,15 +81,18 @@ func (s *sweeper) passed() error {
 	if err := s.d.plane.SweepOverflow(); err != nil {
 		return err
 	}
-	outside := map[uint32]uint64{}
+	outside, overflow := map[uint32]uint64{}, uint64(0)
 	err = s.d.plane.Overflow(func(_ *bpf.ConnKey, c *bpf.Conn) bool {
 		outside[c.Real] += bpf.CountOf(c)
+		overflow++
 		return true
 	})
 	if err != nil {
 		return err
 	}
-	if n := s.recount.Pass(outside); n > 0 {
+	n := s.recount.Pass(outside)
+	s.d.swept.passed(s.table4, s.table6, overflow, n)
+	if n > 0 {
 		s.d.log.Warn("connection counts had drifted, and are repaired", "event", "counts_repaired", "real_servers", n)
 	}
 	return nil

@@ -4,8 +4,8 @@
 # install.sh SET... - installs the Debian packages that make targets need and this machine lacks.
 # It is quiet, and quick, when nothing is missing. Without root or apt it names the packages.
 #
-#   test    a C compiler for the race detector; as root also what the tests run in namespaces, and the
-#           servers that health checks are tested with, whose services are neither started nor enabled
+#   test    a C compiler for the race detector; as root also what the tests run in namespaces, the servers that
+#           health checks are tested with, and Prometheus's checker: their services are neither started nor enabled
 #   check   what compiles the BPF programs, and shellcheck
 #   demo    what the commands that make demo KEEP=1 prints need
 #   vm      what boots another kernel
@@ -42,6 +42,7 @@ need_servers() {
 	need_server nginx-light nginx /usr/sbin/nginx
 	need_server nsd nsd /usr/sbin/nsd
 	need_server postfix postfix /usr/sbin/postfix
+	need_server prometheus prometheus /usr/bin/promtool
 	need_server postgresql postgresql '/usr/lib/postgresql/*/bin/initdb'
 	need_server redis-server redis-server /usr/bin/redis-server
 	need_server slapd slapd /usr/sbin/slapd

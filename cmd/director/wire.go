@@ -17,6 +17,7 @@ func runDaemon(ctx context.Context, opts cli.DaemonOptions) error {
 		ConfigFile: opts.ConfigFile,
 		Socket:     opts.Socket,
 		Version:    opts.Version,
+		Revision:   opts.Revision,
 		Log:        opts.Log,
 		Detach:     opts.Detach,
 	})

@@ -70,19 +70,21 @@ func (s *Server) extendDeadline(rc *http.ResponseController) {
 	}
 }
 
-// dispatch checks in this order: room, who, where, how, what.
-func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
+// dispatchKnown checks in this order: room, who, where, how, what.
+func (s *Server) dispatchKnown(w http.ResponseWriter, r *http.Request) error {
 	info, ok := r.Context().Value(connKey{}).(*connInfo)
 	if !ok || info.err != nil {
 		return failure(http.StatusForbidden, "the kernel does not tell who asks")
 	}
 	if info.refused {
-		w.Header().Set("Connection", "close")
-		return failure(http.StatusServiceUnavailable, "%d connections to the daemon are open, which is the limit", s.opts.MaxConns)
+		return s.full(w)
 	}
 	have := s.opts.roleOf(info.peer)
 	if have < reader {
 		return failure(http.StatusForbidden, "%s", s.opts.refusal(info.peer, reader))
+	}
+	if page := s.opts.pageFor(r.URL.Path); page != nil {
+		return s.servePage(w, r, page, info)
 	}
 	found, err := findRoute(w, r)
 	if err != nil {
@@ -95,6 +97,12 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.serve(w, r, found, info.peer)
+}
+
+// full is the answer to a connection beyond the limit.
+func (s *Server) full(w http.ResponseWriter) error {
+	w.Header().Set("Connection", "close")
+	return failure(http.StatusServiceUnavailable, "%d connections to the daemon are open, which is the limit", s.opts.MaxConns)
 }
 
 // serve runs the handler; what changes something is logged.

@@ -22,6 +22,7 @@ type ServerOptions struct {
 	MaxConns     int           // connections at once; 0: 64
 	StallTimeout time.Duration // how long a reader may take nothing (a pager does); 0: 5 min
 	Grace        time.Duration // how long requests may go on when Serve's ctx has ended; 0: 1 s
+	Pages        []Page        // beside the API's routes
 }
 
 func (o ServerOptions) withDefaults() ServerOptions {
@@ -44,11 +45,16 @@ type Server struct {
 	log     *slog.Logger
 	backend Backend
 	opts    ServerOptions
+
+	dispatch    func(http.ResponseWriter, *http.Request) error
+	connContext func(context.Context, net.Conn) context.Context
 }
 
 // NewServer makes a server; nothing runs before Serve.
 func NewServer(log *slog.Logger, b Backend, opts ServerOptions) *Server {
-	return &Server{log: log, backend: b, opts: opts.withDefaults()}
+	s := &Server{log: log, backend: b, opts: opts.withDefaults(), connContext: connContext}
+	s.dispatch = s.dispatchKnown
+	return s
 }
 
 // Serve answers on l until ctx ends, which is no error, or l fails. It closes
@@ -96,7 +102,7 @@ func (s *Server) httpServer(requests context.Context, conns *connGroup) *http.Se
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return requests },
-		ConnContext:       connContext,
+		ConnContext:       s.connContext,
 		ConnState:         conns.track,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}

@@ -55,6 +55,7 @@ type DaemonOptions struct {
 	ConfigFile string
 	Socket     string // "": as the configuration says
 	Version    string // of this program, for api.Backend
+	Revision   string // of its sources
 	Log        *slog.Logger
 	Detach     bool // take the data plane off at the end
 }

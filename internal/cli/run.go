@@ -28,8 +28,9 @@ func (a *app) runCommand() *cobra.Command {
 			if file == "" {
 				return usagef("no configuration: give it with -c FILE or $%s", envConfig)
 			}
+			built := a.build()
 			return a.Daemon(cmd.Context(), DaemonOptions{ConfigFile: file, Socket: a.socket,
-				Version: a.build().Version, Log: a.logger(form.value, level.value), Detach: detach})
+				Version: built.Version, Revision: built.Revision, Log: a.logger(form.value, level.value), Detach: detach})
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration `FILE` ($"+envConfig+")")

@@ -33,6 +33,7 @@ type Options struct {
 	ConfigFile string
 	Socket     string // empty: as the configuration says
 	Version    string
+	Revision   string // of the sources
 	Log        *slog.Logger
 	// Detach takes the data plane off at the end, instead of leaving it at work.
 	Detach bool
@@ -53,6 +54,7 @@ type daemon struct {
 
 	started   bool       // the configuration was put in force
 	reloading sync.Mutex // one reload at a time: who reads the file last applies it last
+	readings  readings
 }
 
 // Run runs the director until ctx ends. A SIGHUP reads the configuration again.
@@ -128,6 +130,14 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	open, err := d.listenOpen()
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	pages, err := d.pages()
+	if err != nil {
+		return errors.Join(err, socket.Close(), closeListener(open))
+	}
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -139,7 +149,11 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.resolver.Run(ctx) })
 	group.Go(func() error { return d.feedHops(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
-	group.Go(func() error { return api.NewServer(d.log, d.backend(), api.ServerOptions{}).Serve(ctx, socket) })
+	served := api.ServerOptions{Pages: pages}
+	group.Go(func() error { return api.NewServer(d.log, d.backend(), served).Serve(ctx, socket) })
+	if open != nil {
+		group.Go(func() error { return api.NewPageServer(d.log, served).Serve(ctx, open) })
+	}
 	group.Go(func() error {
 		if err := d.start(ctx); err != nil {
 			return err
@@ -177,6 +191,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
 	}
 	d.started = true
+	d.readings.applied()
 	d.warnPorts(&d.config.Desired)
 	if err := d.holdAddresses(ctx, d.config); err != nil && ctx.Err() == nil {
 		return err
@@ -239,6 +254,7 @@ func (d *daemon) reload(ctx context.Context) error {
 	defer d.reloading.Unlock()
 	notify(d.log, systemd.SdNotifyReloading+"\n"+systemd.SdNotifyMonotonicUsec())
 	err := d.readAgain(ctx)
+	d.readings.reloaded(err)
 	status := "STATUS=reloaded"
 	if err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n")
@@ -260,6 +276,9 @@ func (d *daemon) readAgain(ctx context.Context) error {
 	}
 	if d.opts.Socket == "" && config.Socket != d.config.Socket {
 		return fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
+	}
+	if config.Metrics != d.config.Metrics {
+		return fmt.Errorf("%s: metrics is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
 	}
 	d.warnPorts(&config.Desired)
 	if err := d.director.Set(ctx, config.Desired); err != nil {

@@ -125,14 +125,8 @@ func newHalf(t *testing.T, config string) *half {
 		t.Fatal(err)
 	}
 	h.daemon = &daemon{opts: Options{ConfigFile: h.file}, log: h.log.logger(), config: loaded}
-	s := sizes(loaded.Limits)
-	s.Conns4, s.Conns6, s.CPUs = 64, 64, 1
-	tables, err := bpf.NewMemoryTables(s)
-	if err != nil {
-		t.Fatal(err)
-	}
 	h.director = director.New(director.Options{
-		Log: h.daemon.log, Tables: tables, Plane: noPlane{}, Clock: standClock{},
+		Log: h.daemon.log, Tables: memory(t), Plane: noPlane{}, Clock: standClock{},
 		Links: func(string) (director.Entrance, error) { return director.Entrance{}, nil },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -150,6 +144,18 @@ func newHalf(t *testing.T, config string) *half {
 		t.Fatal(err)
 	}
 	return h
+}
+
+// memory makes small tables.
+func memory(t *testing.T) *bpf.Tables {
+	t.Helper()
+	s := sizes(director.DefaultLimits)
+	s.Conns4, s.Conns6, s.CPUs = 64, 64, 1
+	tables, err := bpf.NewMemoryTables(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tables
 }
 
 // write replaces the file in one step, as an editor does.

@@ -37,11 +37,24 @@ func TestVerdictsAreDocumented(t *testing.T) {
 	}
 }
 
+func TestMetricsAreDocumented(t *testing.T) {
+	text, exported := read(t, "docs/metrics.md"), read(t, "internal/metrics/testdata/metrics.txt")
+	families := regexp.MustCompile(`(?m)^# TYPE (\S+) `).FindAllStringSubmatch(exported, -1)
+	for _, f := range families {
+		if !strings.Contains(text, "\n| "+f[1]+" | ") {
+			t.Errorf("metric %s is not in docs/metrics.md", f[1])
+		}
+	}
+	if rows := strings.Count(text, "\n| director_"); rows != len(families) || rows == 0 {
+		t.Errorf("docs/metrics.md has %d rows for %d metrics", rows, len(families))
+	}
+}
+
 // TestConfigurationsInDocuments loads every YAML block of the documents.
 func TestConfigurationsInDocuments(t *testing.T) {
 	block := regexp.MustCompile("(?s)```yaml\n(.*?)```")
 	found := 0
-	for _, name := range []string{"README.md", "docs/schedulers.md"} {
+	for _, name := range []string{"README.md", "docs/schedulers.md", "docs/metrics.md"} {
 		for _, m := range block.FindAllStringSubmatch(read(t, name), -1) {
 			found++
 			if _, err := configs.Parse(name, []byte(m[1])); err != nil {
