@@ -247,6 +247,9 @@ type Service struct {
 	Sorry []RealServer
 }
 
+// Servers are the real servers and the sorry servers.
+func (s *Service) Servers() []RealServer { return slices.Concat(s.Reals, s.Sorry) }
+
 // RealServer is a real server as it should be.
 type RealServer struct {
 	Name   string
