@@ -387,6 +387,8 @@ enum service_flag {
 	SERVICE_FALLBACK = 64,	/* sh-fallback, mh-fallback */
 	SERVICE_EXPIRE_QUIESCENT = 256, /* templates of a quiesced real server are worth nothing */
 	SERVICE_KEEP_DOWN = 512, /* those of one that cannot be reached are worth as much as ever */
+	SERVICE_SORRY = 1024,	/* another one's sorry servers: no packet finds it by a key */
+	SERVICE_NO_QUORUM = 2048, /* new connections are the sorry servers', if one can be reached */
 };
 
 /* What a packet gets that finds no usable real server. */
@@ -411,14 +413,15 @@ struct service {
 	struct plan plan[2];
 	struct plan flow;   /* hash plan over the usable real servers */
 	__u64 cursor[2];
-	__u64 no_real;	    /* packets that found no usable real server */
+	__u64 no_real;	    /* packets that found no usable real server; sorry servers may have taken them */
 	__u64 untracked;    /* new connections that found no room */
 	struct counters gone; /* of real servers that were removed: userspace's, kept here to survive it */
 	__u64 client_mask[2]; /* which clients share a template; IPv4 in the low half of the first */
 	__u32 persistent;   /* seconds that a template lives after its last connection; 0: there are none */
 	__be32 mark;	    /* the firewall mark that it stands for */
 	__be16 template_port;
-	__u16 reserved[3];
+	__u16 reserved;
+	__u32 sorry;	    /* id + 1 of the service that its sorry servers are; 0: it has none */
 	__u64 reserved3[3];
 };
 

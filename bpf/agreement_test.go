@@ -74,7 +74,8 @@ func TestKeysAgree(t *testing.T) {
 }
 
 func (w *keyWorld) randomKey() Key {
-	return Key{Addr: oneOf(w.random, keyAddrs...), Port: oneOf(w.random, keyPorts...), Protocol: oneOf[uint8](w.random, tcpProto, udpProto)}
+	return Key{Addr: oneOf(w.random, keyAddrs...), Port: oneOf(w.random, keyPorts...), Protocol: oneOf[uint8](w.random, tcpProto, udpProto),
+		Sorry: w.random.IntN(5) == 0}
 }
 
 // edit stores, changes or removes a key.
@@ -85,7 +86,10 @@ func (w *keyWorld) edit(t *testing.T) {
 		delete(w.keys, k)
 		return
 	}
-	id := uint32(w.random.IntN(len(w.r.Services)))
+	id := uint32(w.random.IntN(len(w.r.Services)-4)) + 4
+	if k.Sorry { // several keys may name one service
+		id %= 4
+	}
 	if len(w.keys) >= len(w.r.Services) {
 		return
 	}
@@ -95,6 +99,9 @@ func (w *keyWorld) edit(t *testing.T) {
 	}
 	w.keys[k] = id
 	w.r.Services[id] = Service{Id: id, Flags: ServiceOnePacket | ServiceSloppy, Plan: [2]Plan{{Base: id * PlanAlign, Length: 1}}}
+	if k.Sorry {
+		w.r.Services[id].Flags |= ServiceSorry
+	}
 	w.r.Plans[id*PlanAlign] = id
 	w.r.Reals[id] = Real{Flags: RealUsable | RealNextHop, Method: uint8(directorForwardMethodMETHOD_DR), Ifindex: ingress, Mtu: 1500, Service: id, Mac: [12]uint8{2, 0, 0, 0, 0, uint8(id)}}
 }

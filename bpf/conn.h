@@ -48,6 +48,7 @@ enum asked {
 	ASK_NOBODY,
 	ASK_TEMPLATE,	/* for the one that there is */
 	ASK_SCHEDULER,	/* and for a new one */
+	ASK_SORRY,	/* the sorry servers: no real server is usable */
 	ASKED,
 };
 

@@ -18,6 +18,7 @@
 #include "plan.h"
 #include "reply.h"
 #include "service.h"
+#include "sorry.h"
 #include "stats.h"
 #include "tunnel.h"
 #include "tunnel_icmp.h"
@@ -80,10 +81,19 @@ __inline __u64 packet_known(struct packet *p, struct known *k)
 	return outcome_by(TX_FORWARD, k->real, k->local);
 }
 
-/* No usable real server: what the service says. The answer's kind is in the verdict. */
-__inline __u64 no_real(struct service *s, const struct packet *p)
+/* Something has to be asked, and the packet to be looked at again. */
+__inline __u64 ask(struct place *at, const struct service *s, enum asked what)
+{
+	at->asked = what;
+	return outcome(UNDECIDED, s->id);
+}
+
+/* No usable real server: its sorry servers, or what the service says. The answer's kind is in the verdict. */
+__inline __u64 no_real(struct service *s, const struct packet *p, struct place *at)
 {
 	__sync_fetch_and_add(&s->no_real, 1);
+	if (s->sorry)
+		return ask(at, s, ASK_SORRY);
 	switch (s->answer) {
 	case ANSWER_UNREACHABLE:
 		return outcome(TX_UNREACHABLE, NO_REAL);
@@ -110,7 +120,7 @@ __inline __u32 flow_or(struct service *s, const struct place *at, __u32 id)
 /* The real server for a new connection, NULL if none takes it: its client's, or the scheduler's choice. */
 __inline struct real *choose(struct packet *p, struct place *at, struct service *s, __u32 *id, int v6)
 {
-	if (likely(at->asked == ASK_NOBODY))
+	if (likely(at->asked != ASKED))
 		return pick(s, p, at->want >> 32, id, v6);
 	*id = at->chosen;
 	return bpf_map_lookup_elem(&reals, id);
@@ -123,7 +133,7 @@ __inline struct real *choose(struct packet *p, struct place *at, struct service 
  */
 __inline struct real *choose_other(struct packet *p, struct place *at, struct service *s, __u32 *id, int v6)
 {
-	__u32 hash = at->asked == ASK_NOBODY ? at->want >> 32 : address_word(&p->addr[0], v6);
+	__u32 hash = at->asked == ASKED ? address_word(&p->addr[0], v6) : at->want >> 32;
 	__u32 other = pick_other(s, hash, *id);
 
 	if (other != *id)
@@ -204,7 +214,7 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 
 	r = choose(p, at, s, &id, v6);
 	if (!r || !w)
-		return no_real(s, p);
+		return no_real(s, p, at);
 	if (s->flags & SERVICE_ONE_PACKET) {
 		if (p->fragment != FRAGMENT_NONE && !s->persistent) /* the pieces of one datagram belong together */
 			id = flow_or(s, at, id);
@@ -236,13 +246,6 @@ __inline int asks_first(const struct service *s)
 	return s->persistent || plan_of(s)->kind >= PLAN_LBLC;
 }
 
-/* They have to be asked, and the packet to be looked at again. */
-__inline __u64 ask(struct place *at, const struct service *s, enum asked what)
-{
-	at->asked = what;
-	return outcome(UNDECIDED, s->id);
-}
-
 /*
  * A segment of no known connection that may not begin one. While the table has
  * no room for its key, it may belong to one that was never stored.
@@ -251,11 +254,14 @@ __inline __u64 unknown_segment(struct packet *p, struct place *at, struct servic
 {
 	__u32 id = NO_REAL;
 
-	if (p->protocol != IPPROTO_TCP || !READ_ONCE(s->untracked) || place_has_room(at, p->now, v6))
+	if (p->protocol != IPPROTO_TCP || !has_untracked(s) || place_has_room(at, p->now, v6))
 		return outcome(PASS_NO_CONNECTION, NO_REAL);
 	if (s->persistent && at->asked != ASKED)
 		return ask(at, s, ASK_TEMPLATE);
-	id = s->persistent ? at->chosen : pick_flow(s, at->want >> 32);
+	if (!s->persistent || at->chosen == NO_REAL)
+		id = pick_untracked(s, at->want >> 32);
+	else
+		id = at->chosen;
 	if (id == NO_REAL)
 		return outcome(PASS_NO_CONNECTION, NO_REAL);
 	stats_input(id, p, 0);
@@ -333,6 +339,7 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 	}
 	if (!schedulable(s, p))
 		return unknown_segment(p, at, s, v6);
+	s = service_serving(s, at);
 	if (unlikely(asks_first(s) && at->asked != ASKED))
 		return ask(at, s, ASK_SCHEDULER);
 	locked = place_lock(at, home);
@@ -569,7 +576,10 @@ __noinline __u64 packet_icmp6(struct xdp_md *ctx, struct packet *p)
 	return p ? packet_icmp(ctx, p, 1) : outcome(DROP_ERROR, NO_REAL);
 }
 
-/* No connection of this key is known: persistence is asked where it has a say, and full-NAT ends what it has begun. */
+/*
+ * No connection of this key is known: persistence and sorry servers are asked
+ * where they have a say, and full-NAT ends what it has begun.
+ */
 __inline __u64 packet_unknown(struct packet *p, struct place *at, int v6)
 {
 	__u64 result;
@@ -578,12 +588,14 @@ __inline __u64 packet_unknown(struct packet *p, struct place *at, int v6)
 	at->asked = ASK_NOBODY;
 	at->link = 0;
 	result = v6 ? packet_new6(p, at) : packet_new4(p, at);
-	if (unlikely(at->asked != ASK_NOBODY)) {
+	if (unlikely(at->asked == ASK_TEMPLATE || at->asked == ASK_SCHEDULER)) {
 		id = outcome_real(result);
 		at->chosen = v6 ? persist6(p, at, id) : persist4(p, at, id);
 		at->asked = ASKED;
 		result = v6 ? packet_new6(p, at) : packet_new4(p, at);
 	}
+	if (unlikely(at->asked == ASK_SORRY))
+		result = v6 ? packet_new6(p, at) : packet_new4(p, at);
 	if (likely(!at->reserved))
 		return result;
 	id = outcome_real(result);

@@ -421,7 +421,8 @@ type directorService struct {
 	Persistent   uint32
 	Mark         uint32
 	TemplatePort uint16
-	Reserved     [3]uint16
+	Reserved     uint16
+	Sorry        uint32
 	Reserved3    [3]uint64
 }
 
@@ -452,6 +453,8 @@ const (
 	directorServiceFlagSERVICE_FALLBACK         directorServiceFlag = 64
 	directorServiceFlagSERVICE_EXPIRE_QUIESCENT directorServiceFlag = 256
 	directorServiceFlagSERVICE_KEEP_DOWN        directorServiceFlag = 512
+	directorServiceFlagSERVICE_SORRY            directorServiceFlag = 1024
+	directorServiceFlagSERVICE_NO_QUORUM        directorServiceFlag = 2048
 )
 
 type directorServiceKey struct {

@@ -17,6 +17,7 @@ type Key struct {
 	Port     uint16 // host byte order; 0: any
 	Protocol uint8
 	Mark     uint32 // not 0: a firewall mark; Addr is unspecified, and the rest 0
+	Sorry    bool   // the sorry servers of the service with this key; stored to be found again, not by packets
 }
 
 // ErrFull is returned when a table has no room left.
@@ -182,12 +183,24 @@ func (k *KeyTable) All() []KeyEntry {
 }
 
 func (s *ServiceKey) key() Key {
-	if s.Protocol != 0 {
-		return Key{Addr: netip.AddrFrom16(s.Addr).Unmap(), Port: bits.ReverseBytes16(s.Port), Protocol: s.Protocol}
+	protocol, sorry := s.Protocol&^sorryProtocol, s.Protocol&sorryProtocol != 0
+	if protocol != 0 {
+		return Key{Addr: netip.AddrFrom16(s.Addr).Unmap(), Port: bits.ReverseBytes16(s.Port), Protocol: protocol, Sorry: sorry}
 	}
 	addr := s.Addr
 	clear(addr[:4])
-	return Key{Addr: netip.AddrFrom16(addr).Unmap(), Mark: binary.BigEndian.Uint32(s.Addr[:])}
+	return Key{Addr: netip.AddrFrom16(addr).Unmap(), Mark: binary.BigEndian.Uint32(s.Addr[:]), Sorry: sorry}
+}
+
+// sorryProtocol makes a key that no service has: no protocol of services has the bit.
+const sorryProtocol = 0x40
+
+// protocol is the stored one.
+func (k Key) protocol() uint8 {
+	if k.Sorry {
+		return k.Protocol | sorryProtocol
+	}
+	return k.Protocol
 }
 
 // addr is what stands for the key's address, and for a mark: see mark_query in service.h.
@@ -210,7 +223,7 @@ func (k *KeyTable) Set(key Key, service uint32) error {
 	if slot == nil {
 		return fmt.Errorf("store service key %v: %w", key, ErrFull)
 	}
-	slot.Addr, slot.Port, slot.Protocol = key.addr(), bits.ReverseBytes16(key.Port), key.Protocol
+	slot.Addr, slot.Port, slot.Protocol = key.addr(), bits.ReverseBytes16(key.Port), key.protocol()
 	atomic.StoreUint32(&slot.Id, service+1)
 	k.count(key, 1)
 	return nil
@@ -280,7 +293,7 @@ func (b *Bucket) room() (slot *ServiceKey, n int) {
 func (k Key) hash() uint64 {
 	addr := k.addr()
 	hi, lo := binary.LittleEndian.Uint64(addr[:8]), binary.LittleEndian.Uint64(addr[8:])
-	ends := uint64(bits.ReverseBytes16(k.Port)) | uint64(k.Protocol)<<16
+	ends := uint64(bits.ReverseBytes16(k.Port)) | uint64(k.protocol())<<16
 	h := (hi ^ lo<<32) * 0x9e3779b97f4a7c15
 	h = (h + (lo>>32 | ends<<32)) * 0xbf58476d1ce4e5b9
 	return h ^ h>>32

@@ -137,7 +137,7 @@ __inline struct service *service_taking(const struct service_query *q, __u64 has
 {
 	struct service *s = service_get(q, hash);
 
-	return s && !(s->flags & SERVICE_REMOVED) ? s : NULL;
+	return s && !(s->flags & (SERVICE_REMOVED | SERVICE_SORRY)) ? s : NULL;
 }
 
 __inline int vip_is(const struct packet *p, int v6)

@@ -54,6 +54,8 @@ const (
 
 	ServiceExpireQuiescent = uint32(directorServiceFlagSERVICE_EXPIRE_QUIESCENT)
 	ServiceKeepDown        = uint32(directorServiceFlagSERVICE_KEEP_DOWN)
+	ServiceSorry           = uint32(directorServiceFlagSERVICE_SORRY)
+	ServiceNoQuorum        = uint32(directorServiceFlagSERVICE_NO_QUORUM)
 
 	ServiceHashPort = uint32(directorServiceFlagSERVICE_HASH_PORT)
 	ServiceFallback = uint32(directorServiceFlagSERVICE_FALLBACK)

@@ -23,6 +23,8 @@ type builder struct {
 	mostServices, mostReals int
 	reals                   int    // counted so far, over all services
 	beyond                  cursor // the first list of real servers that is beyond the limit
+	servicesAll             int    // in the file
+	apologies               int    // services with sorry servers, counted so far
 }
 
 // registry knows the line where something was first. Its zero value is empty.
@@ -129,6 +131,7 @@ func sources(all list[netip.Addr]) (addrs []netip.Addr) {
 // allServices stops at the limits: with aliases a small file can say a lot.
 func (b *builder) allServices(all list[service]) {
 	b.config.Desired.Services = slices.Grow(b.config.Desired.Services, min(all.len(), b.mostServices))
+	b.servicesAll = all.len()
 	errors := len(b.doc.errs)
 	for i, s := range all.all {
 		if i == b.mostServices {

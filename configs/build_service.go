@@ -19,7 +19,8 @@ type serviceBuilder struct {
 	keyed     bool // the key is usable
 	realKeys  registry[director.RealKey]
 	realNames registry[string]
-	tunnels   bool // there are real servers by tun
+	tunnels   bool   // there are real servers by tun
+	role      string // what is being built: real servers or sorry servers
 }
 
 // check finds the service's key and what contradicts itself or another service.
@@ -42,6 +43,18 @@ func (b *serviceBuilder) check() {
 		b.checkScheduler(b.written.scheduler.or(DefaultScheduler))
 	}
 	b.checkSlowStart(&b.written.slowStart)
+	b.checkSorry()
+}
+
+// checkSorry: in the tables sorry servers are a service of their own.
+func (b *serviceBuilder) checkSorry() {
+	if b.written.sorry.value.len() == 0 {
+		return
+	}
+	if b.apologies++; b.servicesAll <= b.mostServices && b.servicesAll+b.apologies == b.mostServices+1 {
+		b.written.sorry.at.failf("sorry servers count as a service: with these there are %d, limits.services allows %d",
+			b.servicesAll+b.apologies, b.mostServices)
+	}
 }
 
 // checkScheduler finds what other schedulers only know.
@@ -132,7 +145,8 @@ func (b *serviceBuilder) build() director.Service {
 		Answer:      s.answer.or(director.AnswerUnreachable),
 		Conns:       s.conns.build(s.protocol.or(director.TCP)),
 		Sources:     sources(s.fullnat.value.sources.value),
-		Reals:       b.allReals(s.reals.value),
+		Reals:       b.allReals("real server", s.reals.value),
+		Sorry:       b.allReals("sorry server", s.sorry.value),
 		MHTable:     s.mhTable.value,
 		Expiration:  cmp.Or(s.lblc.value, s.lblcr.value),
 	}
@@ -164,7 +178,8 @@ func (s *service) flagNames() (names []string) {
 	return names
 }
 
-func (b *serviceBuilder) allReals(all list[realServer]) []director.RealServer {
+func (b *serviceBuilder) allReals(role string, all list[realServer]) []director.RealServer {
+	b.role = role
 	if all.len() == 0 {
 		return nil
 	}
@@ -210,7 +225,7 @@ func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {
 		return v
 	}
 	if line, taken := b.realKeys.taken(v.Key, r.at); taken {
-		r.at.failf("real server %s is already in line %d", v.Key, line)
+		r.at.failf("%s %s is already in line %d", b.role, v.Key, line)
 	}
 	b.checkReach(w, v)
 	return v

@@ -55,6 +55,11 @@ func slow(r director.RealServer, seconds int) director.RealServer {
 	return r
 }
 
+func by(m director.Method, r director.RealServer) director.RealServer {
+	r.Method = m
+	return r
+}
+
 func tunneled(r director.RealServer, t director.TunnelOptions) director.RealServer {
 	r.Method, r.Tunnel = director.Tunnel, t
 	return r
@@ -71,7 +76,7 @@ interfaces:
   - {name: eth3, mode: auto}
 socket: /run/d/../x.sock
 state_dir: /sys/fs/bpf/x/
-limits: {connections4: 1024, connections6: 128k, services: 8, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, destinations: 7k}
+limits: {connections4: 1024, connections6: 128k, services: 9, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, destinations: 7k}
 timeouts:
   {tcp: 1h30m, tcpfin: 90, udp: "1.5s", tcp_none: 3, tcp_syn_sent: 4, tcp_syn_recv: 5, tcp_time_wait: 6, tcp_close: 7,
    tcp_close_wait: 8, tcp_last_ack: 9, tcp_listen: 10, tcp_synack: 11, sctp_none: 12, sctp_init1: 13, sctp_init: 14,
@@ -118,6 +123,9 @@ services:
         method: dr
       - {address: 10.0.0.4, method: tun}
       - {address: "fd00::4", method: tun, tunnel: {type: gre, checksum: true}}
+    sorry_servers:
+      - {address: 10.0.0.9, weight: 1, slow_start: 0}
+      - {address: 127.0.0.1, method: local, name: here}
   - protocol: udp
     virtual: "[2001:db8::10]:53"
     one_packet: true
@@ -155,6 +163,7 @@ func TestEverything(t *testing.T) {
 						slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90),
 						slow(tunneled(realAt("10.0.0.4:80", 7), director.TunnelOptions{Type: director.GUE, Port: 6080}), 30),
 						slow(tunneled(realAt("[fd00::4]:80", 7), director.TunnelOptions{Type: director.GRE, Checksum: true}), 30)},
+					Sorry: []director.RealServer{realAt("10.0.0.9:80", 1), slow(by(director.Local, named("here", realAt("127.0.0.1:80", 7))), 30)},
 				},
 				{
 					Key: keyOf(director.UDP, "[2001:db8::10]:53"), Scheduler: "wrr", OnePacket: true, Answer: director.AnswerDrop,
@@ -188,7 +197,7 @@ func TestEverything(t *testing.T) {
 			Locals: director.LocalEnds{Ports: director.PortRange{First: 2000, Last: 2999},
 				Sources: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}},
 		},
-		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 8, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Destinations: 7 << 10},
+		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 9, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Destinations: 7 << 10},
 		Socket:   "/run/x.sock",
 		StateDir: "/sys/fs/bpf/x",
 		Addresses: []director.Address{
@@ -370,6 +379,7 @@ func TestMerge(t *testing.T) {
 func TestExamples(t *testing.T) {
 	names := map[string]string{
 		"minimal.yaml":   "tcp 192.0.2.10:80 2",
+		"sorry.yaml":     "tcp 192.0.2.10:80 2 (sorry 2), tcp [2001:db8::10]:80 2 (sorry 1)",
 		"rtsp.yaml":      "fwmark 1 2",
 		"dns.yaml":       "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
 		"fullnat.yaml":   "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
@@ -395,7 +405,11 @@ func TestExamples(t *testing.T) {
 func summary(c *Config) string {
 	var services []string
 	for _, s := range c.Desired.Services {
-		services = append(services, fmt.Sprintf("%s %d", s.Key, len(s.Reals)))
+		text := fmt.Sprintf("%s %d", s.Key, len(s.Reals))
+		if len(s.Sorry) > 0 {
+			text += fmt.Sprintf(" (sorry %d)", len(s.Sorry))
+		}
+		services = append(services, text)
 	}
 	return strings.Join(services, ", ")
 }

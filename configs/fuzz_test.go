@@ -79,7 +79,7 @@ func checkConfig(t *testing.T, config *Config) {
 		if err := s.Validate(); err != nil {
 			t.Error(err)
 		}
-		reals += len(s.Reals)
+		reals += len(s.Servers())
 	}
 	if l := config.Limits; len(config.Desired.Services) > int(l.Services) || reals > int(l.RealServers) || len(config.Desired.Interfaces) == 0 {
 		t.Errorf("limits %+v, %d services, %d real servers, interfaces %v", l, len(config.Desired.Services), reals, config.Desired.Interfaces)
@@ -120,15 +120,20 @@ func written(c *Config) string {
 	for _, s := range c.Desired.Services {
 		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, fullnat: {sources: %s}, %s %s, %s reals: [",
 			writtenName(s.Name), writtenKey(s.Key), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenAddrs(s.Sources), writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns), writtenOptions(s))
-		for _, r := range s.Reals {
-			line("      {%s address: %q, %s method: %s, %s weight: %d, upper: %d, lower: %d, slow_start: %s},",
-				writtenName(r.Name), r.Key.Addr, writtenPort(r.Key.Port), r.Method, writtenTunnel(r), r.Weight, r.Upper, r.Lower, r.SlowStart)
-		}
-		line("    ]}")
+		line("%s    ], sorry_servers: [\n%s    ]}", writtenReals(s.Reals), writtenReals(s.Sorry))
 	}
 	line("marks:")
 	for _, m := range c.Desired.Marks {
 		line("  - {%s}", writtenMark(m))
+	}
+	return b.String()
+}
+
+func writtenReals(reals []director.RealServer) string {
+	var b strings.Builder
+	for _, r := range reals {
+		fmt.Fprintf(&b, "      {%s address: %q, %s method: %s, %s weight: %d, upper: %d, lower: %d, slow_start: %s},\n",
+			writtenName(r.Name), r.Key.Addr, writtenPort(r.Key.Port), r.Method, writtenTunnel(r), r.Weight, r.Upper, r.Lower, r.SlowStart)
 	}
 	return b.String()
 }

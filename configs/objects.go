@@ -190,6 +190,7 @@ type service struct {
 	method      setting[director.Method]
 	weight      setting[uint32]
 	reals       setting[list[realServer]]
+	sorry       setting[list[realServer]]
 	mhTable     setting[int]
 	lblc        setting[time.Duration]
 	lblcr       setting[time.Duration]
@@ -257,6 +258,8 @@ var serviceObject = object[service]{
 			"Weight of real servers that have none of their own; 1 if absent."),
 		key("reals", listOf("real servers", realKind), func(s *service) *setting[list[realServer]] { return &s.reals },
 			"Real servers."),
+		key("sorry_servers", listOf("sorry servers", realKind), func(s *service) *setting[list[realServer]] { return &s.sorry },
+			"Servers that get the new connections when no real server can, as real servers are written; in limits.services they count as a service."),
 	},
 }
 

@@ -24,9 +24,10 @@ type change struct {
 // changed. What it lets pass cannot fail for want of room.
 func (d *Director) compare(want Desired) (*change, error) {
 	d.round++
+	want, err := want.apart()
+	errs := []error{err}
 	c := &change{want: want, round: d.round}
 	added := map[ServiceKey]bool{}
-	var errs []error
 	for i := range want.Services {
 		w := &want.Services[i]
 		s := d.services[w.Key]
@@ -50,7 +51,6 @@ func (d *Director) compare(want Desired) (*change, error) {
 			c.removed = append(c.removed, s)
 		}
 	}
-	var err error
 	c.marks, err = d.prepareMarks(&want)
 	errs = append(errs, c.validate(), d.checkRoom(c), err)
 	return c, errors.Join(errs...)
@@ -66,7 +66,9 @@ func (c *change) validate() error {
 	}
 	for _, list := range [][]*Service{c.edited, c.added} {
 		for _, w := range list {
-			errs = append(errs, w.Validate())
+			if !w.Key.Sorry { // its service has said what is wrong
+				errs = append(errs, w.Validate())
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -96,12 +96,11 @@ type lister struct {
 
 // listed is what a listing tells of a real server.
 type listed struct {
-	generation  uint32
-	key         RealKey
-	service     string
-	persistent  bool // only the service's own port is mapped
-	servicePort uint16
-	mark        uint32
+	generation     uint32
+	key            RealKey
+	service        string
+	toPort, ifPort uint16 // what a virtual port becomes, if it is this one; 0: it stays, whichever it is
+	mark           uint32
 }
 
 func (d *Director) newLister(ctx context.Context, templates bool) (*lister, error) {
@@ -122,8 +121,8 @@ func (d *Director) lister(now uint32) *lister {
 	l := &lister{tables: d.tables, plane: d.plane, clock: d.clock, now: now,
 		timeout: d.timeouts, reals: make(map[uint32]listed, d.realIDs.n)}
 	for service, r := range d.everyReal() {
-		row := &d.tables.Services[r.row.Service]
-		l.reals[r.id] = listed{r.holding(), r.want.Key, service, row.Persistent > 0, bits.ReverseBytes16(row.Port), bits.ReverseBytes32(row.Mark)}
+		mark := bits.ReverseBytes32(d.tables.Services[r.row.Service].Mark)
+		l.reals[r.id] = listed{r.holding(), r.want.Key, service, bits.ReverseBytes16(r.row.ToPort), bits.ReverseBytes16(r.row.IfPort), mark}
 	}
 	return l
 }
@@ -239,10 +238,10 @@ func (l *lister) template(c *bpf.Conn, r *listed) {
 
 // port is the one that a connection to a virtual port has at the real server.
 func (r *listed) port(virtual uint16) uint16 {
-	if r.key.Port == 0 || r.persistent && r.servicePort != virtual {
+	if r.toPort == 0 || r.ifPort != 0 && r.ifPort != virtual {
 		return virtual
 	}
-	return r.key.Port
+	return r.toPort
 }
 
 // local is the connection's local end, if it is by full-NAT.

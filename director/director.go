@@ -303,6 +303,7 @@ func (d *Director) put(c *change) {
 func (d *Director) applyServices(c *change) {
 	isFirst := d.generation == 0
 	for _, s := range c.removed {
+		d.forsake(s)
 		d.removeService(s)
 	}
 	if isFirst {
@@ -323,6 +324,7 @@ func (d *Director) applyServices(c *change) {
 		d.addService(w)
 	}
 	d.tellPorts()
+	d.tellSorry()
 	if isFirst {
 		d.dropReals()
 		d.dropVIPs()
@@ -512,6 +514,8 @@ func (d *Director) removeService(s *service) {
 // end gives the plans of a removed service back; its row stays until the last
 // connection has gone.
 func (d *Director) end(s *service) {
+	atomic.AndUint32(&s.row.Flags, ^bpf.ServiceNoQuorum)
+	atomic.StoreUint32(&s.row.Sorry, 0)
 	s.row.Plan = [2]bpf.Plan{}
 	s.row.Flow = bpf.Plan{}
 	for _, r := range []*region{&s.regions[0], &s.regions[1], &s.flow} {
@@ -524,7 +528,7 @@ func (d *Director) end(s *service) {
 // forget frees what a service had whose last connection has gone.
 func (d *Director) forget(s *service) {
 	d.keys.Delete(s.want.Key.row())
-	d.total.add(s.gone())
+	d.bequeath(s)
 	*s.row = bpf.Service{Id: s.id}
 	d.serviceIDs.give(s.id)
 	delete(d.ending, s.want.Key)
@@ -599,10 +603,15 @@ func (d *Director) snapshot() (*Snapshot, error) {
 		s.Interfaces = append(s.Interfaces, d.interfaces[i].state())
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(d.services), ServiceKey.Compare) {
+		if key.Sorry {
+			continue // its service has them
+		}
 		state := d.services[key].state()
 		d.addShares(d.services[key], &state)
+		d.addSorry(d.services[key], &state)
 		state.tellPorts(use)
 		s.Total.add(state.Counters)
+		state.Counters.add(d.formerSorry(key))
 		s.Services = append(s.Services, state)
 	}
 	var err error

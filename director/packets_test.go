@@ -43,7 +43,8 @@ func storedKeys(t *bpf.Tables) (all []bpf.KeyEntry) {
 	for b := range t.Keys {
 		for _, k := range t.Keys[b].Key {
 			if k.Id != 0 {
-				key := bpf.Key{Addr: netip.AddrFrom16(k.Addr).Unmap(), Port: bits.ReverseBytes16(k.Port), Protocol: k.Protocol}
+				key := bpf.Key{Addr: netip.AddrFrom16(k.Addr).Unmap(), Port: bits.ReverseBytes16(k.Port),
+					Protocol: k.Protocol &^ 0x40, Sorry: k.Protocol&0x40 != 0}
 				all = append(all, bpf.KeyEntry{Key: key, Service: k.Id - 1})
 			}
 		}
@@ -130,6 +131,25 @@ func pick(t *bpf.Tables, s *bpf.Service, hash uint32) uint32 {
 	return bpf.NoReal
 }
 
+// serve is the choice for a new connection, which sorry servers may get.
+func serve(t *bpf.Tables, s *bpf.Service) uint32 {
+	var sorry *bpf.Service
+	if next := atomic.LoadUint32(&s.Sorry); next != 0 {
+		sorry = &t.Services[next-1]
+	}
+	if sorry != nil && atomic.LoadUint32(&s.Flags)&bpf.ServiceNoQuorum != 0 && atomic.LoadUint32(&sorry.Flow.Length) > 0 {
+		s, sorry = sorry, nil
+	}
+	id := pick(t, s, 0)
+	if id == bpf.NoReal {
+		s.NoReal++
+		if sorry != nil {
+			return serve(t, sorry)
+		}
+	}
+	return id
+}
+
 // connect lets a client make a connection, which is stored and counted, and
 // returns the id of its real server.
 func (w *world) connect(key ServiceKey, client netip.AddrPort) uint32 {
@@ -138,9 +158,8 @@ func (w *world) connect(key ServiceKey, client netip.AddrPort) uint32 {
 	if s == nil {
 		w.t.Fatalf("no service %s", key)
 	}
-	id := pick(w.tables, s, 0)
+	id := serve(w.tables, s)
 	if id == bpf.NoReal {
-		s.NoReal++
 		return id
 	}
 	w.store(key, client, id)

@@ -71,6 +71,9 @@ func (s *service) setPersistence(want *Service) {
 		row.TemplatePort = 0
 	}
 	row.Persistent = uint32(want.Persistence.Timeout / time.Second)
+	if key.Sorry {
+		row.Persistent = 0
+	}
 }
 
 // flags are the service's in the data plane.

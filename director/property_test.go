@@ -75,6 +75,12 @@ func randomService(random *rand.Rand, i int) Service {
 			}
 		}
 	}
+	for n := range 8 {
+		a := randomAddr(s.Key.Addr.Is4(), n)
+		if i < 2 && random.IntN(6) == 0 && !slices.ContainsFunc(s.Reals, func(r RealServer) bool { return r.Key.Addr == a }) {
+			s.Sorry = append(s.Sorry, RealServer{Key: RealKey{a, s.Key.Port}, Method: DirectRouting, Weight: uint32(random.IntN(3))})
+		}
+	}
 	random.Shuffle(len(s.Reals), func(i, j int) { s.Reals[i], s.Reals[j] = s.Reals[j], s.Reals[i] })
 	return s
 }

@@ -162,6 +162,8 @@ func (s *script) run(command string, input []string) string {
 		return s.verdicts()
 	case "follow":
 		s.follow()
+	case "quorum":
+		return s.quorum(args[1], args[2] == "back")
 	case "wait":
 		s.clock.advance(seconds(args[1]))
 	case "tick":
@@ -289,10 +291,19 @@ func (s *script) resolveAll(input []string) string {
 	return ""
 }
 
+// quorum lets a service lose its quorum, or have it back.
+func (s *script) quorum(name string, back bool) string {
+	if err := s.d.setQuorum(s.serviceOf(name).want.Key, back); err != nil {
+		return err.Error() + "\n"
+	}
+	s.mustHold()
+	return ""
+}
+
 // serviceOf finds a service by its name.
 func (s *script) serviceOf(name string) *service {
-	for _, x := range s.d.services {
-		if x.want.Name == name {
+	for key, x := range s.d.services {
+		if x.want.Name == name && !key.Sorry {
 			return x
 		}
 	}
@@ -358,7 +369,7 @@ func (s *script) dump() string {
 			fmt.Fprintf(&out, "address %s\n", e.Key.Addr)
 			continue
 		}
-		fmt.Fprintf(&out, "key %s: service %d\n", ServiceKey{Protocol: Protocol(e.Key.Protocol), Addr: e.Key.Addr, Port: e.Key.Port}, e.Service)
+		fmt.Fprintf(&out, "key %s: service %d\n", keyOf(e.Key), e.Service)
 	}
 	for id := range s.tables.Services {
 		s.dumpService(&out, &s.tables.Services[id])
@@ -389,6 +400,12 @@ func (s *script) dumpService(out *strings.Builder, row *bpf.Service) {
 	}
 	if row.Flags&bpf.ServiceOnePacket != 0 {
 		fmt.Fprint(out, " one-packet")
+	}
+	if row.Sorry != 0 {
+		fmt.Fprintf(out, " sorry %d", row.Sorry-1)
+	}
+	if row.Flags&bpf.ServiceNoQuorum != 0 {
+		fmt.Fprint(out, " no-quorum")
 	}
 	if row.Answer != 0 {
 		fmt.Fprintf(out, " answer %s", Answer(row.Answer))
@@ -448,28 +465,43 @@ func (s *script) list() string {
 	}
 	var out strings.Builder
 	for _, v := range snapshot.Services {
-		fmt.Fprintf(&out, "%s %s conns %d no_real %d\n", v.Key, v.Scheduler, v.Counters.Conns, v.NoReal)
+		fmt.Fprintf(&out, "%s %s conns %d no_real %d", v.Key, v.Scheduler, v.Counters.Conns, v.NoReal)
+		if v.QuorumLost {
+			fmt.Fprint(&out, " quorum lost")
+		}
+		if v.SorryInUse {
+			fmt.Fprint(&out, " sorry in use")
+		}
+		fmt.Fprintln(&out)
 		for _, r := range v.Reals {
-			fmt.Fprintf(&out, "  -> %s %s %d %d %d", r.Key, r.Method.IPVSName(), r.Weight, r.Active, r.Inactive)
-			if r.Overloaded {
-				fmt.Fprint(&out, " overloaded")
-			}
-			if !r.Reachable {
-				fmt.Fprintf(&out, " unreachable: %s", r.Unreachable)
-			}
-			fmt.Fprintln(&out)
+			listReal(&out, "  -> ", &r)
+		}
+		for _, r := range v.Sorry {
+			listReal(&out, "  sorry -> ", &r)
 		}
 	}
 	fmt.Fprintf(&out, "generation %d, total conns %d\n", snapshot.Generation, snapshot.Total.Conns)
 	return out.String()
 }
 
+func listReal(out *strings.Builder, head string, r *RealState) {
+	fmt.Fprintf(out, "%s%s %s %d %d %d", head, r.Key, r.Method.IPVSName(), r.Weight, r.Active, r.Inactive)
+	if r.Overloaded {
+		fmt.Fprint(out, " overloaded")
+	}
+	if !r.Reachable {
+		fmt.Fprintf(out, " unreachable: %s", r.Unreachable)
+	}
+	fmt.Fprintln(out)
+}
+
 // parseDesired reads the compact form of a desired state:
 //
 //	interface NAME [MODE]
 //	timeouts TCP TCPFIN UDP
-//	service NAME PROTOCOL ADDRESS:PORT SCHEDULER [ops] [on_remove=FATE] [on_down=FATE] [ANSWER]
+//	service NAME PROTOCOL ADDRESS:PORT SCHEDULER [ops] [persistent=TIME] [on_remove=FATE] [on_down=FATE] [ANSWER]
 //	real ADDRESS [WEIGHT] [KEY VALUE ...]     keys: port, method, name, upper, lower
+//	sorry ADDRESS [WEIGHT] [KEY VALUE ...]
 func parseDesired(lines []string) (want Desired, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -492,6 +524,9 @@ func parseDesired(lines []string) (want Desired, err error) {
 		case "real":
 			s := &want.Services[len(want.Services)-1]
 			s.Reals = append(s.Reals, parseReal(s, w[1:]))
+		case "sorry":
+			s := &want.Services[len(want.Services)-1]
+			s.Sorry = append(s.Sorry, parseReal(s, w[1:]))
 		default:
 			return want, fmt.Errorf("unknown line %q", line)
 		}
@@ -529,6 +564,8 @@ func parseService(w []string) Service {
 			s.OnePacket = true
 		case "on_remove":
 			must(s.Conns.OnRemove.UnmarshalText([]byte(value)))
+		case "persistent":
+			s.Persistence.Timeout = seconds(value)
 		case "on_down":
 			must(s.Conns.OnDown.UnmarshalText([]byte(value)))
 		default:

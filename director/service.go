@@ -54,7 +54,8 @@ func (d *Director) newService(want *Service) *service {
 	return s
 }
 
-// setWant notes what is wanted. A service that is marked as removed stays so.
+// setWant notes what is wanted. A service that is marked as removed stays so, and
+// one without quorum.
 func (s *service) setWant(want *Service) {
 	s.want = *want
 	s.want.Reals = slices.Clone(want.Reals) // the caller's may change
@@ -66,6 +67,9 @@ func (s *service) setWant(want *Service) {
 	s.row.Answer = uint8(want.Answer)
 	s.row.Protocol = uint8(want.Key.Protocol)
 	flags := want.Conns.Reuse.flags() | want.Persistence.flags()
+	if want.Key.Sorry {
+		flags |= bpf.ServiceSorry
+	}
 	if want.Conns.ExpireNodest {
 		flags |= bpf.ServiceExpireNodest
 	}
@@ -81,22 +85,24 @@ func (s *service) setWant(want *Service) {
 	if want.Flags&(scheduler.SHFallback|scheduler.MHFallback) != 0 {
 		flags |= bpf.ServiceFallback
 	}
-	atomic.StoreUint32(&s.row.Flags, flags|s.row.Flags&bpf.ServiceRemoved)
+	atomic.StoreUint32(&s.row.Flags, flags|s.row.Flags&(bpf.ServiceRemoved|bpf.ServiceNoQuorum))
 }
 
 func (k ServiceKey) row() bpf.Key {
 	if k.Mark != 0 {
-		return bpf.Key{Addr: k.Addr, Mark: k.Mark}
+		return bpf.Key{Addr: k.Addr, Mark: k.Mark, Sorry: k.Sorry}
 	}
-	return bpf.Key{Addr: k.Addr, Port: k.Port, Protocol: uint8(k.Protocol)}
+	return bpf.Key{Addr: k.Addr, Port: k.Port, Protocol: uint8(k.Protocol), Sorry: k.Sorry}
 }
 
 // keyOf is the key of a row.
 func keyOf(k bpf.Key) ServiceKey {
+	key := ServiceKey{Protocol: Protocol(k.Protocol), Addr: k.Addr, Port: k.Port}
 	if k.Mark != 0 {
-		return MarkKey(k.Mark, k.Addr.Is6())
+		key = MarkKey(k.Mark, k.Addr.Is6())
 	}
-	return ServiceKey{Protocol: Protocol(k.Protocol), Addr: k.Addr, Port: k.Port}
+	key.Sorry = k.Sorry
+	return key
 }
 
 // counting is what a new connection is to the scheduler.

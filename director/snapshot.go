@@ -65,7 +65,10 @@ type ServiceState struct {
 	Persistence Persistence `json:"persistence,omitzero"`
 	SharesApart bool        `json:"shares_apart,omitempty"` // some real server's are
 	Reals       []RealState `json:"reals"`                  // IPVS's list order: the last added first
-	NoReal      uint64      `json:"no_real"`                // packets that found no usable real server
+	Sorry       []RealState `json:"sorry_servers,omitempty"`
+	SorryInUse  bool        `json:"sorry_in_use,omitempty"` // new connections are the sorry servers'
+	QuorumLost  bool        `json:"quorum_lost,omitempty"`  // see SetQuorum
+	NoReal      uint64      `json:"no_real"`                // packets that found no usable real server; sorry servers may have taken them
 	Untracked   uint64      `json:"untracked"`              // connections that found no place in the table
 	Counters    Counters    `json:"counters"`
 	Rates       Rates       `json:"rates"`

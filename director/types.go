@@ -193,6 +193,7 @@ type ServiceKey struct {
 	Addr     netip.Addr `json:"address"`        // never IPv4-mapped; with a mark the unspecified one, which tells the family
 	Port     uint16     `json:"port"`           // 0: every port that no other service of the address has
 	Mark     uint32     `json:"mark,omitempty"` // not 0: the packets that have it, of every protocol (the key's is TCP, as in IPVS)
+	Sorry    bool       `json:"-"`              // it is not the service, but its sorry servers; inside this package only
 }
 
 // MarkKey is the key of the service of a firewall mark, for IPv4 or IPv6.
@@ -207,6 +208,8 @@ func MarkKey(mark uint32, v6 bool) ServiceKey {
 // String is tcp 192.0.2.1:80 or tcp [2001:db8::1]:80; fwmark 7, or fwmark 7 ipv6.
 func (k ServiceKey) String() string {
 	switch {
+	case k.Sorry:
+		return "sorry servers of " + k.served().String()
 	case k.Mark != 0 && k.Addr.Is4():
 		return fmt.Sprintf("fwmark %d", k.Mark)
 	case k.Mark != 0:
@@ -239,7 +242,13 @@ type Service struct {
 	Conns       ConnPolicy
 	Sources     []netip.Addr // of its connections by fullnat; those of a family that it has none of are the Desired's
 	Reals       []RealServer // in the order in which they were added; IPVS lists the last first
+	// Sorry servers get the new connections when no real server can. Where there are
+	// several wlc shares those out; with persistence mh does, by the client's address.
+	Sorry []RealServer
 }
+
+// Servers are the real servers and the sorry servers.
+func (s *Service) Servers() []RealServer { return slices.Concat(s.Reals, s.Sorry) }
 
 // RealServer is a real server as it should be.
 type RealServer struct {
@@ -348,17 +357,23 @@ func (s *Service) Validate() error {
 	for _, err := range validateSources(s.Sources) {
 		fail("%w", err)
 	}
-	seen := make(map[RealKey]bool, len(s.Reals))
-	for _, r := range s.Reals {
+	errs = append(errs, s.validateReals("real server", s.Reals)...)
+	return errors.Join(append(errs, s.validateSorry()...)...)
+}
+
+// validateReals looks at a list of real servers; what: what they are called.
+func (s *Service) validateReals(what string, list []RealServer) (errs []error) {
+	seen := make(map[RealKey]bool, len(list))
+	for _, r := range list {
 		if seen[r.Key] {
-			fail("real server %s twice", r.Key)
+			errs = append(errs, fmt.Errorf("service %s: %s %s twice", s.Key, what, r.Key))
 		}
 		seen[r.Key] = true
 		for _, err := range r.validate(s) {
-			fail("real server %s: %w", r.Key, err)
+			errs = append(errs, fmt.Errorf("service %s: %s %s: %w", s.Key, what, r.Key, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // fault says why there cannot be such a service.

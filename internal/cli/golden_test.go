@@ -281,6 +281,39 @@ func TestGoldenFullNAT(t *testing.T) {
 	}
 }
 
+// sorryFarm is a service whose sorry servers are in use, one without quorum, and one whose sorry server waits.
+func sorryFarm() *director.Snapshot {
+	web := service(director.TCP, "192.0.2.1:80", "wlc", real("10.0.0.1:80", director.DirectRouting, 0, 5, 0))
+	web.Name, web.NoReal, web.SorryInUse = "web", 12, true
+	web.Sorry = []director.RealState{real("10.0.0.90:80", director.Tunnel, 1, 7, 2), real("10.0.0.9:80", director.DirectRouting, 1, 0, 0)}
+	web.Sorry[0].Name, web.Sorry[0].Counters = "sorry1", director.Counters{Conns: 9, InPkts: 80, InBytes: 4000}
+	web.Sorry[0].Rates = director.Rates{CPS: 2}
+	web.Sorry[1].Reachable, web.Sorry[1].Unreachable = false, "no answer to ARP"
+	mail := service(director.TCP, "192.0.2.1:25", "rr", real("10.0.0.1:25", director.DirectRouting, 1, 0, 0))
+	mail.QuorumLost = true
+	dns := service(director.UDP, "192.0.2.1:53", "rr", real("10.0.0.1:53", director.DirectRouting, 1, 0, 40))
+	dns.Sorry = []director.RealState{real("10.0.0.9:53", director.DirectRouting, 1, 0, 0)}
+	return &director.Snapshot{TableSize: 4096, Services: []director.ServiceState{web, mail, dns}}
+}
+
+// TestGoldenSorry: sorry servers come after the real servers, marked.
+func TestGoldenSorry(t *testing.T) {
+	w := newWorld(t, &fakeBackend{snapshot: sorryFarm()})
+	for name, args := range map[string][]string{
+		"sorry-list":       {"list"},
+		"sorry-wide":       {"list", "-o", "wide"},
+		"sorry-json":       {"list", "-o", "json"},
+		"sorry-thresholds": {"list", "--thresholds"},
+		"sorry-shares":     {"list", "--shares"},
+		"sorry-stats":      {"stats"},
+		"sorry-stats-json": {"stats", "-o", "json"},
+		"sorry-rate":       {"rate"},
+		"sorry-rate-json":  {"rate", "-o", "json"},
+	} {
+		t.Run(name, func(t *testing.T) { w.golden(t, name, args...) })
+	}
+}
+
 // TestGoldenSet: what is changed is in force, and what is not stays.
 func TestGoldenSet(t *testing.T) {
 	w := newWorld(t, &fakeBackend{timeouts: director.DefaultTimeouts})

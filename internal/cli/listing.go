@@ -5,6 +5,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/netip"
 	"strings"
@@ -44,11 +45,45 @@ func widest(services []director.ServiceState) (width int) {
 	for i := range services {
 		s := &services[i]
 		width = max(width, len(serviceAddr(s.Key)))
-		for j := range s.Reals {
-			width = max(width, len(addrPort(s.Reals[j].Key.Addr, s.Reals[j].Key.Port)))
+		for r := range servers(s) {
+			width = max(width, len(addrPort(r.Key.Addr, r.Key.Port)))
 		}
 	}
 	return width
+}
+
+// apology is how a sorry server of a service is marked.
+type apology uint8
+
+const (
+	notSorry   apology = iota
+	sorryWaits         // it gets no new connections
+	sorryInUse
+)
+
+// servers are the real servers of a service, then its sorry servers.
+func servers(s *director.ServiceState) iter.Seq2[*director.RealState, apology] {
+	return func(yield func(*director.RealState, apology) bool) {
+		for i := range s.Reals {
+			if !yield(&s.Reals[i], notSorry) {
+				return
+			}
+		}
+		for i := range s.Sorry {
+			r, is := &s.Sorry[i], sorryWaits
+			if s.SorryInUse && r.Reachable && r.Weight > 0 && !r.Overloaded {
+				is = sorryInUse
+			}
+			if !yield(r, is) {
+				return
+			}
+		}
+	}
+}
+
+// apology is the marker of a sorry server.
+func (l *listing) apology(a apology) string {
+	return map[apology]string{sorryWaits: "  sorry", sorryInUse: "  " + l.style.red("sorry, in use")}[a]
 }
 
 // printState is the layout of ipvsadm -Ln. Real servers' lines end in blanks there too.
@@ -59,16 +94,15 @@ func (l *listing) printState(s *director.Snapshot) {
 	for i := range s.Services {
 		service := &s.Services[i]
 		l.printService(service)
-		for j := range service.Reals {
-			real := &service.Reals[j]
-			fmt.Fprintf(l.w, "  -> %-*s %-7s %-6d %-10d %-10d%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
-				real.Method.IPVSName(), real.Weight, real.Active, real.Inactive, l.realExtra(real), l.unreachable(real))
+		for real, sorry := range servers(service) {
+			fmt.Fprintf(l.w, "  -> %-*s %-7s %-6d %-10d %-10d%s%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
+				real.Method.IPVSName(), real.Weight, real.Active, real.Inactive, l.realExtra(real), l.apology(sorry), l.unreachable(real))
 		}
 	}
 }
 
 func (l *listing) printService(s *director.ServiceState) {
-	fmt.Fprintf(l.w, "%s %s%s%s\n", serviceLabel(s), s.Scheduler, serviceFlags(s), l.serviceExtra(s))
+	fmt.Fprintf(l.w, "%s %s%s%s%s\n", serviceLabel(s), s.Scheduler, serviceFlags(s), l.serviceExtra(s), l.quorum(s))
 }
 
 // printThresholds is the layout of ipvsadm -Ln --thresholds. As there, one that
@@ -80,10 +114,9 @@ func (l *listing) printThresholds(s *director.Snapshot) {
 	for i := range s.Services {
 		service := &s.Services[i]
 		l.printService(service)
-		for j := range service.Reals {
-			real := &service.Reals[j]
-			fmt.Fprintf(l.w, "  -> %-*s %-10d %-10d %-10d %-10d%s%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
-				real.Upper, real.Lower, real.Active, real.Inactive, l.overloaded(real), l.realExtra(real), l.unreachable(real))
+		for real, sorry := range servers(service) {
+			fmt.Fprintf(l.w, "  -> %-*s %-10d %-10d %-10d %-10d%s%s%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
+				real.Upper, real.Lower, real.Active, real.Inactive, l.overloaded(real), l.realExtra(real), l.apology(sorry), l.unreachable(real))
 		}
 	}
 }
@@ -96,10 +129,9 @@ func (l *listing) printPersistent(s *director.Snapshot) {
 	for i := range s.Services {
 		service := &s.Services[i]
 		l.printService(service)
-		for j := range service.Reals {
-			real := &service.Reals[j]
-			fmt.Fprintf(l.w, "  -> %-*s %-9d %-11d %-10d %-10d%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
-				real.Weight, real.Templates, real.Active, real.Inactive, l.realExtra(real), l.unreachable(real))
+		for real, sorry := range servers(service) {
+			fmt.Fprintf(l.w, "  -> %-*s %-9d %-11d %-10d %-10d%s%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
+				real.Weight, real.Templates, real.Active, real.Inactive, l.realExtra(real), l.apology(sorry), l.unreachable(real))
 		}
 	}
 }
@@ -112,11 +144,10 @@ func (l *listing) printShares(s *director.Snapshot) {
 	for i := range s.Services {
 		service := &s.Services[i]
 		l.printService(service)
-		for j := range service.Reals {
-			real := &service.Reals[j]
-			fmt.Fprintf(l.w, "  -> %-*s %-6d %-9d %-7s %-8s %-10d%s%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
+		for real, sorry := range servers(service) {
+			fmt.Fprintf(l.w, "  -> %-*s %-6d %-9d %-7s %-8s %-10d%s%s%s%s\n", l.width, addrPort(real.Key.Addr, real.Key.Port),
 				real.Weight, real.EffectiveWeight, percent(real.PlannedShare), percent(real.MeasuredShare), real.WindowConns,
-				l.apart(real), l.realExtra(real), l.unreachable(real))
+				l.apart(real), l.realExtra(real), l.apology(sorry), l.unreachable(real))
 		}
 	}
 }
@@ -228,6 +259,14 @@ func (l *listing) realExtra(r *director.RealState) (extra string) {
 	return " " + extra
 }
 
+// quorum is the marker of a service with too few real servers that are well.
+func (l *listing) quorum(s *director.ServiceState) string {
+	if !s.QuorumLost {
+		return ""
+	}
+	return "  " + l.style.red("quorum lost")
+}
+
 func nameExtra(name string) string {
 	if name == "" {
 		return ""
@@ -283,9 +322,8 @@ func (l *listing) printNumbers(services []director.ServiceState, ofService func(
 	for i := range services {
 		s := &services[i]
 		fmt.Fprintf(l.w, "%-*s%s%s\n", l.width+5, serviceLabel(s), ofService(s), l.serviceExtra(s))
-		for j := range s.Reals {
-			r := &s.Reals[j]
-			fmt.Fprintf(l.w, "  -> %-*s%s%s\n", l.width, addrPort(r.Key.Addr, r.Key.Port), ofReal(r), l.realExtra(r))
+		for r, sorry := range servers(s) {
+			fmt.Fprintf(l.w, "  -> %-*s%s%s%s\n", l.width, addrPort(r.Key.Addr, r.Key.Port), ofReal(r), l.realExtra(r), l.apology(sorry))
 		}
 	}
 }

@@ -18,9 +18,11 @@ import (
 func sortServices(services []director.ServiceState) {
 	slices.SortFunc(services, func(a, b director.ServiceState) int { return a.Key.Compare(b.Key) })
 	for i := range services {
-		slices.SortFunc(services[i].Reals, func(a, b director.RealState) int {
-			return cmp.Or(a.Key.Addr.Compare(b.Key.Addr), cmp.Compare(a.Key.Port, b.Key.Port))
-		})
+		for _, reals := range [][]director.RealState{services[i].Reals, services[i].Sorry} {
+			slices.SortFunc(reals, func(a, b director.RealState) int {
+				return cmp.Or(a.Key.Addr.Compare(b.Key.Addr), cmp.Compare(a.Key.Port, b.Key.Port))
+			})
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ type (
 		NoReal    uint64              `json:"no_real"`
 		Untracked uint64              `json:"untracked"`
 		Reals     []realStatsJSON     `json:"reals"`
+		Sorry     []realStatsJSON     `json:"sorry_servers,omitempty"`
 	}
 	realStatsJSON struct {
 		Name     string            `json:"name,omitempty"`
@@ -39,6 +40,7 @@ type (
 		Key   director.ServiceKey `json:"service"`
 		Rates director.Rates      `json:"rates"`
 		Reals []realRatesJSON     `json:"reals"`
+		Sorry []realRatesJSON     `json:"sorry_servers,omitempty"`
 	}
 	realRatesJSON struct {
 		Name  string           `json:"name,omitempty"`
@@ -55,11 +57,16 @@ type (
 func statsOf(s *director.Snapshot) statsJSON {
 	stats := statsJSON{Time: s.Time, Total: s.Total, Services: make([]serviceStatsJSON, len(s.Services))}
 	for i, service := range s.Services {
-		reals := make([]realStatsJSON, len(service.Reals))
-		for j, r := range service.Reals {
-			reals[j] = realStatsJSON{r.Name, r.Key, r.Counters}
-		}
-		stats.Services[i] = serviceStatsJSON{service.Name, service.Key, service.Counters, service.NoReal, service.Untracked, reals}
+		stats.Services[i] = serviceStatsJSON{service.Name, service.Key, service.Counters, service.NoReal, service.Untracked,
+			realStats(service.Reals), realStats(service.Sorry)}
+	}
+	return stats
+}
+
+func realStats(reals []director.RealState) []realStatsJSON {
+	stats := make([]realStatsJSON, len(reals))
+	for i, r := range reals {
+		stats[i] = realStatsJSON{r.Name, r.Key, r.Counters}
 	}
 	return stats
 }
@@ -67,11 +74,15 @@ func statsOf(s *director.Snapshot) statsJSON {
 func ratesOf(s *director.Snapshot) ratesJSON {
 	rates := ratesJSON{Time: s.Time, Total: s.Rates, Services: make([]serviceRatesJSON, len(s.Services))}
 	for i, service := range s.Services {
-		reals := make([]realRatesJSON, len(service.Reals))
-		for j, r := range service.Reals {
-			reals[j] = realRatesJSON{r.Name, r.Key, r.Rates}
-		}
-		rates.Services[i] = serviceRatesJSON{service.Name, service.Key, service.Rates, reals}
+		rates.Services[i] = serviceRatesJSON{service.Name, service.Key, service.Rates, realRates(service.Reals), realRates(service.Sorry)}
+	}
+	return rates
+}
+
+func realRates(reals []director.RealState) []realRatesJSON {
+	rates := make([]realRatesJSON, len(reals))
+	for i, r := range reals {
+		rates[i] = realRatesJSON{r.Name, r.Key, r.Rates}
 	}
 	return rates
 }

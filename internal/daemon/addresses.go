@@ -36,7 +36,7 @@ func (d *daemon) newAddresses() *vip.Manager {
 func (d *daemon) holdAddresses(ctx context.Context, config *configs.Config) error {
 	names := map[netip.Addr]string{}
 	for i := range config.Desired.Services {
-		for _, r := range config.Desired.Services[i].Reals {
+		for _, r := range config.Desired.Services[i].Servers() {
 			if r.Name != "" {
 				names[r.Key.Addr] = r.Name + " "
 			}

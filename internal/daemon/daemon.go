@@ -323,11 +323,16 @@ func Check(file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	reals := 0
+	reals, sorry := 0, 0
 	for i := range config.Desired.Services {
 		reals += len(config.Desired.Services[i].Reals)
+		sorry += len(config.Desired.Services[i].Sorry)
 	}
-	return fmt.Sprintf("%s, %s", count(len(config.Desired.Services), "service"), count(reals, "real server")), nil
+	text := fmt.Sprintf("%s, %s", count(len(config.Desired.Services), "service"), count(reals, "real server"))
+	if sorry > 0 {
+		text += ", " + count(sorry, "sorry server")
+	}
+	return text, nil
 }
 
 // Services are those of a configuration.

@@ -54,7 +54,7 @@ func (d *daemon) warnPorts(want *director.Desired) {
 
 func byFullNAT(want *director.Desired) bool {
 	for i := range want.Services {
-		for _, r := range want.Services[i].Reals {
+		for _, r := range want.Services[i].Servers() {
 			if r.Method == director.FullNAT {
 				return true
 			}

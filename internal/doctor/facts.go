@@ -201,7 +201,7 @@ func (f *Facts) reals() []*realServer {
 	byAddr, seen := map[netip.Addr]*realServer{}, map[place]bool{}
 	for i := range f.Config.Services {
 		s := &f.Config.Services[i]
-		for _, want := range s.Reals {
+		for _, want := range s.Servers() {
 			r := byAddr[want.Key.Addr]
 			if r == nil {
 				r = &realServer{addr: want.Key.Addr}

@@ -18,7 +18,7 @@ import (
 func Derive(services []director.Service, own []netip.Addr, base Spec, only ...director.Method) ([]Spec, error) {
 	found := map[director.Method][]netip.Addr{}
 	for i := range services {
-		for _, r := range services[i].Reals {
+		for _, r := range services[i].Servers() {
 			if slices.Contains(own, r.Key.Addr) {
 				found[r.Method] = union(found[r.Method], []netip.Addr{services[i].Key.Addr})
 			}
@@ -68,7 +68,7 @@ const maxNames = 10
 func realNames(services []director.Service) string {
 	var names []string
 	for i := range services {
-		for _, r := range services[i].Reals {
+		for _, r := range services[i].Servers() {
 			names = union(names, []string{r.Key.Addr.String()})
 		}
 	}
