@@ -42,5 +42,5 @@ fi
 tests bpf '^Test(ObjectsLoad|Program|States|Strays|NAT.*|SCTP.*|AttachModes|FullTable)$'
 # Devices that this kernel has, whatever the host's does: VLANs, bonds, tunnels.
 tests internal/nexthop '^TestVLANDeviceOfTheKernel$'
-tests test/e2e '^Test(VLAN|Bond|Tun).*$'
+tests test/e2e '^Test(VLAN|Bond|TunnelDevices).*$'
 exit "$failed"

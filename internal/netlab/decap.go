@@ -14,12 +14,14 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"xdplvs/internal/offload"
 )
 
 // Decapsulator is the real server's end of tunnels: it takes packets out of ipip, GUE and GRE, over
 // IPv4 and IPv6, and hands them to the host's kernel through a TUN device, as the kernel's own tunnel
 // devices would, which not every kernel has. The kernel has put fragments together before, and
-// looked at UDP's checksums; GRE's are looked at here.
+// looked at UDP's checksums; GRE's are looked at here. The host's interfaces lose GRO.
 type Decapsulator struct {
 	tun   *os.File
 	ends  []tunnelEnd
@@ -61,6 +63,9 @@ func (h *Host) Decapsulate(guePort uint16) (*Decapsulator, error) {
 	if err == nil {
 		err = h.lab.track(d)
 	}
+	if err == nil {
+		err = h.Do(stopGRO)
+	}
 	for _, k := range tunnelKinds {
 		got := new(atomic.Uint64)
 		for _, network := range k.networks {
@@ -94,6 +99,21 @@ func (h *Host) openTUN(d *Decapsulator) error {
 		return errors.Join(fmt.Errorf("make TUN device: %w", err), d.tun.Close())
 	}
 	return h.onLink(tunName, func(nl *netlink.Handle, link netlink.Link) error { return nl.LinkSetUp(link) })
+}
+
+// stopGRO turns GRO off on the interfaces of the calling thread's namespace. It looks into ipip, and what it merges there
+// has its transport's checksum left to the kernel, which raw sockets do not learn.
+func stopGRO() error {
+	links, err := net.Interfaces()
+	for _, link := range links {
+		if err == nil && link.Flags&(net.FlagLoopback|net.FlagPointToPoint) == 0 {
+			err = offload.Change(link.Index, map[string]bool{groFeature: false})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("turn off GRO: %w", err)
+	}
+	return nil
 }
 
 // openEnd opens a socket and serves it.

@@ -181,6 +181,39 @@ func TestVLANDevices(t *testing.T) {
 	}
 }
 
+// Every method does with VLANs on both sides what it does without.
+func TestVLANRoads(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	f.sw = get(f.lab.Switch("sw"))(t)
+	clients, servers := lan{"eth0", []uint16{100}}, lan{"eth0", []uint16{200}}
+	f.plug(f.client, clients.base)
+	f.plug(f.director, clients.base)
+	f.split(clients, servers, 2)
+	var d *daemon
+	for _, m := range methods {
+		switch m.name {
+		case "tun":
+			f.addTunnels(nil)
+		case "local":
+			f.serveItself()
+		}
+		f.configureOn("eth0.100, eth0.200", m.services(len(f.reals))...)
+		if d == nil {
+			d = f.start()
+		} else {
+			f.reload()
+			f.awaitHops()
+		}
+		for _, family := range families {
+			t.Run(m.name+" "+family.name, func(t *testing.T) {
+				f.on(t).mustGo(m, family.vip, traffic{large: 4_000_000, many: 200, step: 299, fraction: 40})
+			})
+		}
+	}
+	f.mustRecount(f.snapshot())
+}
+
 // mustShow fails unless director interfaces shows these lines, with single blanks, below its title.
 func (f *farm) mustShow(want string) {
 	f.t.Helper()

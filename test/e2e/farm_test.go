@@ -44,6 +44,7 @@ type farm struct {
 	t        *testing.T
 	lab      *netlab.Lab
 	sw       *netlab.Switch // in a farm of newFarm, everybody's
+	outside  *netlab.Switch // the clients', if that is another one
 	client   *netlab.Host
 	director *netlab.Host
 	reals    []*realServer
@@ -147,11 +148,18 @@ func (f *farm) addReal(i int) *realServer {
 // serve makes a host that is a real server, not connected to anything yet.
 func (f *farm) serve(name string, addr4, addr6 netip.Addr) *realServer {
 	f.t.Helper()
-	r := &realServer{Host: f.host(name), addr4: addr4, addr6: addr6}
+	r := f.serveOn(f.host(name), name, addr4, addr6)
+	f.reals = append(f.reals, r)
+	return r
+}
+
+// serveOn lets a host serve what a real server of the name does.
+func (f *farm) serveOn(h *netlab.Host, name string, addr4, addr6 netip.Addr) *realServer {
+	f.t.Helper()
+	r := &realServer{Host: h, addr4: addr4, addr6: addr6}
 	must(f.t, r.RealServerDR(vip4, vip6))
 	r.http = get(r.ServeHTTP(name, everywhere(webPort, altPort)...))(f.t)
 	get(r.ServeUDP(name, everywhere(dnsPort, onePort)...))(f.t)
-	f.reals = append(f.reals, r)
 	return r
 }
 
@@ -176,6 +184,7 @@ type service struct {
 	scheduler      string
 	keys           string // further ones, as "one_packet: true, answer: drop"
 	weights        []int  // of the farm's real servers, in their order
+	mixed          bool   // they have addresses of the other family
 }
 
 // absent is the weight of a real server that is not in the configuration.
@@ -248,9 +257,13 @@ func (f *farm) config(interfaces string, services ...service) string {
 // farm's real servers is that of one which does not exist.
 func (f *farm) realsOf(s service) []string {
 	var list []string
+	family := s.vip
+	if s.mixed {
+		family = map[bool]netip.Addr{true: vip6, false: vip4}[s.vip.Is4()]
+	}
 	for i, weight := range s.weights {
 		if weight != absent {
-			list = append(list, fmt.Sprintf("{name: %s, address: %q, weight: %d}", realName(i), f.addrOf(i, s.vip), weight))
+			list = append(list, fmt.Sprintf("{name: %s, address: %q, weight: %d}", realName(i), f.addrOf(i, family), weight))
 		}
 	}
 	return list

@@ -19,13 +19,12 @@ var (
 var anywhere = prefixes("0.0.0.0/0", "::/0")
 
 // addOutside connects client and director on the clients' side.
-func (f *farm) addOutside() (outside *netlab.Switch) {
+func (f *farm) addOutside() {
 	f.t.Helper()
-	outside = get(f.lab.Switch("outside"))(f.t)
-	f.clientEnd = f.connect(f.client, outside, "eth0", "10.1.0.1/24", "fd01::1/64")
-	f.directorEnd = f.connect(f.director, outside, "eth0", outside4.String()+"/24", outside6.String()+"/64")
+	f.outside = get(f.lab.Switch("outside"))(f.t)
+	f.clientEnd = f.connect(f.client, f.outside, "eth0", "10.1.0.1/24", "fd01::1/64")
+	f.directorEnd = f.connect(f.director, f.outside, "eth0", outside4.String()+"/24", outside6.String()+"/64")
 	f.routeVIPs(outside4, outside6)
-	return outside
 }
 
 // addInside connects the director's eth1 and three real servers on the servers' side.
@@ -55,12 +54,16 @@ func (f *farm) defaultRoute(h *netlab.Host, routers ...string) {
 
 // viaRouter: the answers go to the clients by a router that is not the director.
 func viaRouter(f *farm) {
-	outside := f.addOutside()
-	f.addInside()
-	router := f.host("router")
-	f.connect(router, outside, "eth0", "10.1.0.254/24", "fd01::fe/64")
-	f.connect(router, f.sw, "eth1", "10.0.0.254/24", "fd00::fe/64")
-	f.forwarding(router)
+	twoNetworks(f)
+	router(f)
+}
+
+// router is one between the clients' network and the real servers', which answer by it.
+func router(f *farm) {
+	h := f.host("router")
+	f.connect(h, f.outside, "eth0", "10.1.0.254/24", "fd01::fe/64")
+	f.connect(h, f.sw, "eth1", "10.0.0.254/24", "fd00::fe/64")
+	f.forwarding(h)
 	for _, r := range f.reals {
 		f.defaultRoute(r.Host, "10.0.0.254", "fd00::fe")
 	}
@@ -68,10 +71,9 @@ func viaRouter(f *farm) {
 
 // viaSecondInterface: the real servers have an interface on the clients' side too.
 func viaSecondInterface(f *farm) {
-	outside := f.addOutside()
-	f.addInside()
+	twoNetworks(f)
 	for i, r := range f.reals {
-		f.connect(r.Host, outside, "eth1", fmt.Sprintf("10.1.0.%d/24", 11+i), fmt.Sprintf("fd01::%x/64", 0x11+i))
+		f.connect(r.Host, f.outside, "eth1", fmt.Sprintf("10.1.0.%d/24", 11+i), fmt.Sprintf("fd01::%x/64", 0x11+i))
 	}
 }
 

@@ -62,7 +62,7 @@ func TestVLANReplies(t *testing.T) {
 	t.Parallel()
 	for _, interfaces := range []string{"eth0, eth1", "{name: eth0, mode: generic}, {name: eth1, mode: generic}"} {
 		t.Run(interfaces, func(t *testing.T) {
-			f, _ := natFarm(t, "nat", netWay{build: twoNetworks, interfaces: interfaces})
+			f, _ := byNAT.farm(t, netWay{build: twoNetworks, interfaces: interfaces})
 			client := tap(t, f.clientEnd)
 			port := uint16(20000)
 			for _, family := range families {

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// method is a forwarding method, and what a network needs for it.
+type method struct {
+	name    string // as in the configuration
+	variant string // of the method, for the test's name
+	keys    string // further ones of a service
+	direct  bool   // real servers answer clients themselves
+	mixed   bool   // real servers have addresses of the other family than the service
+	shim    int    // by tun: bytes between the IP headers
+	prepare func(*farm)
+}
+
+var (
+	byDR      = method{name: "dr", direct: true}
+	byNAT     = method{name: "nat", prepare: (*farm).routeByDirector}
+	byFullNAT = method{name: "fullnat"}
+	byTunnel  = method{name: "tun", direct: true, prepare: (*farm).decapsulate}
+	byLocal   = method{name: "local", prepare: (*farm).serveItself}
+
+	methods = []method{byDR, byNAT, byFullNAT, byTunnel, byLocal}
+)
+
+// added is by how many bytes a packet to the address becomes longer on its way to a real server.
+func (m method) added(vip netip.Addr) int {
+	switch {
+	case m.name != "tun":
+		return 0
+	case vip.Is4() != m.mixed:
+		return 20 + m.shim
+	default:
+		return 40 + m.shim
+	}
+}
+
+// routeByDirector sends answers through the director.
+func (f *farm) routeByDirector() {
+	for _, r := range f.reals {
+		f.defaultRoute(r.Host, director4.String(), director6.String())
+	}
+}
+
+// serveItself makes the director the only real server.
+func (f *farm) serveItself() {
+	f.reals = []*realServer{f.serveOn(f.director, "rs1", director4, director6)}
+}
+
+// netWay is where clients and real servers are: in different networks.
+type netWay struct {
+	name       string
+	build      func(*farm)
+	direct     func(*farm) // how answers reach clients past the director, where a method wants that
+	interfaces string
+}
+
+var netWays = []netWay{
+	{"two interfaces", twoNetworks, router, "eth0, eth1"},
+	{"one interface", oneWire, onLink, "eth0"},
+	{"two interfaces, generic", twoNetworks, router, "{name: eth0, mode: generic}, {name: eth1, mode: generic}"},
+}
+
+func twoNetworks(f *farm) {
+	f.addOutside()
+	f.addInside()
+}
+
+// oneWire has both networks on one switch, and the director with one interface.
+func oneWire(f *farm) {
+	f.sw = get(f.lab.Switch("sw"))(f.t)
+	f.clientEnd = f.connect(f.client, f.sw, "eth0", "10.1.0.1/24", "fd01::1/64")
+	f.directorEnd = f.connect(f.director, f.sw, "eth0", outside4.String()+"/24", outside6.String()+"/64",
+		director4.String()+"/24", director6.String()+"/64")
+	f.routeVIPs(outside4, outside6)
+	for i := range 3 {
+		f.addReal(i)
+	}
+}
+
+// onLink tells everybody that the other network is on the same wire.
+func onLink(f *farm) {
+	for _, r := range f.reals {
+		for i, there := range prefixes("10.1.0.0/24", "fd01::/64") {
+			must(f.t, r.AddRoute(there, netip.Addr{}, "eth0"))
+			must(f.t, f.client.AddRoute(prefixes("10.0.0.0/24", "fd00::/64")[i], netip.Addr{}, "eth0"))
+		}
+	}
+}
+
+// serves are services by the method with a real server each, on the ports that those listen on.
+func (m method) services(reals int) []service {
+	weights := make([]int, reals)
+	for i := range weights {
+		weights[i] = 1
+	}
+	keys := "method: " + m.name
+	if m.keys != "" {
+		keys += ", " + m.keys
+	}
+	list := join(both("web", "tcp", webPort, "rr", weights...), both("dns", "udp", dnsPort, "rr", weights...))
+	for i := range list {
+		list[i].mixed = m.mixed
+	}
+	return with(keys, list)
+}
+
+// farm has services by the method, at work.
+func (m method) farm(t *testing.T, way netWay) (*farm, *daemon) {
+	f := newLab(t)
+	way.build(f)
+	if m.direct && way.direct != nil {
+		way.direct(f)
+	}
+	if m.prepare != nil {
+		m.prepare(f)
+	}
+	services := m.services(len(f.reals))
+	if m.name == "nat" || m.name == "fullnat" {
+		services = byMethod(m.name, "rr", 1, 1, 1)
+	}
+	f.writeConfig(mapPorts(f.config(way.interfaces, services...)))
+	return f, f.start()
+}
+
+// on runs a test with a farm of its own.
+func (m method) on(t *testing.T, way netWay, test func(t *testing.T, f *farm, d *daemon)) {
+	t.Run(m.name+m.variant+", "+way.name, func(t *testing.T) {
+		f, d := m.farm(t, way)
+		test(t, f, d)
+		if t.Failed() {
+			t.Logf("verdicts:\n%s", f.output("stats", "--verdicts"))
+		}
+	})
+}
+
+// mustReachAll fails unless the real servers have about even shares. (Which one each connection gets
+// test/conformance compares; on a busy machine one may begin twice.)
+func (f *farm) mustReachAll(ask asker, vip netip.Addr, port uint16) {
+	f.t.Helper()
+	got := f.spread(ask, vip, port, 5*len(f.reals))
+	for i := range f.reals {
+		if got[realName(i)] < 3 {
+			f.t.Errorf("questions to %s were spread %v", netip.AddrPortFrom(vip, port), got)
+			return
+		}
+	}
+}
+
+// mustCarry fails unless so many bytes arrive whole in both directions.
+func (f *farm) mustCarry(vip netip.Addr, down, up int64) {
+	f.t.Helper()
+	must(f.t, getBytes(f.client.HTTPClient(carryTime(down)), vip, down))
+	must(f.t, putBytes(f.client.HTTPClient(carryTime(up)), vip, up))
+}
+
+// carryTime is how long so many bytes may take, even on a busy machine: 1 MB/s.
+func carryTime(n int64) time.Duration { return 6*patience + time.Duration(n)*time.Microsecond }
+
+// By every method, over one interface and over two: a large transfer is whole in both directions, and many small ones at a
+// time are; a datagram of every size comes back; however a connection ends, its port can be used again at once.
+func TestRoads(t *testing.T) {
+	t.Parallel()
+	for i, large := range []int64{bulk(), bulk() / 10} {
+		for _, m := range methods {
+			m.on(t, netWays[i], func(t *testing.T, f *farm, _ *daemon) {
+				for _, family := range families {
+					t.Run(family.name, func(t *testing.T) {
+						f.on(t).mustGo(m, family.vip, traffic{large, 1000, echoStep(), 4})
+					})
+				}
+				f.mustRecount(f.snapshot())
+			})
+		}
+	}
+}
+
+// traffic is how much of it a test wants.
+type traffic struct {
+	large    int64 // bytes of one download
+	many     int   // downloads at a time
+	step     int   // from one size of datagrams to the next
+	fraction int   // of the usual number of connections that are closed, as 4: a quarter
+}
+
+// mustGo looks at all that a method must do.
+func (f *farm) mustGo(m method, vip netip.Addr, much traffic) {
+	f.t.Helper()
+	for _, part := range []struct {
+		name string
+		must func(*farm)
+	}{
+		{"large", func(f *farm) { f.mustCarry(vip, much.large, much.large/4) }},
+		{"many", func(f *farm) { f.mustServeMany(m, vip, much.many) }},
+		{"datagrams", func(f *farm) { f.mustEchoSizes(vip, much.step) }},
+		{"close", func(f *farm) { f.mustCloseAll(vip, much.fraction) }},
+	} {
+		f.t.Run(part.name, func(t *testing.T) { part.must(f.on(t)) })
+	}
+}
+
+// mustServeMany makes so many downloads at a time, and looks at the connections.
+func (f *farm) mustServeMany(m method, vip netip.Addr, n int) {
+	f.t.Helper()
+	_, errs := f.manyDownloads(vip, n, 20_000)
+	must(f.t, errors.Join(errs...))
+	if listed := f.mustDiffer(m.name, ofFamily("web", vip)); listed < n*9/10 { // they are closed, and their time is not over
+		f.t.Errorf("%d connections are listed of %d", listed, n)
+	}
+}
+
+// mustCloseAll ends connections in every way. fraction: of the usual number of connections.
+func (f *farm) mustCloseAll(vip netip.Addr, fraction int) {
+	f.t.Helper()
+	must(f.t, f.client.Sysctl("net.ipv4.tcp_tw_reuse", "1"))
+	defer f.client.Sysctl("net.ipv4.ip_local_port_range", "32768 60999")
+	for _, closing := range closings {
+		f.t.Run(closing.name, func(t *testing.T) {
+			f := f.on(t)
+			must(t, f.client.Sysctl("net.ipv4.ip_local_port_range", closing.ports))
+			before := netstat(t, f.client, "TcpExt", "TCPSynRetrans")
+			served := f.openAndClose(vip, closing.conns/fraction, closing.close)
+			if lost := netstat(t, f.client, "TcpExt", "TCPSynRetrans") - before; lost > 0 {
+				t.Errorf("%d SYNs were sent again", lost)
+			}
+			if len(served) != len(f.reals) {
+				t.Errorf("connections were served by %v", served)
+			}
+		})
+	}
+}
+
+// echoStep is from one size of datagrams to the next.
+func echoStep() int {
+	if testing.Short() || raceEnabled {
+		return 61
+	}
+	return 1
+}
+
+// mustEchoSizes asks with datagrams of 1 to 9,000 bytes. Who is told that one was too long asks again, in
+// smaller fragments.
+func (f *farm) mustEchoSizes(vip netip.Addr, step int) {
+	f.t.Helper()
+	conn := get(f.dialUDP(vip, dnsPort))(f.t)
+	defer conn.Close()
+	question, told := strings.Repeat("0123456789", 900), 0
+	for size := 1; size <= len(question); size += step {
+		_, err := ask(conn, question[:size], patience)
+		if errors.Is(err, unix.EMSGSIZE) {
+			told++
+			_, err = ask(conn, question[:size], patience)
+		}
+		if err != nil {
+			f.t.Fatalf("datagram of %d bytes: %v", size, err)
+		}
+	}
+	if told > 1 {
+		f.t.Errorf("the client was told %d times what fits", told)
+	}
+}
+
+// mustFit fails unless the client has been told how many bytes its packets to the address may have;
+// 0: it has not.
+func (f *farm) mustFit(vip netip.Addr, mtu int) {
+	f.t.Helper()
+	out := string(get(f.client.Run(context.Background(), "ip", "route", "get", vip.String()))(f.t))
+	if told := fmt.Sprintf(" mtu %d ", mtu); mtu > 0 && !strings.Contains(out, told) || mtu == 0 && strings.Contains(out, " mtu ") {
+		f.t.Errorf("the client's route is\n%s, want MTU %d", out, mtu)
+	}
+}
