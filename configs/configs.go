@@ -50,21 +50,26 @@ func Default() *Config {
 // Load reads and checks a file. The error is *Errors if its content is at fault;
 // then there is no Config.
 func Load(file string) (*Config, error) {
-	data, err := read(file)
+	data, err := Read(file)
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return nil, err
 	}
 	return Parse(file, data)
 }
 
-// read stops one byte after MaxFileSize, which is what Parse refuses.
-func read(file string) ([]byte, error) {
+// Read is the content of a file, for Parse. It stops one byte after MaxFileSize, which is what Parse
+// refuses.
+func Read(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, MaxFileSize+1))
+	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return data, nil
 }
 
 // Parse checks the content of a file, whose name is for messages only. The error

@@ -92,6 +92,12 @@ func checkConfig(t *testing.T, config *Config) {
 	if !reflect.DeepEqual(config, again) {
 		t.Errorf("got\n%+v\nfrom\n%s\nof\n%+v", again, text, config)
 	}
+	services := Format(config.Desired.Services)
+	limits := fmt.Sprintf("interfaces: [lo]\nlimits: {services: %d, real_servers: %d}\n", config.Limits.Services, config.Limits.RealServers)
+	again, err = Parse("format.yaml", slices.Concat([]byte(limits), services))
+	if err != nil || !reflect.DeepEqual(config.Desired.Services, again.Desired.Services) {
+		t.Errorf("%v: got\n%+v\nfrom\n%s\nof\n%+v", err, again, services, config.Desired.Services)
+	}
 }
 
 // written is a configuration in the long form.

@@ -238,5 +238,5 @@ func answerError(resp *http.Response) error {
 	if json.Unmarshal(text, &body) != nil || body.Error == "" {
 		return &Error{Status: resp.StatusCode, Message: "the daemon answered " + resp.Status}
 	}
-	return &Error{Status: resp.StatusCode, Message: body.Error}
+	return &Error{Status: resp.StatusCode, Message: body.Error, Fault: body.Fault, Index: body.Index}
 }

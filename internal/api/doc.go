@@ -15,10 +15,17 @@
 //	GET    /v1/addresses                   director.AddressList
 //	GET    /v1/version                     {"version": "v0.1.0"}
 //	POST   /v1/reload                      {} when the configuration is in force
+//	GET    /v1/config                      application/yaml, the file with the run-time changes in it
+//	PATCH  /v1/config                      {} when the edits of a body as {"edits": [{"op": "edit-real", "service": "web",
+//	                                       "real": "10.0.0.1:80", "set": {"weight": 3}}]} are in force, all or none
+//	GET    /v1/changes                     director.Changes, what is not as in the file
+//	DELETE /v1/changes                     {} when all is as in the file
+//	POST   /v1/zero?service=NAME           {}; counters are shown from 0 on, those of all services without the parameter
 //
 // Timeouts that were changed are in force until the configuration is read again.
 // A filter is written in ss's words, see package connfilter. An error is
-// {"error": "text"} with a status that fits; in a stream that has begun it is
+// {"error": "text"} with a status that fits (of an edit also "fault", see director.EditFault, and
+// "index"); in a stream that has begun it is
 // the last line. Who may ask is decided by the peer's credentials
 // (SO_PEERCRED): see ServerOptions.
 //
@@ -60,6 +67,17 @@ type Backend interface {
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
+	// Config is the text of a configuration file that is what is in force.
+	Config() ([]byte, error)
+	// Edit changes services until the changes are discarded. Either all edits are made, or none and the
+	// error is a *director.EditError, or what the user sees.
+	Edit(ctx context.Context, edits []director.Edit) error
+	// Changes are those that edits made of the configuration.
+	Changes() director.Changes
+	// DiscardChanges makes everything as the configuration says.
+	DiscardChanges(ctx context.Context) error
+	// Zero lets the counters of a service, or of all, begin at 0.
+	Zero(ctx context.Context, service string) error
 	// Version is the daemon's version.
 	Version() string
 }
@@ -75,12 +93,20 @@ const (
 	pathAddresses   = "/v1/addresses"
 	pathVersion     = "/v1/version"
 	pathReload      = "/v1/reload"
+	pathConfig      = "/v1/config"
+	pathChanges     = "/v1/changes"
+	pathZero        = "/v1/zero"
 )
 
 // The bodies of the small answers.
 type (
 	errorBody struct {
-		Error string `json:"error"`
+		Error string             `json:"error"`
+		Fault director.EditFault `json:"fault,omitempty"`
+		Index int                `json:"index,omitempty"`
+	}
+	editsBody struct {
+		Edits []director.Edit `json:"edits"`
 	}
 	countBody struct {
 		Count uint64 `json:"count"`

@@ -32,6 +32,11 @@ type fakeBackend struct {
 
 	timeouts    director.Timeouts
 	timeoutsErr error
+
+	edits   []director.Edit
+	editErr error
+	changes director.Changes
+	zeroed  []string
 }
 
 func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
@@ -195,4 +200,26 @@ func wantStatus(t *testing.T, err error, want int) {
 	if !errors.As(err, &answer) || answer.Status != want {
 		t.Errorf("error %v, want status %d", err, want)
 	}
+}
+
+func (b *fakeBackend) Config() ([]byte, error)   { return []byte("interfaces: [eth0]\n"), b.editErr }
+func (b *fakeBackend) Changes() director.Changes { return b.changes }
+
+func (b *fakeBackend) Edit(_ context.Context, edits []director.Edit) error {
+	if b.editErr == nil {
+		b.edits = append(b.edits, edits...)
+	}
+	return b.editErr
+}
+
+func (b *fakeBackend) DiscardChanges(context.Context) error {
+	if b.editErr == nil {
+		b.changes = director.Changes{}
+	}
+	return b.editErr
+}
+
+func (b *fakeBackend) Zero(_ context.Context, service string) error {
+	b.zeroed = append(b.zeroed, service)
+	return b.editErr
 }

@@ -23,29 +23,37 @@ type route struct {
 	path   string
 	need   role
 	params []string // known query parameters
-	body   bool     // there may be one, of maxBody at most
+	body   int64    // the longest, in bytes; 0: there may be none
 	serve  func(*Server, http.ResponseWriter, *http.Request) error
 }
 
 var routes = []route{
-	{http.MethodGet, pathSnapshot, reader, nil, false, (*Server).snapshot},
-	{http.MethodGet, pathConnections, reader, []string{"filter"}, false, (*Server).connections},
-	{http.MethodDelete, pathConnections, admin, []string{"filter", "all"}, false, (*Server).deleteConnections},
-	{http.MethodGet, pathCount, reader, []string{"filter"}, false, (*Server).count},
-	{http.MethodGet, pathPersistence, reader, []string{"filter"}, false, (*Server).templates},
-	{http.MethodDelete, pathPersistence, admin, []string{"filter", "all"}, false, (*Server).deleteTemplates},
-	{http.MethodGet, pathTemplates, reader, []string{"filter"}, false, (*Server).countTemplates},
-	{http.MethodGet, pathTimeouts, reader, nil, false, (*Server).timeouts},
-	{http.MethodPatch, pathTimeouts, admin, nil, true, (*Server).setTimeouts},
-	{http.MethodGet, pathAddresses, reader, nil, false, (*Server).addresses},
-	{http.MethodGet, pathVersion, reader, nil, false, (*Server).version},
-	{http.MethodPost, pathReload, admin, nil, false, (*Server).reload},
+	{http.MethodGet, pathSnapshot, reader, nil, 0, (*Server).snapshot},
+	{http.MethodGet, pathConnections, reader, []string{"filter"}, 0, (*Server).connections},
+	{http.MethodDelete, pathConnections, admin, []string{"filter", "all"}, 0, (*Server).deleteConnections},
+	{http.MethodGet, pathCount, reader, []string{"filter"}, 0, (*Server).count},
+	{http.MethodGet, pathPersistence, reader, []string{"filter"}, 0, (*Server).templates},
+	{http.MethodDelete, pathPersistence, admin, []string{"filter", "all"}, 0, (*Server).deleteTemplates},
+	{http.MethodGet, pathTemplates, reader, []string{"filter"}, 0, (*Server).countTemplates},
+	{http.MethodGet, pathTimeouts, reader, nil, 0, (*Server).timeouts},
+	{http.MethodPatch, pathTimeouts, admin, nil, maxBody, (*Server).setTimeouts},
+	{http.MethodGet, pathAddresses, reader, nil, 0, (*Server).addresses},
+	{http.MethodGet, pathVersion, reader, nil, 0, (*Server).version},
+	{http.MethodPost, pathReload, admin, nil, 0, (*Server).reload},
+	{http.MethodGet, pathConfig, reader, nil, 0, (*Server).config},
+	{http.MethodPatch, pathConfig, admin, nil, maxEdits, (*Server).edit},
+	{http.MethodGet, pathChanges, reader, nil, 0, (*Server).changes},
+	{http.MethodDelete, pathChanges, admin, nil, 0, (*Server).discardChanges},
+	{http.MethodPost, pathZero, admin, []string{"service"}, 0, (*Server).zero},
 }
 
 // Error is an error that the daemon answered with.
 type Error struct {
 	Status  int // HTTP's
 	Message string
+	// Fault and Index are an edit's that cannot be made, see director.EditError.
+	Fault director.EditFault
+	Index int
 }
 
 // Error is the daemon's text.
@@ -139,8 +147,8 @@ func findRoute(w http.ResponseWriter, r *http.Request) (*route, error) {
 }
 
 func checkRequest(w http.ResponseWriter, r *http.Request, found *route) error {
-	if found.body {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if found.body > 0 {
+		r.Body = http.MaxBytesReader(w, r.Body, found.body)
 	} else if r.ContentLength != 0 {
 		w.Header().Set("Connection", "close") // or the server would wait for the body
 		return failure(http.StatusRequestEntityTooLarge, "%s takes no body", found.path)
@@ -280,13 +288,14 @@ func eachMatch(r *http.Request, list entries, yield func(*director.Conn) error) 
 // writeError answers with err, unless the answer has begun.
 func (s *Server) writeError(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
+	body := errorBody{Error: err.Error()}
 	var known *Error
 	if errors.As(err, &known) {
-		status = known.Status
+		status, body.Fault, body.Index = known.Status, known.Fault, known.Index
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	if err := json.NewEncoder(w).Encode(errorBody{err.Error()}); err != nil {
+	if err := json.NewEncoder(w).Encode(body); err != nil {
 		s.log.Debug("api answer", "error", err)
 	}
 }

@@ -38,6 +38,7 @@ const (
 	idleTimeout       = time.Minute
 	maxHeaderBytes    = 16 << 10
 	maxBody           = 16 << 10
+	maxEdits          = 32 << 20 // of run-time changes: 100,000 real servers at once
 )
 
 // Server answers requests. Its methods may be called from several goroutines at once.

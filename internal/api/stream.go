@@ -52,7 +52,7 @@ func (st *stream) finish(err error) error {
 		return err
 	}
 	if err != nil {
-		line, _ := json.Marshal(errorBody{err.Error()}) // a string always encodes
+		line, _ := json.Marshal(errorBody{Error: err.Error()}) // a string always encodes
 		st.buf = append(append(st.buf, line...), '\n')
 	}
 	if err := st.flush(); err != nil {

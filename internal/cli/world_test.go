@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -53,6 +54,11 @@ type fakeBackend struct {
 
 	timeouts    director.Timeouts
 	timeoutsErr error
+
+	edits   []director.Edit
+	editErr error
+	changes director.Changes
+	zeroed  []string
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }
@@ -291,4 +297,40 @@ func real(address string, method director.Method, weight, active, inactive uint3
 func conn(protocol director.Protocol, expires time.Duration, state, client, virtual, real string) director.Conn {
 	return director.Conn{Protocol: protocol, Expires: expires, State: state, Client: netip.MustParseAddrPort(client),
 		Virtual: netip.MustParseAddrPort(virtual), Real: netip.MustParseAddrPort(real)}
+}
+
+func (b *fakeBackend) Config() ([]byte, error)   { return []byte("interfaces: [eth0]\n"), b.editErr }
+func (b *fakeBackend) Changes() director.Changes { return b.changes }
+
+func (b *fakeBackend) Edit(_ context.Context, edits []director.Edit) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.editErr == nil {
+		b.edits = append(b.edits, edits...)
+	}
+	return b.editErr
+}
+
+func (b *fakeBackend) DiscardChanges(context.Context) error {
+	if b.editErr == nil {
+		b.changes = director.Changes{}
+	}
+	return b.editErr
+}
+
+func (b *fakeBackend) Zero(_ context.Context, service string) error {
+	b.zeroed = append(b.zeroed, service)
+	return b.editErr
+}
+
+// made are the edits that were made, one a line.
+func (b *fakeBackend) made() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var text strings.Builder
+	for _, e := range b.edits {
+		set, _ := json.Marshal(e.Set) // what was JSON before
+		fmt.Fprintf(&text, "%s %q %q %s\n", e.Op, e.Service, e.Real, set)
+	}
+	return text.String()
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"xdplvs/bpf"
-	"xdplvs/configs"
 	"xdplvs/director"
 	"xdplvs/internal/arpnd"
 	"xdplvs/internal/nexthop"
@@ -31,19 +30,19 @@ func (d *daemon) newAddresses() *vip.Manager {
 	})
 }
 
-// holdAddresses is for a configuration whose services are in force. Those addresses that are not to be
+// holdAddresses is for a document whose services are in force. Those addresses that are not to be
 // held any more are given up when it returns.
-func (d *daemon) holdAddresses(ctx context.Context, config *configs.Config) error {
+func (d *daemon) holdAddresses(ctx context.Context, doc *document) error {
 	names := map[netip.Addr]string{}
-	for i := range config.Desired.Services {
-		for _, r := range config.Desired.Services[i].Servers() {
+	for i := range doc.services {
+		for _, r := range doc.services[i].Servers() {
 			if r.Name != "" {
 				names[r.Key.Addr] = r.Name + " "
 			}
 		}
 	}
 	d.names.Store(&names)
-	return d.addresses.Set(ctx, config.Addresses, config.Announce)
+	return d.addresses.Set(ctx, doc.addresses(), doc.config.Announce)
 }
 
 // identify names the host that has a link-layer address, if it is a real server or the way to one.

@@ -21,6 +21,7 @@ func (b backend) Snapshot() *director.Snapshot {
 		b.d.log.Error("make snapshot", "event", "snapshot_failed", "error", err)
 		return nil
 	}
+	b.d.zeroes.adjust(s)
 	return s
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,7 +44,7 @@ type Options struct {
 type daemon struct {
 	opts      Options
 	log       *slog.Logger
-	config    *configs.Config
+	config    *configs.Config // of the start
 	plane     *bpf.DataPlane
 	director  *director.Director
 	resolver  *nexthop.Resolver
@@ -53,14 +54,23 @@ type daemon struct {
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
 
 	started   bool       // the configuration was put in force
-	reloading sync.Mutex // one reload at a time: who reads the file last applies it last
-	readings  readings
+	reloading sync.Mutex // one reload or change at a time: who reads the file last applies it last
+	doc       document   // in force
+	// changesFile is where run-time changes are: beside the socket, for a directory in a bpffs, as the
+	// state's, holds no files.
+	changesFile string
+	zeroes      zeroes
+	readings    readings
 }
 
 // Run runs the director until ctx ends. A SIGHUP reads the configuration again.
 // The data plane forwards on when it returns, unless opts say otherwise.
 func Run(ctx context.Context, opts Options) error {
-	config, err := configs.Load(opts.ConfigFile)
+	text, err := configs.Read(opts.ConfigFile)
+	if err != nil {
+		return err
+	}
+	config, err := configs.Parse(opts.ConfigFile, text)
 	if err != nil {
 		return err
 	}
@@ -80,12 +90,32 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer state.release()
-	d := &daemon{opts: opts, log: opts.Log, config: config}
+	d := &daemon{opts: opts, log: opts.Log, config: config,
+		changesFile: filepath.Join(filepath.Dir(config.Socket), "changes.json")}
+	if err := d.recall(text); err != nil {
+		return err
+	}
 	if err := d.open(); err != nil {
 		return err
 	}
 	defer d.close()
 	return d.run(ctx)
+}
+
+// recall finds out what is to be in force: the file's text, with the changes of a former run.
+func (d *daemon) recall(text []byte) error {
+	changes, err := readChanges(d.changesFile)
+	if err != nil {
+		return err
+	}
+	d.doc = newDocument(text, d.config, changes)
+	if err := d.doc.check(); err != nil {
+		return fmt.Errorf("%s and the run-time changes in %s contradict each other: %w", d.opts.ConfigFile, d.changesFile, err)
+	}
+	if !changes.Empty() {
+		d.log.Warn("run-time changes of the former run are in force", "event", "changes_kept", "services", len(d.doc.changes.Services), "file", d.changesFile)
+	}
+	return nil
 }
 
 // open loads the data plane and makes the parts; nothing runs yet.
@@ -176,12 +206,13 @@ func (d *daemon) start(ctx context.Context) error {
 	if d.plane.Fresh {
 		apply, then = d.director.Prepare, d.director.Set
 	}
-	err := apply(ctx, d.config.Desired)
+	want := d.doc.desired()
+	err := apply(ctx, want)
 	if err == nil {
 		err = d.awaitHops(ctx)
 	}
 	if err == nil {
-		err = then(ctx, d.config.Desired)
+		err = then(ctx, want)
 	}
 	d.reloading.Unlock()
 	if ctx.Err() != nil {
@@ -192,12 +223,12 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.started = true
 	d.readings.applied()
-	d.warnPorts(&d.config.Desired)
-	if err := d.holdAddresses(ctx, d.config); err != nil && ctx.Err() == nil {
+	d.warnPorts(&want)
+	if err := d.holdAddresses(ctx, &d.doc); err != nil && ctx.Err() == nil {
 		return err
 	}
 	d.log.Info("ready", "event", "ready", "version", d.opts.Version,
-		"services", len(d.config.Desired.Services), "memory_bytes", d.plane.Tables.Bytes())
+		"services", len(want.Services), "memory_bytes", d.plane.Tables.Bytes())
 	notify(d.log, systemd.SdNotifyReady)
 	return nil
 }
@@ -267,7 +298,11 @@ func (d *daemon) reload(ctx context.Context) error {
 }
 
 func (d *daemon) readAgain(ctx context.Context) error {
-	config, err := configs.Load(d.opts.ConfigFile)
+	text, err := configs.Read(d.opts.ConfigFile)
+	if err != nil {
+		return err
+	}
+	config, err := configs.Parse(d.opts.ConfigFile, text)
 	if err != nil {
 		return err
 	}
@@ -280,11 +315,12 @@ func (d *daemon) readAgain(ctx context.Context) error {
 	if config.Metrics != d.config.Metrics {
 		return fmt.Errorf("%s: metrics is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
 	}
-	d.warnPorts(&config.Desired)
-	if err := d.director.Set(ctx, config.Desired); err != nil {
-		return err
+	doc := newDocument(text, config, d.doc.changes)
+	if err := doc.check(); err != nil {
+		return fmt.Errorf("%s: %w (discard the run-time changes: director changes discard)", d.opts.ConfigFile, err)
 	}
-	return d.holdAddresses(ctx, config)
+	d.warnPorts(&config.Desired)
+	return d.put(ctx, doc, config.Desired.Timeouts)
 }
 
 // end says what becomes of the data plane, and sees to it.

@@ -124,7 +124,9 @@ func newHalf(t *testing.T, config string) *half {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.daemon = &daemon{opts: Options{ConfigFile: h.file}, log: h.log.logger(), config: loaded}
+	h.daemon = &daemon{opts: Options{ConfigFile: h.file}, log: h.log.logger(), config: loaded,
+		changesFile: filepath.Join(filepath.Dir(h.file), "changes.json")}
+	h.recall()
 	h.director = director.New(director.Options{
 		Log: h.daemon.log, Tables: memory(t), Plane: noPlane{}, Clock: standClock{},
 		Links: func(string) (director.Entrance, error) { return director.Entrance{}, nil },
@@ -140,7 +142,7 @@ func newHalf(t *testing.T, config string) *half {
 			t.Error(err)
 		}
 	})
-	if err := h.director.Set(t.Context(), loaded.Desired); err != nil {
+	if err := h.director.Set(t.Context(), h.doc.desired()); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -156,6 +158,18 @@ func memory(t *testing.T) *bpf.Tables {
 		t.Fatal(err)
 	}
 	return tables
+}
+
+// recall reads the changes of a former run.
+func (h *half) recall() {
+	h.t.Helper()
+	text, err := configs.Read(h.file)
+	if err == nil {
+		err = h.daemon.recall(text)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // write replaces the file in one step, as an editor does.

@@ -10,13 +10,13 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
+
+	"xdplvs/internal/atomicfile"
 )
 
 // A record is what the director took, in a file. It is written before something is taken and after it
-// was given up, so it may name what is not there; the marks in the kernel tell. Neither it nor the
-// addresses survive a crash of the machine, so it is not synced to a disk.
+// was given up, so it may name what is not there; the marks in the kernel tell.
 type record struct {
 	path     string
 	added    map[added]bool
@@ -83,18 +83,7 @@ func (r *record) write() error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(r.path), filepath.Base(r.path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), r.path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return atomicfile.Write(r.path, append(text, '\n'))
 }
 
 // file is the content, in order.

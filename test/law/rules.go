@@ -34,7 +34,8 @@ var DirectorLaw = Law{
 
 		"internal/arpnd":      {},
 		"internal/nexthop":    {"internal/arpnd"},
-		"internal/vip":        {"director", "internal/arpnd"},
+		"internal/atomicfile": {},
+		"internal/vip":        {"director", "internal/arpnd", "internal/atomicfile"},
 		"internal/genl":       {},
 		"internal/offload":    {"internal/genl"},
 		"internal/api":        {"director"},
@@ -43,7 +44,7 @@ var DirectorLaw = Law{
 		"internal/doctor":     {"bpf", "director", "internal/genl", "internal/nexthop", "internal/offload"},
 		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/realserver"},
 		// The one place where parts meet, and the only one that knows the file format.
-		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/doctor", "internal/metrics", "internal/nexthop", "internal/offload", "internal/vip"},
+		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/atomicfile", "internal/doctor", "internal/metrics", "internal/nexthop", "internal/offload", "internal/vip"},
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
 
 		// Not in the product.
