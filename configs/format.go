@@ -75,15 +75,21 @@ func serviceNode(s *director.Service) *yaml.Node {
 	w := serviceWriter(s)
 	method := commonMethod(s.Reals)
 	option(w, "method", method, director.DirectRouting)
-	if len(s.Reals) == 0 {
-		return w.node
+	writeReals(w, "reals", s, s.Reals, method)
+	writeReals(w, "sorry_servers", s, s.Sorry, method)
+	return w.node
+}
+
+// writeReals writes a list of real servers, if there are some; method is the service's.
+func writeReals(w writer, name string, s *director.Service, list []director.RealServer, method director.Method) {
+	if len(list) == 0 {
+		return
 	}
 	reals := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
-	for i := range s.Reals {
-		reals.Content = append(reals.Content, realNode(s, &s.Reals[i], method))
+	for i := range list {
+		reals.Content = append(reals.Content, realNode(s, &list[i], method))
 	}
-	w.set("reals", reals)
-	return w.node
+	w.set(name, reals)
 }
 
 // serviceWriter has written all of a service but its real servers.

@@ -49,7 +49,7 @@ func TestReadiness(t *testing.T) {
 // TestStuck: a director that does not answer is neither ready nor alive.
 func TestStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &daemon{director: director.New(director.Options{Tables: memory(t), Plane: noPlane{}, Clock: standClock{}})} // nothing runs it
+		d := &daemon{director: director.New(director.Options{Tables: memory(t, director.DefaultLimits), Plane: noPlane{}, Clock: standClock{}})} // nothing runs it
 		d.readings.applied()
 		begin := time.Now()
 		want := "the director does not answer: context deadline exceeded"

@@ -128,7 +128,7 @@ func newHalf(t *testing.T, config string) *half {
 		changesFile: filepath.Join(filepath.Dir(h.file), "changes.json")}
 	h.recall()
 	h.director = director.New(director.Options{
-		Log: h.daemon.log, Tables: memory(t), Plane: noPlane{}, Clock: standClock{},
+		Log: h.daemon.log, Tables: memory(t, loaded.Limits), Plane: noPlane{}, Clock: standClock{},
 		Links: func(string) (director.Entrance, error) { return director.Entrance{}, nil },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -149,9 +149,9 @@ func newHalf(t *testing.T, config string) *half {
 }
 
 // memory makes small tables.
-func memory(t *testing.T) *bpf.Tables {
+func memory(t *testing.T, limits director.Limits) *bpf.Tables {
 	t.Helper()
-	s := sizes(director.DefaultLimits)
+	s := sizes(limits)
 	s.Conns4, s.Conns6, s.CPUs = 64, 64, 1
 	tables, err := bpf.NewMemoryTables(s)
 	if err != nil {
