@@ -131,7 +131,7 @@ func (s *service) servers() []scheduler.Server {
 func (s *service) reachable() []scheduler.Server {
 	list := s.servers()
 	for i, r := range s.reals {
-		list[i].Overloaded = !r.hop.Resolved
+		list[i].Overloaded = !r.present()
 	}
 	return list
 }

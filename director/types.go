@@ -252,6 +252,11 @@ type RealServer struct {
 	Lower  uint32        // below so many it gets new ones again; 0: three quarters of Upper, as in IPVS
 	// SlowStart is how long its weight grows once it can get connections (again); 0: not at all.
 	SlowStart time.Duration
+	// Checked says that SetHealth tells whether it can get connections.
+	Checked bool
+	// InhibitOnFailure quiesces it when it is down, instead of taking it out of the plans: as
+	// keepalived's inhibit_on_failure.
+	InhibitOnFailure bool
 }
 
 // TunnelOptions are how packets travel by tun; all zero is ipip.
