@@ -21,6 +21,7 @@ type builder struct {
 
 	// The limits are none where the file has wrong ones.
 	mostServices, mostReals int
+	defined                 map[string]*definition
 	reals                   int    // counted so far, over all services
 	beyond                  cursor // the first list of real servers that is beyond the limit
 }
@@ -54,6 +55,7 @@ func (b *builder) root(r root) {
 		Sources: sources(r.fullnat.value.sources.value),
 		Ports:   r.fullnat.value.ports.or(director.DefaultLocalPorts),
 	}
+	b.checks(r.checks.value)
 	b.allServices(r.services.value)
 	b.ownerships(r.addresses.value)
 	b.announcing(r.announce.value)
@@ -151,6 +153,7 @@ func (b *builder) service(s *setting[service], errors int) {
 	sb := serviceBuilder{builder: b, at: s.at, written: &s.value}
 	sb.check()
 	built := sb.build()
+	checked := sb.health(&built)
 	if len(b.doc.errs) > errors {
 		return
 	}
@@ -158,4 +161,5 @@ func (b *builder) service(s *setting[service], errors int) {
 		s.at.failf("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	b.config.Desired.Services = append(b.config.Desired.Services, built)
+	b.config.Health = append(b.config.Health, checked)
 }

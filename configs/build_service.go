@@ -19,7 +19,8 @@ type serviceBuilder struct {
 	keyed     bool // the key is usable
 	realKeys  registry[director.RealKey]
 	realNames registry[string]
-	tunnels   bool // there are real servers by tun
+	tunnels   bool               // there are real servers by tun
+	checked   []setting[checked] // what real servers say about their health
 }
 
 // check finds the service's key and what contradicts itself or another service.
@@ -179,6 +180,7 @@ func (b *serviceBuilder) allReals(all list[realServer]) []director.RealServer {
 	for _, r := range all.all {
 		if r.ok {
 			reals = append(reals, b.real(&r))
+			b.checked = append(b.checked, setting[checked]{r.value.checked, r.at, true})
 		}
 	}
 	return reals

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"xdplvs/director"
+	"xdplvs/internal/health"
 )
 
 // What is assumed where a file says nothing; director.DefaultLimits and
@@ -32,6 +33,8 @@ type Config struct {
 
 	Addresses []director.Address // who has the services' addresses, as far as the file says
 	Announce  director.Announcing
+
+	Health []health.Service // of all services, checked or not
 }
 
 // Default is the configuration of a file that says nothing. It is not one to run:

@@ -222,6 +222,9 @@ func (l *listing) realExtra(r *director.RealState) (extra string) {
 	if r.Local {
 		extra += " local"
 	}
+	if r.Health != nil {
+		extra += " health=" + strings.ReplaceAll(conditionText(r.Health), " ", "_")
+	}
 	if extra == "" {
 		return ""
 	}
@@ -238,7 +241,7 @@ func nameExtra(name string) string {
 // unreachable is the marker of a real server that gets nothing.
 func (l *listing) unreachable(r *director.RealState) string {
 	if r.Reachable {
-		return ""
+		return l.healthMarker(r)
 	}
 	text := "unreachable"
 	if r.Unreachable != "" {

@@ -24,6 +24,7 @@ import (
 	"xdplvs/configs"
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/health"
 	"xdplvs/internal/nexthop"
 	"xdplvs/internal/vip"
 )
@@ -47,6 +48,7 @@ type daemon struct {
 	director  *director.Director
 	resolver  *nexthop.Resolver
 	addresses *vip.Manager
+	health    *health.Monitor
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -112,6 +114,7 @@ func (d *daemon) open() error {
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
 	d.addresses = d.newAddresses()
+	d.health = d.newHealth()
 	d.reached = make(chan struct{})
 	return nil
 }
@@ -139,6 +142,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.resolver.Run(ctx) })
 	group.Go(func() error { return d.feedHops(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
+	group.Go(func() error { return d.health.Run(ctx) })
 	group.Go(func() error { return api.NewServer(d.log, d.backend(), api.ServerOptions{}).Serve(ctx, socket) })
 	group.Go(func() error {
 		if err := d.start(ctx); err != nil {
@@ -162,7 +166,11 @@ func (d *daemon) start(ctx context.Context) error {
 	if d.plane.Fresh {
 		apply, then = d.director.Prepare, d.director.Set
 	}
+	d.health.Prepare(d.config.Health)
 	err := apply(ctx, d.config.Desired)
+	if err == nil {
+		err = d.health.Set(d.config.Health)
+	}
 	if err == nil {
 		err = d.awaitHops(ctx)
 	}
@@ -262,7 +270,11 @@ func (d *daemon) readAgain(ctx context.Context) error {
 		return fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
 	}
 	d.warnPorts(&config.Desired)
+	d.health.Prepare(config.Health)
 	if err := d.director.Set(ctx, config.Desired); err != nil {
+		return err
+	}
+	if err := d.health.Set(config.Health); err != nil {
 		return err
 	}
 	return d.holdAddresses(ctx, config)
