@@ -101,12 +101,16 @@ func everyCheck(t *testing.T) map[string]hc.Checker {
 	both("external: /bin/true")(hc.NewExternal(whom(hc.ExternalOptions{Command: "/bin/true"})))
 	both("external: {command: /bin/true, args: [a], convention: keepalived-dynamic, user: root, group: root, env: [A=b]}")(
 		hc.NewExternal(whom(hc.ExternalOptions{Command: "/bin/true", Args: []string{"a"}, Convention: "keepalived-dynamic", User: "root", Group: "root", Env: []string{"A=b"}, Weight: 1})))
+	combinedChecks(both)
+	return all
+}
+
+func combinedChecks(both func(string) func(hc.Checker, error)) {
 	tcp, _ := hc.NewTCP(hc.TCPOptions{})
 	icmp, _ := hc.NewICMP(hc.ICMPOptions{})
 	both("all: [tcp, {icmp: {}}]")(hc.NewAll(tcp, icmp))
 	both("any: [tcp, {icmp: {}}]")(hc.NewAny(tcp, icmp))
 	both("at_least: {count: 2, of: [tcp, icmp, icmp]}")(hc.NewAtLeast(2, tcp, icmp, icmp))
-	return all
 }
 
 // TestCheckers: each option gets where it belongs; checkers that ask the same have the same identity.
