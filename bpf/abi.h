@@ -226,6 +226,7 @@ enum real_flag {
 	REAL_OVERLOADED = 4,	/* at its upper threshold; set and cleared by both sides */
 	REAL_REMOVED = 8,	/* only its connections live on; its counters are in the service's */
 	REAL_LOCAL = 16,	/* it is the director itself: packets go to the stack */
+	REAL_DOWN = 32,		/* dead, as health checks say: no template leads there */
 };
 
 /* What happens to packets of connections whose generation is not the real server's. */

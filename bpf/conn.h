@@ -396,15 +396,21 @@ __inline int packet_begins(const struct packet *p)
 	return p->protocol == IPPROTO_SCTP ? p->chunk == CHUNK_INIT : p->tcp & TCP_SYN;
 }
 
+/* Cannot the real server be reached any more, or is it dead? */
+__inline int real_lost(const struct real *r)
+{
+	return (r->flags & (REAL_NEXT_HOP | REAL_DOWN)) != REAL_NEXT_HOP;
+}
+
 /*
  * A SYN on a connection that is closing is a new one's: IPVS's conn_reuse_mode.
- * So it is where the real server cannot be reached any more.
+ * So it is where the real server cannot be reached any more, or is dead.
  */
 __inline int conn_reused(__u32 word, const struct service *s, const struct real *r)
 {
 	__u32 state = word & STATE_MASK;
 
-	if (!(r->flags & REAL_NEXT_HOP) || (s->flags & SERVICE_EXPIRE_NODEST && !(r->flags & REAL_USABLE)))
+	if (real_lost(r) || (s->flags & SERVICE_EXPIRE_NODEST && !(r->flags & REAL_USABLE)))
 		return 1;
 	if (word & CONN_CONTROLLED)
 		return 0; /* its template would choose the same */

@@ -358,6 +358,7 @@ const (
 	directorRealFlagREAL_OVERLOADED directorRealFlag = 4
 	directorRealFlagREAL_REMOVED    directorRealFlag = 8
 	directorRealFlagREAL_LOCAL      directorRealFlag = 16
+	directorRealFlagREAL_DOWN       directorRealFlag = 32
 )
 
 type directorRealStats struct {

@@ -29,6 +29,12 @@ var forwardTests = []programTest{
 		{before: func(r *rig) { r.real("a").Flags &^= RealNextHop }, send: tcp(syn), want: begins("b")},
 		{send: tcp(ack), want: known("b")},
 	}, conns: []string{"c:40000>vip:80 ESTABLISHED b 2"}},
+	{name: "dead, and a new SYN", steps: []step{
+		{send: tcp(syn), want: begins("a")},
+		{before: func(r *rig) { r.real("a").Flags = r.real("a").Flags&^RealUsable | RealDown }, send: tcp(ack), want: known("a")},
+		{send: tcp(syn), want: begins("b")},
+		{send: tcp(ack), want: known("b")},
+	}, conns: []string{"c:40000>vip:80 ESTABLISHED b 2"}},
 	{name: "the next hop moves", steps: []step{
 		{send: tcp(syn), want: begins("a")},
 		{before: func(r *rig) { r.real("a").Mac[5]++; wantTags(r.real("a"), 1) }, send: tcp(ack), want: known("a")},

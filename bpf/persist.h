@@ -61,7 +61,7 @@ __inline int template_stands(const struct known *t, const struct service *s, __u
 
 	if (!r || r->generation != t->generation || r->flags & REAL_REMOVED)
 		return 0;
-	if (!(r->flags & REAL_NEXT_HOP) && !(s->flags & SERVICE_KEEP_DOWN))
+	if (real_lost(r) && !(s->flags & SERVICE_KEEP_DOWN))
 		return 0;
 	if (!(r->flags & REAL_USABLE) && s->flags & SERVICE_EXPIRE_QUIESCENT)
 		return 0;

@@ -105,6 +105,10 @@ var persistTests = []programTest{
 		{send: tcp(syn), want: begins("a")},
 		{before: func(r *rig) { r.real("a").Flags &^= RealNextHop }, send: tcp(syn, from(40001)), want: begins("a").ended("drop_no_next_hop", nil)},
 	}, conns: []string{"c:0>vip:80 template a", "c:40000>vip:80 SYN_RECV a 1", "c:40001>vip:80 SYN_RECV a 1"}},
+	{name: "persistence: a real server that is dead", setup: persistent("web"), steps: []step{
+		{send: tcp(syn), want: begins("a")},
+		{before: func(r *rig) { r.real("a").Flags = r.real("a").Flags&^RealUsable | RealDown }, send: tcp(syn, from(40001)), want: begins("b")},
+	}, conns: []string{"c:0>vip:80 template b", "c:40000>vip:80 SYN_RECV a 1", "c:40001>vip:80 SYN_RECV b 1"}},
 	{name: "persistence: a removed real server", setup: persistent("web"), steps: []step{
 		{send: tcp(syn), want: begins("a")},
 		{before: func(r *rig) { r.real("a").Flags |= RealRemoved }, send: tcp(syn, from(40001)), want: begins("b")},

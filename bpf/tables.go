@@ -39,6 +39,7 @@ const (
 	RealNextHop    = uint32(directorRealFlagREAL_NEXT_HOP)
 	RealOverloaded = uint32(directorRealFlagREAL_OVERLOADED)
 	RealRemoved    = uint32(directorRealFlagREAL_REMOVED)
+	RealDown       = uint32(directorRealFlagREAL_DOWN)
 	RealLocal      = uint32(directorRealFlagREAL_LOCAL)
 
 	ServiceSloppy       = uint32(directorServiceFlagSERVICE_SLOPPY)

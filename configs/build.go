@@ -16,11 +16,13 @@ import (
 type builder struct {
 	doc      *document
 	config   *Config
+	changing bool // a service at run time, whose real servers may come one by one
 	services registry[director.ServiceKey]
 	names    registry[string]
 
 	// The limits are none where the file has wrong ones.
 	mostServices, mostReals int
+	defined                 map[string]*definition
 	reals                   int    // counted so far, over all services
 	beyond                  cursor // the first list of real servers that is beyond the limit
 	servicesAll             int    // in the file
@@ -55,6 +57,10 @@ func (b *builder) root(r root) {
 	b.config.Desired.Locals = director.LocalEnds{
 		Sources: sources(r.fullnat.value.sources.value),
 		Ports:   r.fullnat.value.ports.or(director.DefaultLocalPorts),
+	}
+	b.checks(r.checks.value)
+	if r.checks.ok {
+		b.config.checks = unstyled(r.checks.at.at)
 	}
 	b.allServices(r.services.value)
 	b.ownerships(r.addresses.value)
@@ -155,6 +161,7 @@ func (b *builder) service(s *setting[service], errors int) {
 	sb := serviceBuilder{builder: b, at: s.at, written: &s.value}
 	sb.check()
 	built := sb.build()
+	checked := sb.health(&built)
 	if len(b.doc.errs) > errors {
 		return
 	}
@@ -162,4 +169,5 @@ func (b *builder) service(s *setting[service], errors int) {
 		s.at.failf("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	b.config.Desired.Services = append(b.config.Desired.Services, built)
+	b.config.Health = append(b.config.Health, checked)
 }

@@ -19,9 +19,16 @@ type serviceBuilder struct {
 	keyed     bool // the key is usable
 	realKeys  registry[director.RealKey]
 	realNames registry[string]
-	tunnels   bool   // there are real servers by tun
-	role      string // what is being built: real servers or sorry servers
+	tunnels   bool               // there are real servers by tun
+	role      string             // what is being built: real servers or sorry servers
+	checked   []setting[checked] // what real servers say about their health
 }
+
+// The roles.
+const (
+	roleReal  = "real server"
+	roleSorry = "sorry server"
+)
 
 // check finds the service's key and what contradicts itself or another service.
 func (b *serviceBuilder) check() {
@@ -145,8 +152,8 @@ func (b *serviceBuilder) build() director.Service {
 		Answer:      s.answer.or(director.AnswerUnreachable),
 		Conns:       s.conns.build(s.protocol.or(director.TCP)),
 		Sources:     sources(s.fullnat.value.sources.value),
-		Reals:       b.allReals("real server", s.reals.value),
-		Sorry:       b.allReals("sorry server", s.sorry.value),
+		Reals:       b.allReals(roleReal, s.reals.value),
+		Sorry:       b.allReals(roleSorry, s.sorry.value),
 		MHTable:     s.mhTable.value,
 		Expiration:  cmp.Or(s.lblc.value, s.lblcr.value),
 	}
@@ -194,9 +201,23 @@ func (b *serviceBuilder) allReals(role string, all list[realServer]) []director.
 	for _, r := range all.all {
 		if r.ok {
 			reals = append(reals, b.real(&r))
+			b.mayBeChecked(&r)
 		}
 	}
 	return reals
+}
+
+// mayBeChecked notes what a real server says of its health; of a sorry server nothing is asked.
+func (b *serviceBuilder) mayBeChecked(r *setting[realServer]) {
+	if b.role == roleReal {
+		b.checked = append(b.checked, setting[checked]{r.value.checked, r.at, true})
+		return
+	}
+	for _, at := range []cursor{r.value.checked.one.at, r.value.checked.several.at, r.value.checked.inhibit.at} {
+		if at.at != nil {
+			at.failf("a sorry server is not checked")
+		}
+	}
 }
 
 func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {

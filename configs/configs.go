@@ -7,7 +7,10 @@ import (
 	"io"
 	"os"
 
+	"gopkg.in/yaml.v3"
+
 	"xdplvs/director"
+	"xdplvs/internal/health"
 )
 
 // What is assumed where a file says nothing; director.DefaultLimits and
@@ -33,6 +36,9 @@ type Config struct {
 	Addresses []director.Address // who has the services' addresses, as far as the file says
 	Announce  director.Announcing
 	Metrics   Metrics
+
+	Health []health.Service // of all services, checked or not
+	checks *yaml.Node       // the checks that the file names, for services that come at run time
 }
 
 // Default is the configuration of a file that says nothing. It is not one to run:

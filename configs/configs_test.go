@@ -60,6 +60,16 @@ func by(m director.Method, r director.RealServer) director.RealServer {
 	return r
 }
 
+func saying(checks string, r director.RealServer) director.RealServer {
+	r.Checks = checks
+	return r
+}
+
+func inhibited(r director.RealServer) director.RealServer {
+	r.Checked, r.InhibitOnFailure = true, true
+	return r
+}
+
 func tunneled(r director.RealServer, t director.TunnelOptions) director.RealServer {
 	r.Method, r.Tunnel = director.Tunnel, t
 	return r
@@ -90,8 +100,14 @@ addresses:
   - {address: 192.0.2.10, mode: interface, interface: eth9, prefix_length: 24, force: true}
   - {address: "2001:db8::10", mode: answer, interface: eth1}
   - {address: "2001:db8::10", mode: answer, interface: eth2, force: false}
+checks: [{name: conn, tcp: {}}]
 services:
   - name: web
+    check: conn
+    inhibit_on_failure: true
+    quorum: 10
+    hysteresis: 2
+    min_up: 1
     protocol: tcp
     address: 192.0.2.10
     port: 80
@@ -121,6 +137,7 @@ services:
         lower: 60
         slow_start: 1m30s
         method: dr
+        checks: []
       - {address: 10.0.0.4, method: tun}
       - {address: "fd00::4", method: tun, tunnel: {type: gre, checksum: true}}
     sorry_servers:
@@ -159,11 +176,12 @@ func TestEverything(t *testing.T) {
 					Conns: director.ConnPolicy{OnRemove: director.FateReset, OnDown: director.FateReschedule,
 						Reuse: director.ReuseClosed, ExpireNodest: true, Sloppy: true},
 					Sources: []netip.Addr{netip.MustParseAddr("10.0.0.253")},
-					Reals: []director.RealServer{slow(realAt("10.0.0.1:80", 7), 30), slow(realAt("10.0.0.2:80", 7), 30),
-						slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90),
-						slow(tunneled(realAt("10.0.0.4:80", 7), director.TunnelOptions{Type: director.GUE, Port: 6080}), 30),
-						slow(tunneled(realAt("[fd00::4]:80", 7), director.TunnelOptions{Type: director.GRE, Checksum: true}), 30)},
+					Reals: []director.RealServer{inhibited(slow(realAt("10.0.0.1:80", 7), 30)), inhibited(slow(realAt("10.0.0.2:80", 7), 30)),
+						saying("{checks: []}", slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90)),
+						inhibited(slow(tunneled(realAt("10.0.0.4:80", 7), director.TunnelOptions{Type: director.GUE, Port: 6080}), 30)),
+						inhibited(slow(tunneled(realAt("[fd00::4]:80", 7), director.TunnelOptions{Type: director.GRE, Checksum: true}), 30))},
 					Sorry: []director.RealServer{realAt("10.0.0.9:80", 1), slow(by(director.Local, named("here", realAt("127.0.0.1:80", 7))), 30)},
+					Checks: "{check: conn, inhibit_on_failure: true, quorum: 10, hysteresis: 2, min_up: 1}",
 				},
 				{
 					Key: keyOf(director.UDP, "[2001:db8::10]:53"), Scheduler: "wrr", OnePacket: true, Answer: director.AnswerDrop,
@@ -208,7 +226,9 @@ func TestEverything(t *testing.T) {
 		Announce: director.Announcing{Burst: 3, Refresh: 90 * time.Second},
 		Metrics:  Metrics{Listen: netip.MustParseAddrPort("[::]:9500"), Services: 100, RealServers: 20 << 10},
 	}
-	if got := mustParse(t, everything); !reflect.DeepEqual(got, want) {
+	got := mustParse(t, everything)
+	got.Health, got.checks = nil, nil // see TestHealth
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}
 }
@@ -384,6 +404,7 @@ func TestExamples(t *testing.T) {
 		"dns.yaml":       "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
 		"fullnat.yaml":   "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
 		"addresses.yaml": "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",
+		"health.yaml":    "tcp 192.0.2.10:80 3, tcp 192.0.2.10:25 2, tcp 192.0.2.10:3306 2, udp 192.0.2.10:53 2",
 		"dr-web.yaml":    "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
 	}
 	files, err := filepath.Glob("*.yaml")

@@ -13,13 +13,14 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"xdplvs/director"
+	"xdplvs/internal/health"
 )
 
 // EditService is the service that a former one becomes when keys get other values; without a former
 // one it is a new service. Keys and values are those of the file, as JSON; a text is read as the file
 // would be, so that "5m" and "3" are what they are there, and null takes a key back to what its
 // absence stands for. What is wrong is said as for a file.
-func EditService(former *director.Service, set map[string]json.RawMessage) (director.Service, error) {
+func (c *Config) EditService(former *director.Service, set map[string]json.RawMessage) (director.Service, error) {
 	w := newWriter()
 	if former != nil {
 		w.node = serviceNode(former)
@@ -27,12 +28,12 @@ func EditService(former *director.Service, set map[string]json.RawMessage) (dire
 	if err := w.merge(set); err != nil {
 		return director.Service{}, err
 	}
-	return oneService(w.node)
+	return c.oneService(w.node)
 }
 
 // EditReal is the same for a real server of a service. One without a method has the one that the
 // service's others have, if they all have the same.
-func EditReal(of *director.Service, former *director.RealServer, set map[string]json.RawMessage) (director.RealServer, error) {
+func (c *Config) EditReal(of *director.Service, former *director.RealServer, set map[string]json.RawMessage) (director.RealServer, error) {
 	w := newWriter()
 	method := commonMethod(of.Reals)
 	if former != nil {
@@ -43,9 +44,9 @@ func EditReal(of *director.Service, former *director.RealServer, set map[string]
 	}
 	// The others are left out: there may be many, and what holds between them is known without reading them.
 	alone := serviceWriter(of)
-	option(alone, "method", method, director.DirectRouting)
+	writeOption(alone, "method", method, director.DirectRouting)
 	alone.set("reals", &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Content: []*yaml.Node{w.node}})
-	s, err := oneService(alone.node)
+	s, err := c.oneService(alone.node)
 	if err != nil {
 		return director.RealServer{}, err
 	}
@@ -99,20 +100,62 @@ func valueNode(value json.RawMessage) (*yaml.Node, error) {
 	return top.node(), nil
 }
 
-// oneService builds a service that is not in a file.
-func oneService(node *yaml.Node) (director.Service, error) {
+// oneService builds a service that is not in the file.
+func (c *Config) oneService(node *yaml.Node) (director.Service, error) {
+	config, err := c.with(node)
+	if err != nil {
+		return director.Service{}, err
+	}
+	return config.Desired.Services[0], nil
+}
+
+// with builds a configuration that has only this service, and the file's checks.
+func (c *Config) with(node *yaml.Node) (*Config, error) {
 	top := newWriter()
 	top.set("interfaces", flow([]string{"lo"})) // a file has one
+	if c.checks != nil {
+		top.set("checks", c.checks)
+	}
 	top.set("services", &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Content: []*yaml.Node{node}})
 	doc := &document{}
 	b := newBuilder(doc)
+	b.changing = true
 	if r, ok := rootObject.decode(cursor{&path{doc: doc}, top.node}); ok {
 		b.root(r)
 	}
 	if len(doc.errs) > 0 {
-		return director.Service{}, alone(doc.errs.sorted())
+		return nil, alone(doc.errs.sorted())
 	}
-	return b.config.Desired.Services[0], nil
+	return b.config, nil
+}
+
+// HealthOf is what is checked of services, of which those that changed names are not as the file has them. The
+// error names what one of these asks for and the file has not, as a check.
+func (c *Config) HealthOf(services []director.Service, changed director.Changes) ([]health.Service, error) {
+	other := map[director.ServiceKey]bool{}
+	for _, s := range changed.Services {
+		other[s.Key] = true
+	}
+	file := make(map[director.ServiceKey]int, len(c.Health))
+	for i := range c.Health {
+		file[c.Health[i].Key] = i
+	}
+	all := make([]health.Service, 0, len(services))
+	var errs []error
+	for i := range services {
+		s := &services[i]
+		if !other[s.Key] {
+			all = append(all, c.Health[file[s.Key]])
+			continue
+		}
+		own, err := c.with(serviceNode(s))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("service %s: %w", s.Key, err))
+			continue
+		}
+		all = append(all, own.Health...)
+	}
+	return all, errors.Join(errs...)
 }
 
 // alone tells the faults of what is in no file: without lines, and without the list that it was put in.

@@ -59,7 +59,7 @@ func TestFormat(t *testing.T) {
 func TestFormatIsWhole(t *testing.T) {
 	for _, text := range []string{everything, "interfaces: [eth0]\nservices:\n  - {virtual: \"192.0.2.9:80\", sloppy_tcp: true, semantics: ipvs, conn_reuse_mode: 3, expire_nodest_conn: true, on_remove: reset}\n"} {
 		config := mustParse(t, text)
-		again := mustParse(t, "interfaces: [eth0]\n"+string(Format(config.Desired.Services)))
+		again := mustParse(t, "interfaces: [eth0]\n"+string(config.Format(config.Desired.Services)))
 		if !reflect.DeepEqual(again.Desired.Services, config.Desired.Services) {
 			t.Errorf("got\n%+v\nwant\n%+v", again.Desired.Services, config.Desired.Services)
 		}
@@ -84,12 +84,12 @@ func TestEditService(t *testing.T) {
 		"as JSON":  {edits("persistence", `{"timeout":60,"netmask":"24"}`), strings.Replace(web, "5m", "{timeout: 1m, netmask: 24}", 1)},
 		"the list": {edits("reals", `["10.0.0.9"]`), `{name: web, virtual: "192.0.2.1:80", scheduler: wlc, persistence: 5m, method: nat, reals: [10.0.0.9]}`},
 	} {
-		got, err := EditService(parseService(t, web), c.set)
+		got, err := Default().EditService(parseService(t, web), c.set)
 		if want := parseService(t, c.want); err != nil || !reflect.DeepEqual(got, *want) {
 			t.Errorf("%s: %v\ngot  %+v\nwant %+v", name, err, got, *want)
 		}
 	}
-	made, err := EditService(nil, edits("virtual", `"192.0.2.1:80"`, "one_packet", "true", "protocol", `"udp"`))
+	made, err := Default().EditService(nil, edits("virtual", `"192.0.2.1:80"`, "one_packet", "true", "protocol", `"udp"`))
 	if err != nil || !made.OnePacket || made.Key.String() != "udp 192.0.2.1:80" || made.Scheduler != DefaultScheduler {
 		t.Errorf("made %+v, %v", made, err)
 	}
@@ -98,13 +98,13 @@ func TestEditService(t *testing.T) {
 // TestEditReal: the same for a real server.
 func TestEditReal(t *testing.T) {
 	web := parseService(t, `{virtual: "192.0.2.1:80", method: nat, reals: [10.0.0.1, {address: 10.0.0.2, port: 8080, weight: 3, upper: 9}]}`)
-	got, err := EditReal(web, &web.Reals[1], edits("weight", "0"))
+	got, err := Default().EditReal(web, &web.Reals[1], edits("weight", "0"))
 	want := web.Reals[1]
 	want.Weight = 0
 	if err != nil || got != want {
 		t.Errorf("%v: got %+v, want %+v", err, got, want)
 	}
-	got, err = EditReal(web, nil, edits("address", `"10.0.0.3"`))
+	got, err = Default().EditReal(web, nil, edits("address", `"10.0.0.3"`))
 	if err != nil || got != (director.RealServer{Key: director.RealKey{Addr: got.Key.Addr, Port: 80}, Method: director.NAT, Weight: 1}) {
 		t.Errorf("%v: made %+v", err, got)
 	}
@@ -125,7 +125,7 @@ func TestEditRefused(t *testing.T) {
 		{edits("virtual", "null"), "keys address and port are missing"},
 		{edits("scheduler", `""`), `scheduler: unknown scheduler ""`},
 	} {
-		_, err := EditService(web, c.set)
+		_, err := Default().EditService(web, c.set)
 		if err == nil || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%v: error %v, want %s", c.set, err, c.want)
 		}
@@ -140,7 +140,7 @@ func TestEditRefused(t *testing.T) {
 		{edits("port", "81"), "port: method dr leaves packets as they are"},
 		{edits("address", "null"), "key address is missing"},
 	} {
-		_, err := EditReal(web, &web.Reals[0], c.set)
+		_, err := Default().EditReal(web, &web.Reals[0], c.set)
 		if err == nil || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%v: error %v, want %s", c.set, err, c.want)
 		}

@@ -12,10 +12,11 @@ import (
 	"xdplvs/director"
 )
 
-// Edit makes edits to services, one after the other, and returns those that result; what it was given
+// Edit makes edits to services, which may use the checks of the configuration, one after the other, and returns those that result; what it was given
 // stays as it is. It makes all or none: the error is then a *director.EditError.
-func Edit(services []director.Service, edits []director.Edit) ([]director.Service, error) {
+func (c *Config) Edit(services []director.Service, edits []director.Edit) ([]director.Service, error) {
 	e := newEditing(slices.Clone(services))
+	e.file = c
 	for i := range edits {
 		if err := e.edit(&edits[i]); err != nil {
 			err.Index = i
@@ -49,6 +50,7 @@ func newEditing(services []director.Service) *editing {
 // editing is a list of services that is changed. Who is removed leaves a hole, so that the others
 // keep their places.
 type editing struct {
+	file     *Config // whose checks there are
 	services []director.Service
 	index    map[director.ServiceKey]int
 	own      map[int]bool // whose real servers are a copy
@@ -100,7 +102,7 @@ func known(ops []director.EditOp) string {
 }
 
 func (e *editing) addService(step *director.Edit) *director.EditError {
-	s, err := EditService(nil, step.Set)
+	s, err := e.file.EditService(nil, step.Set)
 	if err != nil {
 		return faulty(director.FaultInvalid, "add service: %s", err)
 	}
@@ -128,7 +130,7 @@ func (e *editing) nameTaken(name string, but int) *director.EditError {
 
 func (e *editing) editService(at int, step *director.Edit) *director.EditError {
 	former := &e.services[at]
-	s, err := EditService(former, step.Set)
+	s, err := e.file.EditService(former, step.Set)
 	if err != nil {
 		return faulty(director.FaultInvalid, "service %s: %s", former.Key, err)
 	}
@@ -197,7 +199,7 @@ func (e *editing) reals(at int) []director.RealServer {
 
 func (e *editing) addReal(at int, step *director.Edit) *director.EditError {
 	s := &e.services[at]
-	r, err := EditReal(s, nil, step.Set)
+	r, err := e.file.EditReal(s, nil, step.Set)
 	if err != nil {
 		return faulty(director.FaultInvalid, "service %s: add real server: %s", s.Key, err)
 	}
@@ -233,7 +235,7 @@ func (e *editing) changeReal(at int, step *director.Edit) *director.EditError {
 		s.Reals = slices.Delete(e.reals(at), i, i+1)
 		return nil
 	}
-	r, err := EditReal(s, &s.Reals[i], step.Set)
+	r, err := e.file.EditReal(s, &s.Reals[i], step.Set)
 	if err != nil {
 		return faulty(director.FaultInvalid, "service %s: real server %s: %s", s.Key, s.Reals[i].Key, err)
 	}

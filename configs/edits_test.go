@@ -44,7 +44,7 @@ func TestEdits(t *testing.T) {
 			text = strings.Replace(text, pairs[0], pairs[1], 1)
 		}
 		want := mustParse(t, text).Desired.Services
-		got, err := Edit(before, c.edits)
+		got, err := Default().Edit(before, c.edits)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v\ngot  %+v\nwant %+v", name, err, got, want)
 		}
@@ -76,7 +76,7 @@ func TestEditsRefused(t *testing.T) {
 		{editStep(director.EditReal, "tcp 192.0.2.1:53", "10.0.0.1", "weight", "-1"), director.FaultInvalid, "service tcp 192.0.2.1:53: real server 10.0.0.1:53: weight: expected a number"},
 		{editStep("add", "", ""), director.FaultInvalid, `unknown op "add" (known: add-service, `},
 	} {
-		got, err := Edit(before, []director.Edit{fine, c.edit})
+		got, err := Default().Edit(before, []director.Edit{fine, c.edit})
 		var edit *director.EditError
 		if !errors.As(err, &edit) || edit.Fault != c.fault || edit.Index != 1 || !strings.HasPrefix(edit.Text, c.text) || got != nil {
 			t.Errorf("%+v: got %v, %+v, want %s: %s", c.edit, got, err, c.fault, c.text)
@@ -102,7 +102,7 @@ services:
 	if err != nil || string(same) != file {
 		t.Errorf("%v: unchanged, it is\n%s", err, same)
 	}
-	services, err := Edit(config.Desired.Services, []director.Edit{
+	services, err := Default().Edit(config.Desired.Services, []director.Edit{
 		editStep(director.RemoveService, "dns", ""),
 		editStep(director.AddService, "", "", "virtual", `"192.0.2.2:80"`, "reals", `["10.0.0.5"]`),
 	})
@@ -145,7 +145,7 @@ func FuzzEdit(f *testing.F) {
 			return
 		}
 		before := mustParse(t, edited).Desired.Services
-		got, err := Edit(before, edits)
+		got, err := Default().Edit(before, edits)
 		if !reflect.DeepEqual(before, mustParse(t, edited).Desired.Services) {
 			t.Fatal("the former services were changed")
 		}

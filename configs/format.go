@@ -32,8 +32,8 @@ func (w writer) set(name string, value any) {
 	w.node.Content = append(w.node.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}, node)
 }
 
-// option writes a key whose value is not the one that its absence stands for.
-func option[V comparable](w writer, name string, value, absent V) {
+// writeOption writes a key whose value is not the one that its absence stands for.
+func writeOption[V comparable](w writer, name string, value, absent V) {
 	if value == absent {
 		return
 	}
@@ -44,10 +44,16 @@ func option[V comparable](w writer, name string, value, absent V) {
 	}
 }
 
-// Format writes services as the key services of a file has them; what Parse reads of it are
-// the same services.
-func Format(services []director.Service) []byte {
+// Format writes services, which use no checks that a file names, as the key services of a file has
+// them; what Parse reads of it are the same services.
+func Format(services []director.Service) []byte { return Default().Format(services) }
+
+// Format writes services as Format does, with the checks that the configuration names.
+func (c *Config) Format(services []director.Service) []byte {
 	top := newWriter()
+	if c.checks != nil {
+		top.set("checks", c.checks)
+	}
 	top.set("services", servicesNode(services))
 	return encode(top.node)
 }
@@ -74,7 +80,7 @@ func encode(node *yaml.Node) []byte {
 func serviceNode(s *director.Service) *yaml.Node {
 	w := serviceWriter(s)
 	method := commonMethod(s.Reals)
-	option(w, "method", method, director.DirectRouting)
+	writeOption(w, "method", method, director.DirectRouting)
 	writeReals(w, "reals", s, s.Reals, method)
 	writeReals(w, "sorry_servers", s, s.Sorry, method)
 	return w.node
@@ -95,23 +101,24 @@ func writeReals(w writer, name string, s *director.Service, list []director.Real
 // serviceWriter has written all of a service but its real servers.
 func serviceWriter(s *director.Service) writer {
 	w := newWriter()
-	option(w, "name", s.Name, "")
+	writeOption(w, "name", s.Name, "")
 	writeKey(w, s.Key)
 	w.set("scheduler", s.Scheduler)
 	if s.Flags != 0 {
 		w.set("scheduler_flags", flow(strings.Split(s.Flags.String(), ",")))
 	}
-	option(w, "mh_table", s.MHTable, 0)
-	option(w, s.Scheduler+"_expiration", writtenDuration(s.Expiration), "0s")
-	option(w, "one_packet", s.OnePacket, false)
+	writeOption(w, "mh_table", s.MHTable, 0)
+	writeOption(w, s.Scheduler+"_expiration", writtenDuration(s.Expiration), "0s")
+	writeOption(w, "one_packet", s.OnePacket, false)
 	writePersistence(w, s.Persistence)
-	option(w, "answer", s.Answer, director.AnswerUnreachable)
+	writeOption(w, "answer", s.Answer, director.AnswerUnreachable)
 	writePolicy(w, s.Key.Protocol, s.Conns)
 	if len(s.Sources) > 0 {
 		sources := newWriter()
 		sources.set("sources", flow(s.Sources))
 		w.set("fullnat", inline(sources.node))
 	}
+	writeChecks(w, s.Checks)
 	return w
 }
 
@@ -123,7 +130,7 @@ func writeKey(w writer, k director.ServiceKey) {
 		}
 		return
 	}
-	option(w, "protocol", k.Protocol, director.TCP)
+	writeOption(w, "protocol", k.Protocol, director.TCP)
 	if k.Port == 0 {
 		w.set("address", k.Addr.String())
 		w.set("port", "any")
@@ -143,8 +150,8 @@ func writePersistence(w writer, p director.Persistence) {
 	}
 	long := newWriter()
 	long.set("timeout", writtenDuration(p.Timeout))
-	option(long, "netmask", p.Prefix, 0)
-	option(long, "expire_quiescent", p.ExpireQuiescent, false)
+	writeOption(long, "netmask", p.Prefix, 0)
+	writeOption(long, "expire_quiescent", p.ExpireQuiescent, false)
 	if p.KeepDown {
 		long.set("on_down", director.FateKeep.String())
 	}
@@ -158,13 +165,13 @@ func writePolicy(w writer, protocol director.Protocol, p director.ConnPolicy) {
 		w.set("semantics", ipvsSemantics)
 		near = ipvs
 	}
-	option(w, "on_remove", p.OnRemove, near.OnRemove)
-	option(w, "on_down", p.OnDown, near.OnDown)
+	writeOption(w, "on_remove", p.OnRemove, near.OnRemove)
+	writeOption(w, "on_down", p.OnDown, near.OnDown)
 	if p.Reuse != near.Reuse {
 		modes := map[director.Reuse]int{director.ReuseNever: 0, director.ReuseClosed: 1, director.ReuseClosing: 3}
 		w.set("conn_reuse_mode", modes[p.Reuse])
 	}
-	option(w, "expire_nodest_conn", p.ExpireNodest, false)
+	writeOption(w, "expire_nodest_conn", p.ExpireNodest, false)
 	if p.Sloppy {
 		w.set("sloppy_"+sloppyOf(protocol), true)
 	}
@@ -193,21 +200,22 @@ func commonMethod(reals []director.RealServer) director.Method {
 // realNode is a real server as the file has it, on one line; method is the service's.
 func realNode(s *director.Service, r *director.RealServer, method director.Method) *yaml.Node {
 	w := newWriter()
-	option(w, "name", r.Name, "")
+	writeOption(w, "name", r.Name, "")
 	w.set("address", r.Key.Addr.String())
-	option(w, "port", r.Key.Port, s.Key.Port)
-	option(w, "method", r.Method, method)
-	option(w, "weight", r.Weight, DefaultWeight)
-	option(w, "upper", r.Upper, 0)
-	option(w, "lower", r.Lower, 0)
-	option(w, "slow_start", writtenDuration(r.SlowStart), "0s")
+	writeOption(w, "port", r.Key.Port, s.Key.Port)
+	writeOption(w, "method", r.Method, method)
+	writeOption(w, "weight", r.Weight, DefaultWeight)
+	writeOption(w, "upper", r.Upper, 0)
+	writeOption(w, "lower", r.Lower, 0)
+	writeOption(w, "slow_start", writtenDuration(r.SlowStart), "0s")
 	if r.Tunnel != (director.TunnelOptions{}) {
 		t := newWriter()
 		t.set("type", r.Tunnel.Type.String())
-		option(t, "port", r.Tunnel.Port, 0)
-		option(t, "checksum", r.Tunnel.Checksum, false)
+		writeOption(t, "port", r.Tunnel.Port, 0)
+		writeOption(t, "checksum", r.Tunnel.Checksum, false)
 		w.set("tunnel", inline(t.node))
 	}
+	writeChecks(w, r.Checks)
 	return inline(w.node)
 }
 

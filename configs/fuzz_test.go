@@ -84,19 +84,39 @@ func checkConfig(t *testing.T, config *Config) {
 	if l := config.Limits; len(config.Desired.Services) > int(l.Services) || reals > int(l.RealServers) || len(config.Desired.Interfaces) == 0 {
 		t.Errorf("limits %+v, %d services, %d real servers, interfaces %v", l, len(config.Desired.Services), reals, config.Desired.Interfaces)
 	}
+	checkFormat(t, config)
+	unchecked(config)
 	text := written(config)
 	again, err := Parse("again.yaml", []byte(text))
 	if err != nil {
 		t.Fatalf("%v\nin\n%s", err, text)
 	}
+	unchecked(again)
 	if !reflect.DeepEqual(config, again) {
 		t.Errorf("got\n%+v\nfrom\n%s\nof\n%+v", again, text, config)
 	}
-	services := Format(config.Desired.Services)
+}
+
+// checkFormat holds that services are the same when they are read of what Format writes.
+func checkFormat(t *testing.T, config *Config) {
+	t.Helper()
+	services := config.Format(config.Desired.Services)
 	limits := fmt.Sprintf("interfaces: [lo]\nlimits: {services: %d, real_servers: %d}\n", config.Limits.Services, config.Limits.RealServers)
-	again, err = Parse("format.yaml", slices.Concat([]byte(limits), services))
+	again, err := Parse("format.yaml", slices.Concat([]byte(limits), services))
 	if err != nil || !reflect.DeepEqual(config.Desired.Services, again.Desired.Services) {
 		t.Errorf("%v: got\n%+v\nfrom\n%s\nof\n%+v", err, again, services, config.Desired.Services)
+	}
+}
+
+// unchecked takes out the checks, which cannot be written again: they are made of what was read.
+func unchecked(c *Config) {
+	c.Health, c.checks = nil, nil
+	for i := range c.Desired.Services {
+		s := &c.Desired.Services[i]
+		s.Checks = ""
+		for i := range s.Reals {
+			s.Reals[i].Checks, s.Reals[i].Checked, s.Reals[i].InhibitOnFailure = "", false, false
+		}
 	}
 }
 

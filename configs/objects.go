@@ -27,6 +27,7 @@ type root struct {
 	addresses  setting[list[ownership]]
 	announce   setting[announcing]
 	metrics    setting[metrics]
+	checks     setting[list[check]]
 }
 
 // bpffs bounds no path, so the kernel's PATH_MAX does; a socket's is unix(7)'s sun_path.
@@ -55,6 +56,8 @@ var rootObject = object[root]{
 			"Rules that give packets firewall marks, for services that have one in the place of an address."),
 		key("fullnat", fullnatObject.kind(), func(r *root) *setting[fullnat] { return &r.fullnat },
 			"Where connections by full-NAT come from."),
+		key("checks", listOf("checks", checkObject.kind()), func(r *root) *setting[list[check]] { return &r.checks },
+			"Health checks that services and real servers use by their names."),
 		key("services", listOf("services", serviceObject.kind()), func(r *root) *setting[list[service]] { return &r.services },
 			"Virtual services."),
 		key("addresses", listOf("addresses", ownershipObject.kind()), func(r *root) *setting[list[ownership]] { return &r.addresses },
@@ -197,11 +200,15 @@ type service struct {
 	slowStart   setting[time.Duration]
 	tunnel      setting[tunnel]
 	fullnat     setting[fullnat]
+	checked     checked
+	quorum      setting[uint32]
+	hysteresis  setting[uint32]
+	minUp       setting[int]
 }
 
 var serviceObject = object[service]{
 	what: "a mapping with address, port and reals",
-	fields: []field[service]{
+	fields: slices.Concat([]field[service]{
 		key("name", name(), func(s *service) *setting[string] { return &s.name },
 			"What the service is called in listings and metrics, unique."),
 		key("protocol", protocol(), func(s *service) *setting[director.Protocol] { return &s.protocol },
@@ -260,7 +267,18 @@ var serviceObject = object[service]{
 			"Real servers."),
 		key("sorry_servers", listOf("sorry servers", realKind), func(s *service) *setting[list[realServer]] { return &s.sorry },
 			"Servers that get the new connections when no real server can, as real servers are written; in limits.services they count as a service."),
-	},
+	}, healthFields()),
+}
+
+// healthFields are the service's keys about the health of its real servers.
+func healthFields() []field[service] {
+	return append(checkedFields(func(s *service) *checked { return &s.checked }, "real servers without a check of their own are"),
+		key("quorum", number(1, math.MaxUint32), func(s *service) *setting[uint32] { return &s.quorum },
+			"keepalived's: the service has lost its quorum when the weights of the real servers that are up sum to less; 1 if absent."),
+		key("hysteresis", number(0, math.MaxUint32), func(s *service) *setting[uint32] { return &s.hysteresis },
+			"keepalived's: the quorum is lost only so far below, and regained so far above; 0 if absent."),
+		key("min_up", plainNumber(1, math.MaxUint16), func(s *service) *setting[int] { return &s.minUp },
+			"So many real servers stay in use even if all lag: the best of those in reserve are taken; 0, none, if absent."))
 }
 
 // connPolicy is director.ConnPolicy as written.
@@ -343,11 +361,12 @@ type realServer struct {
 	slow    setting[time.Duration]
 	method  setting[director.Method]
 	tunnel  setting[tunnel]
+	checked checked
 }
 
 var realObject = object[realServer]{
 	what: "a mapping with address",
-	fields: []field[realServer]{
+	fields: slices.Concat([]field[realServer]{
 		key("name", name(), func(r *realServer) *setting[string] { return &r.name },
 			"What the real server is called in listings and metrics, unique in its service."),
 		key("address", address(), func(r *realServer) *setting[netip.Addr] { return &r.address },
@@ -366,7 +385,7 @@ var realObject = object[realServer]{
 			"Forwarding method."),
 		key("tunnel", tunnelObject.kind(), func(r *realServer) *setting[tunnel] { return &r.tunnel },
 			"How packets travel by method tun."),
-	},
+	}, checkedFields(func(r *realServer) *checked { return &r.checked }, "this real server is")),
 }
 
 // tunnel is director.TunnelOptions as written.

@@ -49,6 +49,7 @@ type Director struct {
 	stopped chan struct{}
 	hops    latest[map[netip.Addr]NextHop]
 	targets latest[[]netip.Addr]
+	healths latest[map[HealthKey]Health]
 
 	keys       *bpf.KeyTable
 	serviceIDs *ids
@@ -60,6 +61,7 @@ type Director struct {
 	leaving    []*real                 // removed, with connections left
 	followed   []*service              // that follow has still to look at in this round
 	nextHops   map[netip.Addr]NextHop
+	health     map[HealthKey]Health
 	hopsFailed bool                // one could not be written
 	watched    map[netip.Addr]int  // real servers of an address
 	retarget   bool                // there are others than were published
@@ -104,6 +106,7 @@ func New(opts Options) *Director {
 		stopped:      make(chan struct{}),
 		hops:         newLatest[map[netip.Addr]NextHop](),
 		targets:      newLatest[[]netip.Addr](),
+		healths:      newLatest[map[HealthKey]Health](),
 		keys:         bpf.NewKeyTable(opts.Tables),
 		serviceIDs:   newIDs(len(opts.Tables.Services)),
 		realIDs:      newIDs(len(opts.Tables.Reals)),
@@ -146,10 +149,12 @@ func (d *Director) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case f := <-d.calls:
-			d.takeHops()
+			d.takeNews()
 			f()
 		case hops := <-d.hops:
 			d.setHops(hops)
+		case health := <-d.healths:
+			d.setHealth(health)
 		case <-estimate.C:
 			d.estimate()
 			d.reap()
@@ -172,8 +177,13 @@ func (d *Director) Run(ctx context.Context) error {
 	}
 }
 
-// takeHops takes up next hops that wait: a call sees what was set before it.
-func (d *Director) takeHops() {
+// takeNews takes up next hops and health that wait: a call sees what was set before it.
+func (d *Director) takeNews() {
+	select {
+	case health := <-d.healths:
+		d.setHealth(health)
+	default:
+	}
 	select {
 	case hops := <-d.hops:
 		d.setHops(hops)
@@ -372,7 +382,8 @@ func (d *Director) editService(want *Service) {
 // schedulesLike reports whether a plan for what is wanted would be the plan that there is.
 func (s *service) schedulesLike(want *Service) bool {
 	same := func(a, b RealServer) bool {
-		return a.Key == b.Key && a.Method == b.Method && a.Tunnel == b.Tunnel && a.Weight == b.Weight && a.Upper == b.Upper && a.Lower == b.Lower
+		return a.Key == b.Key && a.Method == b.Method && a.Tunnel == b.Tunnel && a.Weight == b.Weight && a.Upper == b.Upper && a.Lower == b.Lower &&
+			a.Checked == b.Checked && a.InhibitOnFailure == b.InhibitOnFailure
 	}
 	return s.sameScheduler(want) && s.want.OnePacket == want.OnePacket && s.want.Expiration == want.Expiration &&
 		slices.EqualFunc(s.want.Reals, want.Reals, same)
@@ -419,6 +430,7 @@ func (d *Director) retire(s *service, r *real) {
 		d.abandon(r, s.want.Conns.OnRemove)
 	}
 	r.setFlag(bpf.RealRemoved, true)
+	r.setFlag(bpf.RealDown, false)
 	d.passOn(r)
 	r.former, r.idle = s.want.Name, false
 	r.wasUp, r.founder, r.since, r.row.Held = false, false, time.Time{}, 0

@@ -70,7 +70,7 @@ func (e *editor) remove(i int) {
 
 // insert adds a real server: its former row, or a new one.
 func (e *editor) insert(i int, w RealServer) {
-	r := e.d.adoptReal(e.s.id, w)
+	r := e.d.adoptReal(e.s, w)
 	if r == nil {
 		r = e.d.comeBack(e.s.id, w)
 	}
@@ -81,6 +81,7 @@ func (e *editor) insert(i int, w RealServer) {
 	e.d.beginShares(r)
 	r.obey(&e.s.want)
 	r.vip = e.s.want.Key.Addr
+	e.d.obeyHealth(r, e.d.healthOf(e.s, w))
 	if w.Method == Local && e.s.want.Key.Mark == 0 {
 		e.d.watchVIP(r)
 	}
@@ -92,11 +93,13 @@ func (e *editor) insert(i int, w RealServer) {
 
 func (e *editor) change(i int, w RealServer) {
 	r := e.s.reals[i]
-	if old := r.want; old.Weight == w.Weight && old.Upper == w.Upper && old.Lower == w.Lower && old.Tunnel == w.Tunnel {
-		r.want = w // its name may be another
+	old := r.want
+	if old.Name, old.SlowStart = w.Name, w.SlowStart; old == w {
+		r.want = w
 		return
 	}
 	r.setWant(w)
+	e.d.obeyHealth(r, e.d.healthOf(e.s, w))
 	e.d.hopTo(r) // its tunnel may be another
 	e.servers[i] = r.forScheduler()
 	e.step()

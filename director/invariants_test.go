@@ -143,9 +143,13 @@ func (w *world) checkService(r *report, s *service) {
 		}
 		key := fmt.Sprintf("service %s: real server %s", name, x.want.Key)
 		flags := nextHopFlag(x)
-		if x.want.Weight > 0 {
+		if x.want.Weight > 0 && x.well() {
 			flags |= bpf.RealUsable
 		}
+		if x.out() {
+			flags |= bpf.RealDown
+		}
+		r.is(x.health.usedLike(w.d.healthOf(s, x.want)), "%s: health %v is not what is known", key, x.health)
 		r.is(x.row.Flags&^bpf.RealOverloaded == flags, "%s: flags %d, want %d", key, x.row.Flags, flags)
 		w.checkPolicy(r, key, x)
 		r.is(x.row.Service == s.id, "%s: row is of service %d, not %d", key, x.row.Service, s.id)
@@ -222,7 +226,7 @@ func (w *world) checkPlan(r *report, s *service, p *bpf.Plan, at region) {
 			usable[x.id] = true
 		}
 		now := x.forScheduler()
-		r.is(made[i].Weight == now.Weight && (made[i].Overloaded || x.hop.Resolved), "%s was made for another weight or next hop of %s", name, x.want.Key)
+		r.is(made[i].Weight == now.Weight && (made[i].Overloaded || x.present()), "%s was made for another weight or next hop of %s", name, x.want.Key)
 	}
 	sequence := isSequence(p) || p.Kind == bpf.PlanFlow
 	head := uint32(0)

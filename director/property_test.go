@@ -64,7 +64,9 @@ func randomService(random *rand.Rand, i int) Service {
 	s.Answer = randomOf(random, AnswerUnreachable, AnswerDrop, AnswerPass)
 	for n := range 8 {
 		if random.IntN(2) == 0 {
+			checked := random.IntN(2) == 0
 			s.Reals = append(s.Reals, RealServer{
+				Checked: checked, InhibitOnFailure: checked && random.IntN(2) == 0,
 				Name: randomOf(random, "", "a", "b"), Key: RealKey{randomAddr(s.Key.Addr.Is4(), n), s.Key.Port},
 				Method: DirectRouting, Weight: uint32(random.IntN(4) * (1 + random.IntN(10)*random.IntN(2))),
 			})
@@ -90,6 +92,22 @@ func randomAddr(is4 bool, n int) netip.Addr {
 		return addr(fmt.Sprint("10.0.0.", n+1))
 	}
 	return addr(fmt.Sprint("fd00::", n+1))
+}
+
+// randomHealth is of half of randomDesired's real servers.
+func randomHealth(random *rand.Rand) map[HealthKey]Health {
+	all := map[HealthKey]Health{}
+	for range 20 {
+		s := randomService(random, random.IntN(6))
+		for _, r := range s.Reals {
+			health := Health{Condition: randomOf(random, Unknown, Up, Up, Draining, Down)}
+			if health.Condition == Up {
+				health.Factor = 100
+			}
+			all[HealthKey{s.Key, r.Key}] = health
+		}
+	}
+	return all
 }
 
 func randomHops(random *rand.Rand) map[netip.Addr]NextHop {
@@ -214,7 +232,7 @@ func history(t *testing.T, random *rand.Rand, steps int) {
 	var last Desired
 	begun := false // the process has accepted a state
 	for range steps {
-		switch random.IntN(9) {
+		switch random.IntN(10) {
 		case 0, 1, 2:
 			want := randomDesired(random)
 			if err := w.d.apply(want); err != nil {
@@ -227,6 +245,8 @@ func history(t *testing.T, random *rand.Rand, steps int) {
 		case 3:
 			w.hops = randomHops(random)
 			w.d.setHops(w.hops)
+		case 9:
+			w.d.setHealth(randomHealth(random))
 		case 4:
 			connectSome(w, random)
 		case 5:
@@ -237,7 +257,9 @@ func history(t *testing.T, random *rand.Rand, steps int) {
 			w.sweepOnce(newSweeper(w.d))
 		case 7:
 			if random.IntN(4) == 0 {
+				health := w.d.health
 				w.restart()
+				w.d.setHealth(health)
 				begun = false
 			}
 			if random.IntN(4) == 0 {
@@ -279,6 +301,7 @@ func compareWithFresh(t *testing.T, w *world, last Desired) {
 	if err := w.d.apply(last); err != nil {
 		t.Fatal(err)
 	}
+	fresh.d.setHealth(w.d.health)
 	fresh.mustWant(last)
 	fresh.setHops(w.hops)
 	if got, want := w.form(), fresh.form(); got != want {

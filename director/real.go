@@ -29,7 +29,8 @@ type real struct {
 	lastWeight uint32
 	former     string       // name of the service that it was removed from
 	idle       bool         // removed, and had no connections when reap saw it last
-	onDown     Fate         // of its connections when its next hop is lost
+	onDown     Fate         // of its connections when its next hop is lost, or it is down
+	health     Health       // as it was heeded last
 	sources    []netip.Addr // of the service, see Service
 
 	since   time.Time // when its slow start began; zero: there is none
@@ -107,7 +108,7 @@ func (r *real) setWant(want RealServer) {
 	}
 	r.row.Weight = uint16(want.Weight)
 	r.setThresholds(want.Upper, want.Lower)
-	r.setFlag(bpf.RealUsable, want.Weight > 0)
+	r.showHealth()
 }
 
 // setThresholds writes the thresholds and judges by them at once, as IPVS does:
@@ -140,7 +141,9 @@ func (r *real) total() uint64 {
 	return uint64(active) + uint64(inactive)
 }
 
-func (r *real) overloaded() bool { return atomic.LoadUint32(&r.row.Flags)&bpf.RealOverloaded != 0 }
+func (r *real) overloaded() bool { return r.flagged(bpf.RealOverloaded) }
+
+func (r *real) flagged(flag uint32) bool { return atomic.LoadUint32(&r.row.Flags)&flag != 0 }
 
 // setFlag changes one flag; packets change others at the same time.
 func (r *real) setFlag(flag uint32, on bool) {
@@ -224,21 +227,20 @@ func (r *real) counters() (c Counters) {
 	return c
 }
 
-// forScheduler is the real server as schedulers see it. One that cannot be
-// reached counts as overloaded: it gets nothing, and its weight is unchanged.
+// forScheduler is the real server as schedulers see it.
 func (r *real) forScheduler() scheduler.Server {
 	active, inactive := r.conns()
 	return scheduler.Server{
 		ID:         r.id,
 		Addr:       r.want.Key.Addr,
 		Port:       r.want.Key.Port,
-		Weight:     r.want.Weight,
+		Weight:     r.weight(),
 		LastWeight: r.lastWeight,
 		Active:     active,
 		Inactive:   inactive,
 		Upper:      r.want.Upper,
 		Held:       r.row.Held,
-		Overloaded: !r.hop.Resolved || r.overloaded(),
+		Overloaded: !r.present() || r.overloaded(),
 	}
 }
 
@@ -260,6 +262,7 @@ func (r *real) state() RealState {
 		Inactive:    inactive,
 		Reachable:   r.hop.Resolved,
 		Unreachable: r.hop.Reason,
+		Health:      r.healthState(),
 		Counters:    r.counters(),
 		Rates:       r.rate.rates(),
 	}

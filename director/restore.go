@@ -115,16 +115,17 @@ func (s *service) takeRegions() {
 }
 
 // adoptReal gives a real server its former row back; nil if it had none.
-func (d *Director) adoptReal(service uint32, want RealServer) *real {
-	r := d.heritage.reals[service][want.Key]
+func (d *Director) adoptReal(s *service, want RealServer) *real {
+	r := d.heritage.reals[s.id][want.Key]
 	if r == nil || r.want.Method != want.Method {
 		return nil
 	}
-	delete(d.heritage.reals[service], want.Key)
+	delete(d.heritage.reals[s.id], want.Key)
 	r.rate.last = r.counters()
 	d.unretire(r)
 	r.comeHome()
-	r.wasUp = r.up()
+	r.wasUp = r.up() && r.flagged(bpf.RealUsable)
+	r.health = d.healthOf(s, want)
 	r.setWant(want)
 	r.resume(time.Now())
 	return r

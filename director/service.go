@@ -137,7 +137,7 @@ func (s *service) servers() []scheduler.Server {
 func (s *service) reachable() []scheduler.Server {
 	list := s.servers()
 	for i, r := range s.reals {
-		list[i].Overloaded = !r.hop.Resolved
+		list[i].Overloaded = !r.present()
 	}
 	return list
 }
@@ -217,7 +217,8 @@ func newScheduler(want Service) (scheduler.Scheduler, error) {
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Key == o.Key && s.Scheduler == o.Scheduler && s.Flags == o.Flags &&
 		s.OnePacket == o.OnePacket && s.Persistence == o.Persistence && s.MHTable == o.MHTable && s.Expiration == o.Expiration &&
-		s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Sources, o.Sources) && slices.Equal(s.Reals, o.Reals)
+		s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Sources, o.Sources) && slices.Equal(s.Reals, o.Reals) &&
+		slices.Equal(s.Sorry, o.Sorry) && s.Checks == o.Checks
 }
 
 // SchedulerFlagNames are the flags that schedulers have, as ipvsadm names them.

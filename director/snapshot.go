@@ -50,6 +50,7 @@ type RealState struct {
 	Inactive      uint32   `json:"inactive"`
 	Reachable     bool     `json:"reachable"`             // its next hop is known
 	Unreachable   string   `json:"unreachable,omitempty"` // why not
+	Health        *Health  `json:"health,omitempty"`      // of one that is checked
 	Ports         *PortUse `json:"local_ports,omitempty"` // of fullnat
 	Counters      Counters `json:"counters"`
 	Rates         Rates    `json:"rates"`

@@ -245,6 +245,9 @@ type Service struct {
 	// Sorry servers get the new connections when no real server can. Where there are
 	// several wlc shares those out; with persistence mh does, by the client's address.
 	Sorry []RealServer
+	// Checks is how the health of its real servers is checked, in the configuration's words, which the
+	// domain only keeps.
+	Checks string `json:",omitempty"`
 }
 
 // Servers are the real servers and the sorry servers.
@@ -261,6 +264,13 @@ type RealServer struct {
 	Lower  uint32        // below so many it gets new ones again; 0: three quarters of Upper, as in IPVS
 	// SlowStart is how long its weight grows once it can get connections (again); 0: not at all.
 	SlowStart time.Duration
+	// Checks is how its health is checked, as of Service.
+	Checks string `json:",omitempty"`
+	// Checked says that SetHealth tells whether it can get connections.
+	Checked bool
+	// InhibitOnFailure quiesces it when it is down, instead of taking it out of the plans: as
+	// keepalived's inhibit_on_failure.
+	InhibitOnFailure bool
 }
 
 // TunnelOptions are how packets travel by tun; all zero is ipip.

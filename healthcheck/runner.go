@@ -249,6 +249,9 @@ func (r *runner) adopt(before *member, c Check, now time.Time) *member {
 		r.probes[s.key] = s
 	}
 	m := &member{check: c, shared: s, state: initialState(c.Initial, now)}
+	if c.Former.Verdict != Unknown {
+		m.state = c.Former.anew()
+	}
 	if before != nil {
 		m.state, m.transitions, m.results = before.state, before.transitions, before.results
 	}

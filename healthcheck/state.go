@@ -38,6 +38,14 @@ func initialState(v Verdict, now time.Time) State {
 	return s
 }
 
+// anew is the state as it is for somebody who goes on with it.
+func (s State) anew() State {
+	return State{
+		Verdict: s.Verdict, Drain: s.Drain, Factor: s.Factor, Reserve: s.Reserve, Lag: s.Lag,
+		Since: s.Since, Evidence: s.Evidence,
+	}
+}
+
 // differs tells whether something changed that others act upon.
 func (s State) differs(old State) bool {
 	return s.Verdict != old.Verdict || s.Drain != old.Drain || s.Factor != old.Factor || s.Reserve != old.Reserve ||

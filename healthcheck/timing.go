@@ -55,8 +55,8 @@ func orElse[T comparable](v, fallback T) T {
 // maxCount bounds rise and fall.
 const maxCount = 1000
 
-// validate names every mistake.
-func (t Timing) validate() error {
+// Validate names every mistake.
+func (t Timing) Validate() error {
 	t = t.WithDefaults()
 	m := mistakes{kind: "timing of a"}
 	atLeast := func(name string, d time.Duration) {
@@ -91,6 +91,8 @@ type Check struct {
 	// Initial is the verdict before the first result, for instance of before a restart. If it is not
 	// Unknown, rise and fall count from the first result on.
 	Initial Verdict
+	// Former is all that was known before, in the place of Initial; only its counters begin anew.
+	Former State
 }
 
 func (c Check) validate() error {
@@ -100,5 +102,5 @@ func (c Check) validate() error {
 	if err := c.Target.validate(); err != nil {
 		return err
 	}
-	return c.Timing.validate()
+	return c.Timing.Validate()
 }

@@ -96,6 +96,30 @@ func (c *Client) Addresses(ctx context.Context) (list director.AddressList, err 
 	return list, err
 }
 
+// Health is that of the services that are checked.
+func (c *Client) Health(ctx context.Context) (list director.HealthList, err error) {
+	err = c.call(ctx, http.MethodGet, pathHealth, nil, nil, &list)
+	return list, err
+}
+
+// HealthHistory is what became of the real servers that a text means, of one service or, if that is
+// empty, all.
+func (c *Client) HealthHistory(ctx context.Context, real, service string) (all []director.HealthHistory, err error) {
+	query := url.Values{"real": {real}}
+	if service != "" {
+		query.Set("service", service)
+	}
+	err = c.call(ctx, http.MethodGet, pathHistory, query, nil, &all)
+	return all, err
+}
+
+// OrderHealth sets the condition of real servers by hand, and returns of how many.
+func (c *Client) OrderHealth(ctx context.Context, order director.HealthOrder) (int, error) {
+	var body orderedBody
+	err := c.call(ctx, http.MethodPost, pathOrder, nil, order, &body)
+	return body.Ordered, err
+}
+
 // Entries are what a connection table has: connections, or templates.
 type Entries struct {
 	client      *Client

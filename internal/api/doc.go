@@ -13,6 +13,9 @@
 //	GET    /v1/timeouts                    {"tcp": "15m", "tcpfin": "2m", …}, all that are in force
 //	PATCH  /v1/timeouts                    the same, changed by a body as {"tcp": "10m", "udp": 30}
 //	GET    /v1/addresses                   director.AddressList
+//	GET    /v1/health                      director.HealthList
+//	GET    /v1/health/history?real=TEXT    a list of director.HealthHistory; with service=TEXT only of that one
+//	POST   /v1/health/order                {"ordered": 2} by a body that is a director.HealthOrder
 //	GET    /v1/version                     {"version": "v0.1.0"}
 //	POST   /v1/reload                      {} when the configuration is in force
 //	GET    /v1/config                      application/yaml, the file with the run-time changes in it
@@ -64,6 +67,12 @@ type Backend interface {
 	SetTimeouts(ctx context.Context, change director.Timeouts) (director.Timeouts, error)
 	// Addresses are the virtual addresses as they are held.
 	Addresses() director.AddressList
+	// Health is that of the services that are checked.
+	Health() director.HealthList
+	// HealthHistory is what became of the real servers that a text means, of one service or, if that is empty, all.
+	HealthHistory(real, service string) ([]director.HealthHistory, error)
+	// OrderHealth sets the condition of real servers by hand, and returns of how many.
+	OrderHealth(director.HealthOrder) (int, error)
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
@@ -91,6 +100,9 @@ const (
 	pathTemplates   = "/v1/persistence/count"
 	pathTimeouts    = "/v1/timeouts"
 	pathAddresses   = "/v1/addresses"
+	pathHealth      = "/v1/health"
+	pathHistory     = "/v1/health/history"
+	pathOrder       = "/v1/health/order"
 	pathVersion     = "/v1/version"
 	pathReload      = "/v1/reload"
 	pathConfig      = "/v1/config"
@@ -113,6 +125,9 @@ type (
 	}
 	deletedBody struct {
 		Deleted uint64 `json:"deleted"`
+	}
+	orderedBody struct {
+		Ordered int `json:"ordered"`
 	}
 	versionBody struct {
 		Version string `json:"version"`

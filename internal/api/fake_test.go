@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -29,6 +30,9 @@ type fakeBackend struct {
 	reload    func(context.Context) error
 
 	addresses director.AddressList
+	health    director.HealthList
+	history   []director.HealthHistory
+	order     director.HealthOrder
 
 	timeouts    director.Timeouts
 	timeoutsErr error
@@ -43,6 +47,23 @@ func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
 func (b *fakeBackend) Addresses() director.AddressList  { return b.addresses }
 func (b *fakeBackend) Version() string                  { return "v1.2.3" }
 func (b *fakeBackend) Reload(ctx context.Context) error { return b.reload(ctx) }
+
+func (b *fakeBackend) Health() director.HealthList { return b.health }
+
+func (b *fakeBackend) HealthHistory(real, service string) ([]director.HealthHistory, error) {
+	if real != "web1" {
+		return nil, fmt.Errorf("no real server %q in %q", real, service)
+	}
+	return b.history, nil
+}
+
+func (b *fakeBackend) OrderHealth(o director.HealthOrder) (int, error) {
+	if o.Real != "web1" {
+		return 0, fmt.Errorf("no real server %q in %q", o.Real, o.Service)
+	}
+	b.order = o
+	return 2, nil
+}
 
 func (b *fakeBackend) Connections(ctx context.Context, yield func(*director.Conn) error) error {
 	for i := range b.conns {

@@ -38,6 +38,9 @@ var routes = []route{
 	{http.MethodGet, pathTimeouts, reader, nil, 0, (*Server).timeouts},
 	{http.MethodPatch, pathTimeouts, admin, nil, maxBody, (*Server).setTimeouts},
 	{http.MethodGet, pathAddresses, reader, nil, 0, (*Server).addresses},
+	{http.MethodGet, pathHealth, reader, nil, 0, (*Server).health},
+	{http.MethodGet, pathHistory, reader, []string{"real", "service"}, 0, (*Server).healthHistory},
+	{http.MethodPost, pathOrder, admin, nil, maxBody, (*Server).orderHealth},
 	{http.MethodGet, pathVersion, reader, nil, 0, (*Server).version},
 	{http.MethodPost, pathReload, admin, nil, 0, (*Server).reload},
 	{http.MethodGet, pathConfig, reader, nil, 0, (*Server).config},
@@ -191,6 +194,31 @@ func (s *Server) setTimeouts(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) addresses(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, s.backend.Addresses())
+}
+
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, s.backend.Health())
+}
+
+func (s *Server) healthHistory(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	history, err := s.backend.HealthHistory(query.Get("real"), query.Get("service"))
+	if err != nil {
+		return failure(http.StatusNotFound, "%s", err)
+	}
+	return writeJSON(w, history)
+}
+
+func (s *Server) orderHealth(w http.ResponseWriter, r *http.Request) error {
+	var order director.HealthOrder
+	if err := readJSON(r, &order); err != nil {
+		return err
+	}
+	n, err := s.backend.OrderHealth(order)
+	if err != nil {
+		return failure(http.StatusUnprocessableEntity, "%s", err)
+	}
+	return writeJSON(w, orderedBody{n})
 }
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {

@@ -154,6 +154,25 @@ func TestTimeouts(t *testing.T) {
 	wantStatus(t, err, http.StatusBadRequest)
 }
 
+// TestHealth: what is asked and ordered comes to the daemon as it is, and back.
+func TestHealth(t *testing.T) {
+	b := &fakeBackend{health: director.HealthList{Services: []director.ServiceHealth{{Name: "web"}}}, history: []director.HealthHistory{{Service: "web"}}}
+	path, _ := start(t, b, ServerOptions{})
+	client := newClient(t, path)
+	if list, err := client.Health(t.Context()); err != nil || len(list.Services) != 1 || list.Services[0].Name != "web" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if history, err := client.HealthHistory(t.Context(), "web1", "web"); err != nil || len(history) != 1 {
+		t.Errorf("%+v, %v", history, err)
+	}
+	order := director.HealthOrder{Real: "web1", Service: "web", Condition: "drain"}
+	if n, err := client.OrderHealth(t.Context(), order); err != nil || n != 2 || b.order != order {
+		t.Errorf("%d, %v, ordered %+v", n, err, b.order)
+	}
+	_, err := client.HealthHistory(t.Context(), "nobody", "")
+	wantStatus(t, err, http.StatusNotFound)
+}
+
 // TestConnectionsError: an error before the first byte is the answer, a later
 // one the last line; neither looks like a complete list.
 func TestConnectionsError(t *testing.T) {
@@ -315,7 +334,7 @@ func TestRaw(t *testing.T) {
 		"version":           {"GET", "/v1/version", "", 200, `{"version":"v1.2.3"}`},
 		"count":             {"GET", "/v1/connections/count", "", 200, `{"count":2}`},
 		"reload":            {"POST", "/v1/reload", "", 200, `{}`},
-		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/persistence, /v1/persistence/count, /v1/timeouts, /v1/addresses, /v1/version, /v1/reload, /v1/config, /v1/changes, /v1/zero)"}`},
+		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/persistence, /v1/persistence/count, /v1/timeouts, /v1/addresses, /v1/health, /v1/health/history, /v1/health/order, /v1/version, /v1/reload, /v1/config, /v1/changes, /v1/zero)"}`},
 		"root":              {"GET", "/", "", 404, `{"error":"unknown path \"/\" (known: `},
 		"wrong method":      {"GET", "/v1/reload", "", 405, `{"error":"/v1/reload wants POST, not GET"}`},
 		"two methods":       {"PUT", "/v1/connections", "", 405, `{"error":"/v1/connections wants GET or DELETE, not PUT"}`},
@@ -332,6 +351,12 @@ func TestRaw(t *testing.T) {
 		"timeouts, text":    {"PATCH", "/v1/timeouts", `tcp=5`, 400, `{"error":"read body: invalid character`},
 		"timeouts, nothing": {"PATCH", "/v1/timeouts", ``, 400, `{"error":"read body: unexpected end of JSON input"}`},
 		"timeouts, long":    {"PATCH", "/v1/timeouts", `"` + long + `"`, 413, `{"error":"body is longer than 16384 bytes"}`},
+		"health":            {"GET", "/v1/health", "", 200, `{"time":"0001-01-01T00:00:00Z","services":null}`},
+		"history":           {"GET", "/v1/health/history?real=web1", "", 200, `null`},
+		"history, nobody's": {"GET", "/v1/health/history?real=x&service=y", "", 404, `{"error":"no real server \"x\" in \"y\""}`},
+		"order":             {"POST", "/v1/health/order", `{"real":"web1","condition":"down"}`, 200, `{"ordered":2}`},
+		"order, nobody's":   {"POST", "/v1/health/order", `{"real":"x"}`, 422, `{"error":"no real server \"x\" in \"\""}`},
+		"order, nothing":    {"POST", "/v1/health/order", ``, 400, `{"error":"read body: unexpected end of JSON input"}`},
 		"unknown parameter": {"GET", "/v1/snapshot?filter=x", "", 400, `{"error":"unknown parameter \"filter\""}`},
 		"bad filter":        {"GET", "/v1/connections?filter=sport", "", 400, `{"error":"filter: column 1: \"sport\" needs`},
 		"body":              {"POST", "/v1/reload", "{}", 413, `{"error":"/v1/reload takes no body"}`},

@@ -25,6 +25,7 @@ func farm() *director.Snapshot {
 	web.Reals[1].PlannedShare, web.Reals[2].PlannedShare, web.Reals[2].EffectiveWeight = 0.0909, 0.9091, 5
 	web.Reals[1].MeasuredShare, web.Reals[2].MeasuredShare, web.Reals[2].WindowConns = 0.25, 0.75, 1200
 	web.Reals[1].WindowConns, web.Reals[1].SharesApart, web.SharesApart = 400, true, true
+	web.Reals[2].Health = &director.Health{Condition: director.Up, Factor: 50}
 	web.Reals[1].Reachable, web.Reals[1].Unreachable = false, "no answer to ARP for 10.0.0.9 on eth1"
 	web.Counters = director.Counters{Conns: 123456789, InPkts: 12345678901, OutPkts: 0, InBytes: 12345678901234, OutBytes: math.MaxUint64}
 	web.Rates = director.Rates{CPS: 1200, InPPS: 240000, InBPS: 123456789}
@@ -32,6 +33,7 @@ func farm() *director.Snapshot {
 	web6 := service(tcp, "[2001:db8::1]:80", "rr", real("[fd00:1111:2222:3333:4444:5555:6666:7777]:80", dr, 1, 1, 0), real("[fd00::1]:80", dr, 1, 2, 3))
 	web6.Name = "web6"
 	web6.Reals[0].Reachable = false
+	web6.Reals[1].Health = &director.Health{Condition: director.Down, Evidence: "L4TOUT in 1000ms: connect to fd00::1"}
 	dns := service(udp, "192.0.2.1:53", "rr", real("10.0.0.1:53", dr, 1, 0, 40))
 	dns.Name, dns.OnePacket = "dns", true
 	other := service(tcp, "10.1.2.3:8080", "rr")
@@ -41,6 +43,45 @@ func farm() *director.Snapshot {
 		Services:   []director.ServiceState{web6, web, dns, other},
 		Total:      web.Counters, Rates: web.Rates,
 		Verdicts: map[string]uint64{"forwarded": 12345678901, "no_service": 42, "truncated_ip": 42, "not_ip": 0, "no_real": 17},
+	}
+}
+
+// ward has real servers in every condition.
+func ward() director.HealthList {
+	now := time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
+	real := func(name, addr string, h director.Health, checks ...director.CheckHealth) director.RealHealth {
+		at := netip.MustParseAddrPort(addr)
+		return director.RealHealth{Name: name, Key: director.RealKey{Addr: at.Addr(), Port: at.Port()}, Checked: len(checks) > 0, Health: h, Checks: checks}
+	}
+	check := func(name, last string, pending, silent int) director.CheckHealth {
+		return director.CheckHealth{Name: name, Target: "10.0.0.1:80", Condition: director.Up, Factor: 100, Last: last, LastAt: now, Took: 3 * time.Millisecond, Pending: pending, Silent: silent, Checks: 70, Failures: 2}
+	}
+	at := netip.MustParseAddrPort("192.0.2.1:80")
+	web := director.ServiceHealth{Name: "web", Key: director.ServiceKey{Protocol: director.TCP, Addr: at.Addr(), Port: at.Port()},
+		Quorum: director.QuorumState{Weight: 2, Hysteresis: 1, Up: 1.5, Decided: true, Lost: true, Since: now.Add(-9 * time.Second)},
+		Reals: []director.RealHealth{
+			real("web1", "10.0.0.1:80", director.Health{Condition: director.Up, Factor: 50, Since: now.Add(-125 * time.Second)},
+				check("http", "L7OK/200 in 3ms: 200 OK", 0, 0), check("lag", "L7OK in 1ms: 5 s behind", -1, 0)),
+			real("", "10.0.0.2:80", director.Health{Condition: director.Down, Since: now.Add(-26 * time.Hour), Evidence: "L4CON in 0ms: connection refused"},
+				check("http", "L4CON in 0ms: connection refused", 1, 0)),
+			real("", "[fd00::1]:80", director.Health{Condition: director.Unknown, Since: now}, check("http", "SOCKERR in 0ms: no route", 0, 4)),
+			real("", "10.0.0.4:80", director.Health{Condition: director.Draining, Forced: true, Since: now}, check("http", "", 0, 0)),
+			real("", "10.0.0.5:80", director.Health{Condition: director.Up, Factor: 100}),
+		}}
+	mark := director.ServiceHealth{Key: director.MarkKey(7, false), Quorum: director.QuorumState{Weight: 1},
+		Reals: []director.RealHealth{real("", "10.0.0.1:80", director.Health{}, check("tcp", "", 0, 0))}}
+	return director.HealthList{Time: now, Services: []director.ServiceHealth{web, mark}}
+}
+
+func past() []director.HealthHistory {
+	at := time.Date(2026, 11, 22, 15, 0, 0, 123e6, time.UTC)
+	key := director.RealKey{Addr: netip.MustParseAddr("10.0.0.1"), Port: 80}
+	return []director.HealthHistory{
+		{Service: "web", Real: key, Name: "web1", Transitions: []director.HealthTransition{
+			{Time: at, From: director.Unknown, To: director.Up, Evidence: "L7OK/200 in 3ms: 200 OK"},
+			{Time: at.Add(time.Minute), From: director.Up, To: director.Down, Evidence: "L7STS/503 in 12ms: 503 Service Unavailable"},
+		}, Results: []director.CheckResult{{Time: at.Add(time.Hour), Check: "http", Result: "L7STS/503 in 12ms: 503 Service Unavailable"}}},
+		{Service: "tcp 192.0.2.2:80", Real: key},
 	}
 }
 
@@ -84,7 +125,7 @@ func farmConns() []director.Conn {
 }
 
 func TestGolden(t *testing.T) {
-	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts, addresses: owned()})
+	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts, addresses: owned(), health: ward(), history: past()})
 	for name, args := range map[string][]string{
 		"list":                {"list"},
 		"list-nosort":         {"list", "--nosort"},
@@ -123,6 +164,15 @@ func TestGolden(t *testing.T) {
 		"timeouts":            {"timeouts"},
 		"timeouts-json":       {"timeouts", "-o", "json"},
 		"addresses":           {"addresses"},
+		"health":              {"health"},
+		"health-one":          {"health", "fwmark 7"},
+		"health-unknown":      {"health", "wbe"},
+		"health-json":         {"health", "-o", "json", "web"},
+		"health-history":      {"health", "history", "web1"},
+		"health-history-json": {"health", "history", "web1", "web", "-o", "json"},
+		"health-history-none": {"health", "history", "wbe", "web"},
+		"health-down":         {"health", "down", "web1"},
+		"health-auto":         {"health", "auto", "wbe", "web"},
 		"addresses-json":      {"addresses", "-o", "json"},
 		"reload":              {"reload"},
 		"version":             {"version"},
@@ -203,6 +253,9 @@ func TestGoldenUsage(t *testing.T) {
 		"no-daemon-timeouts":       {"timeouts"},
 		"no-daemon-delete":         {"connections", "delete", "--all"},
 		"help-addresses":           {"addresses", "-h"},
+		"help-health":              {"health", "-h"},
+		"help-health-drain":        {"health", "drain", "-h"},
+		"usage-health-history":     {"health", "history"},
 		"usage-addresses":          {"addresses", "192.0.2.1"},
 		"no-daemon-addresses":      {"addresses"},
 		"usage-help":               {"help", "nonsense"},
@@ -243,6 +296,7 @@ func TestGoldenTrouble(t *testing.T) {
 		"trouble-delete":       {&fakeBackend{conns: farmConns(), connErr: errors.New("read table: broken")}, []string{"connections", "delete", "protocol", "udp"}},
 		"trouble-protocol":     {&fakeBackend{conns: append(farmConns()[:1], director.Conn{Protocol: 47})}, []string{"connections"}},
 		"empty-addresses":      {&fakeBackend{}, []string{"addresses"}},
+		"empty-health":         {&fakeBackend{}, []string{"health"}},
 		"empty-addresses-json": {&fakeBackend{}, []string{"addresses", "-o", "json"}},
 		"list-wide-methods":    {&fakeBackend{snapshot: methods()}, []string{"list", "-o", "wide"}},
 		"list-json-methods":    {&fakeBackend{snapshot: methods()}, []string{"list", "-o", "json"}},

@@ -253,6 +253,9 @@ func (l *listing) realExtra(r *director.RealState) (extra string) {
 	if r.Local {
 		extra += " local"
 	}
+	if r.Health != nil {
+		extra += " health=" + strings.ReplaceAll(conditionText(r.Health), " ", "_")
+	}
 	if extra == "" {
 		return ""
 	}
@@ -277,7 +280,7 @@ func nameExtra(name string) string {
 // unreachable is the marker of a real server that gets nothing.
 func (l *listing) unreachable(r *director.RealState) string {
 	if r.Reachable {
-		return ""
+		return l.healthMarker(r)
 	}
 	text := "unreachable"
 	if r.Unreachable != "" {

@@ -51,6 +51,9 @@ type fakeBackend struct {
 	reload    error
 
 	addresses director.AddressList
+	health    director.HealthList
+	history   []director.HealthHistory
+	order     director.HealthOrder
 
 	timeouts    director.Timeouts
 	timeoutsErr error
@@ -75,6 +78,23 @@ func (b *fakeBackend) set(s *director.Snapshot) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.snapshot = s
+}
+
+func (b *fakeBackend) Health() director.HealthList { return b.health }
+
+func (b *fakeBackend) HealthHistory(real, service string) ([]director.HealthHistory, error) {
+	if real != "web1" {
+		return nil, fmt.Errorf("no real server %q in %q", real, service)
+	}
+	return b.history, nil
+}
+
+func (b *fakeBackend) OrderHealth(o director.HealthOrder) (int, error) {
+	if o.Real != "web1" {
+		return 0, fmt.Errorf("no real server %q in %q", o.Real, o.Service)
+	}
+	b.order = o
+	return 2, nil
 }
 
 func (b *fakeBackend) Connections(ctx context.Context, yield func(*director.Conn) error) error {

@@ -25,6 +25,7 @@ import (
 	"xdplvs/configs"
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/health"
 	"xdplvs/internal/nexthop"
 	"xdplvs/internal/vip"
 )
@@ -49,6 +50,7 @@ type daemon struct {
 	director  *director.Director
 	resolver  *nexthop.Resolver
 	addresses *vip.Manager
+	health    *health.Monitor
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -108,8 +110,7 @@ func (d *daemon) recall(text []byte) error {
 	if err != nil {
 		return err
 	}
-	d.doc = newDocument(text, d.config, changes)
-	if err := d.doc.check(); err != nil {
+	if d.doc, err = newDocument(text, d.config, changes); err != nil {
 		return fmt.Errorf("%s and the run-time changes in %s contradict each other: %w", d.opts.ConfigFile, d.changesFile, err)
 	}
 	if !changes.Empty() {
@@ -144,6 +145,7 @@ func (d *daemon) open() error {
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
 	d.addresses = d.newAddresses()
+	d.health = d.newHealth()
 	d.reached = make(chan struct{})
 	return nil
 }
@@ -179,6 +181,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.resolver.Run(ctx) })
 	group.Go(func() error { return d.feedHops(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
+	group.Go(func() error { return d.health.Run(ctx) })
 	served := api.ServerOptions{Pages: pages}
 	group.Go(func() error { return api.NewServer(d.log, d.backend(), served).Serve(ctx, socket) })
 	if open != nil {
@@ -206,8 +209,12 @@ func (d *daemon) start(ctx context.Context) error {
 	if d.plane.Fresh {
 		apply, then = d.director.Prepare, d.director.Set
 	}
+	d.health.Prepare(d.doc.health)
 	want := d.doc.desired()
 	err := apply(ctx, want)
+	if err == nil {
+		err = d.health.Set(d.doc.health)
+	}
 	if err == nil {
 		err = d.awaitHops(ctx)
 	}
@@ -315,8 +322,8 @@ func (d *daemon) readAgain(ctx context.Context) error {
 	if config.Metrics != d.config.Metrics {
 		return fmt.Errorf("%s: metrics is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
 	}
-	doc := newDocument(text, config, d.doc.changes)
-	if err := doc.check(); err != nil {
+	doc, err := newDocument(text, config, d.doc.changes)
+	if err != nil {
 		return fmt.Errorf("%s: %w (discard the run-time changes: director changes discard)", d.opts.ConfigFile, err)
 	}
 	d.warnPorts(&config.Desired)

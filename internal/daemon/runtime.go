@@ -14,6 +14,7 @@ import (
 	"xdplvs/configs"
 	"xdplvs/director"
 	"xdplvs/internal/atomicfile"
+	"xdplvs/internal/health"
 )
 
 // document is what is in force: a file, and what was changed of its services at run time. The
@@ -24,12 +25,17 @@ type document struct {
 	config   *configs.Config
 	changes  director.Changes
 	services []director.Service // of the file, with the changes
+	health   []health.Service   // how they are checked
 }
 
 // newDocument puts changes upon the file's services. What the file says itself is no change any more.
-func newDocument(text []byte, config *configs.Config, changes director.Changes) document {
+// The error tells what contradicts itself.
+func newDocument(text []byte, config *configs.Config, changes director.Changes) (document, error) {
 	services := changes.Apply(config.Desired.Services)
-	return document{text, config, director.Diff(config.Desired.Services, services), services}
+	doc := document{text: text, config: config, changes: director.Diff(config.Desired.Services, services), services: services}
+	var err error
+	doc.health, err = config.HealthOf(services, doc.changes)
+	return doc, errors.Join(doc.check(), err)
 }
 
 // check finds what a file and changes may have, each rightly, but not together.
@@ -116,6 +122,7 @@ func (d *daemon) keepChanges(c director.Changes) error {
 func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeouts) error {
 	want := doc.desired()
 	want.Timeouts = timeouts
+	d.health.Prepare(doc.health)
 	if err := d.director.Set(ctx, want); err != nil {
 		return err
 	}
@@ -125,6 +132,9 @@ func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeou
 		return errors.Join(err, d.director.Set(ctx, former))
 	}
 	d.doc = doc
+	if err := d.health.Set(doc.health); err != nil {
+		return err
+	}
 	return d.holdAddresses(ctx, &d.doc)
 }
 
@@ -132,7 +142,7 @@ func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeou
 func (d *daemon) edit(ctx context.Context, edits []director.Edit) error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	services, err := configs.Edit(d.doc.services, edits)
+	services, err := d.doc.config.Edit(d.doc.services, edits)
 	if err != nil {
 		return err
 	}
@@ -145,7 +155,11 @@ func (d *daemon) change(ctx context.Context, changes director.Changes) error {
 	if err != nil {
 		return err
 	}
-	return d.put(ctx, newDocument(d.doc.text, d.doc.config, changes), timeouts)
+	doc, err := newDocument(d.doc.text, d.doc.config, changes)
+	if err != nil {
+		return err
+	}
+	return d.put(ctx, doc, timeouts)
 }
 
 // Edit implements api.Backend.

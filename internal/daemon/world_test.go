@@ -19,6 +19,7 @@ import (
 	"xdplvs/bpf"
 	"xdplvs/configs"
 	"xdplvs/director"
+	"xdplvs/internal/health"
 	"xdplvs/internal/vip"
 )
 
@@ -133,9 +134,11 @@ func newHalf(t *testing.T, config string) *half {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	h.addresses = vip.New(vip.Options{Answers: noAnswers{}, File: filepath.Join(t.TempDir(), "addresses.json")})
+	h.health = health.New(health.Options{File: filepath.Join(t.TempDir(), "health.json"), Apply: h.director.SetHealth})
 	var parts errgroup.Group
 	parts.Go(func() error { return h.director.Run(ctx) })
 	parts.Go(func() error { return h.addresses.Run(ctx) })
+	parts.Go(func() error { return h.health.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		if err := parts.Wait(); err != nil {

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"path/filepath"
+
+	"xdplvs/director"
+	"xdplvs/internal/health"
+)
+
+// newHealth makes the part that checks real servers. What it knows is kept beside the socket, as the
+// state's directory in a bpffs holds no files.
+func (d *daemon) newHealth() *health.Monitor {
+	return health.New(health.Options{
+		Log:   d.log,
+		File:  filepath.Join(filepath.Dir(d.config.Socket), "health.json"),
+		Apply: d.director.SetHealth,
+	})
+}
+
+// Health implements api.Backend.
+func (b backend) Health() director.HealthList { return b.d.health.List() }
+
+// HealthHistory implements api.Backend.
+func (b backend) HealthHistory(real, service string) ([]director.HealthHistory, error) {
+	return b.d.health.History(real, service)
+}
+
+// OrderHealth implements api.Backend.
+func (b backend) OrderHealth(order director.HealthOrder) (int, error) { return b.d.health.Order(order) }

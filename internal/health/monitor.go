@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"xdplvs/director"
+	"xdplvs/healthcheck"
+)
+
+// Options are what a Monitor works with.
+type Options struct {
+	Log *slog.Logger // nil: discards
+	// File keeps the state for the next process. "": nothing is kept.
+	File string
+	// Apply gets the health of all real servers that are checked, whenever any of it changes.
+	Apply func(map[director.HealthKey]director.Health)
+	// Quorum is told whether a service has its quorum: when that is known first, when it changes, and
+	// when services are set. nil: nobody wants to know.
+	Quorum func(service director.ServiceKey, quorum bool)
+	// Notify gets every transition; it must not wait. nil: nobody is notified.
+	Notify  func(Event)
+	Manager healthcheck.Options
+}
+
+// Monitor runs the checks of services and knows their health. Its methods may be called from any
+// goroutine.
+type Monitor struct {
+	opts    Options
+	manager *healthcheck.Manager
+	news    chan struct{} // something is to be written to the file
+
+	mu       sync.Mutex // held while others are told, so that what they get is in order
+	services []*service
+	set      bool                 // services were set by this process
+	kept     map[string]keptCheck // what a former process knew, by the manager's names
+	former   keptFile
+}
+
+// service is one in force.
+type service struct {
+	Service
+	reals  []*real
+	quorum quorum
+}
+
+// real is a real server in force.
+type real struct {
+	Real
+	key         director.HealthKey
+	names       []string // of its checks, the manager's
+	health      director.Health
+	forced      director.Condition // Unknown: by its checks
+	transitions []director.HealthTransition
+}
+
+// New reads what a former process has kept. It starts nothing.
+func New(o Options) *Monitor {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Monitor{opts: o, manager: healthcheck.NewManager(o.Manager), news: make(chan struct{}, 1)}
+	m.former = m.read()
+	m.kept = m.former.checks()
+	return m
+}
+
+// Run makes the checks until ctx ends.
+func (m *Monitor) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return m.manager.Run(ctx) })
+	group.Go(func() error { return m.follow(ctx) })
+	group.Go(func() error { return m.keep(ctx) })
+	if err := group.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (m *Monitor) follow(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.manager.Changed():
+			m.mu.Lock()
+			m.refresh()
+			m.mu.Unlock()
+		}
+	}
+}
+
+// Prepare tells who acts upon health what is known of the real servers of services that are about to
+// be set, so that their being checked changes nothing by itself.
+func (m *Monitor) Prepare(services []Service) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := healthOfAll(m.services)
+	next, _ := m.adopt(services)
+	maps.Copy(all, healthOfAll(next))
+	m.opts.Apply(all)
+}
+
+// Set makes these the services: all that there are, checked or not. A real server whose condition was
+// known keeps it until a probe says otherwise, one that was in use without being checked counts as up
+// until then, and of any other nothing is known. Who acts upon health has been told when it returns.
+func (m *Monitor) Set(services []Service) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next, checks := m.adopt(services)
+	if err := m.manager.Set(checks); err != nil {
+		return err
+	}
+	m.services, m.set, m.former = next, true, keptFile{}
+	maps.DeleteFunc(m.kept, func(name string, _ keptCheck) bool { _, used := checks[name]; return !used })
+	m.judgeAll()
+	m.publish()
+	m.tellQuorums()
+	return nil
+}
+
+// adopt makes services that go on with what is known of those in force.
+func (m *Monitor) adopt(services []Service) (next []*service, checks map[string]healthcheck.Check) {
+	old, oldQuorums := m.inForce()
+	checks = map[string]healthcheck.Check{}
+	for _, want := range services {
+		s := &service{Service: want, quorum: oldQuorums[want.Key]}
+		for _, r := range want.Reals {
+			key := director.HealthKey{Service: want.Key, Real: r.Key}
+			s.reals = append(s.reals, m.adoptReal(r, key, old[key], checks))
+		}
+		next = append(next, s)
+	}
+	return next, checks
+}
+
+// inForce are the real servers and quorums there are, those of a former process at first.
+func (m *Monitor) inForce() (map[director.HealthKey]*real, map[director.ServiceKey]quorum) {
+	if !m.set {
+		return m.former.inForce()
+	}
+	reals, quorums := map[director.HealthKey]*real{}, map[director.ServiceKey]quorum{}
+	for _, s := range m.services {
+		quorums[s.Key] = s.quorum
+		for _, r := range s.reals {
+			reals[r.key] = r
+		}
+	}
+	return reals, quorums
+}
+
+func (m *Monitor) adoptReal(want Real, key director.HealthKey, old *real, checks map[string]healthcheck.Check) *real {
+	r := &real{Real: want, key: key}
+	if old != nil {
+		r.health, r.forced, r.transitions = old.health, old.forced, old.transitions
+	}
+	for _, c := range want.Checks {
+		name := checkName(key, c.Name)
+		if m.state(name).Verdict == healthcheck.Unknown && old != nil && old.health.Condition == director.Up {
+			// It was in use, and is asked something else now.
+			m.kept[name] = keptCheck{Name: c.Name, Condition: director.Up, Factor: 100, Since: old.health.Since}
+		}
+		c.Former = m.state(name)
+		r.names = append(r.names, name)
+		checks[name] = c.Check
+	}
+	return r
+}
+
+// checkName is the manager's name of a check.
+func checkName(key director.HealthKey, check string) string {
+	return key.Service.String() + " " + key.Real.String() + " " + check
+}
+
+// state is what is known of a check, until the manager has it what was known before.
+func (m *Monitor) state(name string) healthcheck.State {
+	if s, ok := m.manager.State(name); ok {
+		return s
+	}
+	return m.kept[name].state()
+}
+
+// refresh finds what follows from the checks' states, and tells those who act upon it.
+func (m *Monitor) refresh() {
+	if !m.judgeAll() {
+		return
+	}
+	m.publish()
+	for _, s := range m.services {
+		m.judgeQuorum(s)
+	}
+}
+
+func (m *Monitor) judgeAll() (changed bool) {
+	for _, s := range m.services {
+		changed = m.judge(s) || changed
+	}
+	return changed
+}
+
+func (m *Monitor) publish() {
+	m.opts.Apply(healthOfAll(m.services))
+	signal(m.news)
+}
+
+// healthOfAll is the health of those that are checked.
+func healthOfAll(services []*service) map[director.HealthKey]director.Health {
+	all := map[director.HealthKey]director.Health{}
+	for _, s := range services {
+		for _, r := range s.reals {
+			if r.checked() {
+				all[r.key] = r.health
+			}
+		}
+	}
+	return all
+}
+
+func (r *real) checked() bool { return len(r.names) > 0 }
+
+// checked tells whether any real server of the service is.
+func (s *service) checked() bool { return slices.ContainsFunc(s.reals, (*real).checked) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// judge brings the real servers of a service to what is known now; true: something is other than it was.
+func (m *Monitor) judge(s *service) (changed bool) {
+	states := make([]healthcheck.State, len(s.reals))
+	for i, r := range s.reals {
+		states[i] = m.merged(r)
+	}
+	if s.MinUp > 0 {
+		states = healthcheck.MinUp(states, s.MinUp)
+	}
+	for i, r := range s.reals {
+		health := healthOf(states[i])
+		if r.forced != director.Unknown {
+			health = forcedHealth(r)
+		}
+		changed = m.turn(s, r, health) || changed
+	}
+	return changed
+}
+
+// merged is the state of all the checks of a real server together: the worst of them.
+func (m *Monitor) merged(r *real) healthcheck.State {
+	merged := healthcheck.State{Verdict: healthcheck.Up, Factor: 100, Since: r.health.Since}
+	for i, name := range r.names {
+		s := m.state(name)
+		if i == 0 || worse(s, merged) {
+			s.Factor = s.Factor * factorOf(merged) / 100
+			merged = s
+			continue
+		}
+		merged.Factor = merged.Factor * factorOf(s) / 100
+		merged.Reserve = merged.Reserve && (s.Reserve || s.Verdict == healthcheck.Up)
+	}
+	return merged
+}
+
+// factorOf is 100 for those that are not up: they decide by themselves.
+func factorOf(s healthcheck.State) int {
+	if s.Verdict != healthcheck.Up {
+		return 100
+	}
+	return s.Factor
+}
+
+// rank orders what states are used for: the worst decides.
+func rank(s healthcheck.State) int {
+	switch {
+	case s.Verdict == healthcheck.Down && !s.Reserve:
+		return 0
+	case s.Verdict == healthcheck.Down:
+		return 1
+	case s.Verdict == healthcheck.Unknown:
+		return 2
+	case s.Drain:
+		return 3
+	default:
+		return 4
+	}
+}
+
+func worse(a, b healthcheck.State) bool {
+	if rank(a) == rank(b) {
+		return a.Since.After(b.Since)
+	}
+	return rank(a) < rank(b)
+}
+
+// healthOf is what follows from a state.
+func healthOf(s healthcheck.State) director.Health {
+	h := director.Health{Condition: conditionOf(s), Since: s.Since}
+	if s.Evidence.Code != "" {
+		h.Evidence = s.Evidence.String()
+	}
+	if h.Condition == director.Up {
+		h.Factor = s.Factor
+	}
+	return h
+}
+
+func conditionOf(s healthcheck.State) director.Condition {
+	switch {
+	case s.Verdict == healthcheck.Unknown:
+		return director.Unknown
+	case s.Verdict == healthcheck.Down:
+		return director.Down
+	case s.Drain:
+		return director.Draining
+	default:
+		return director.Up
+	}
+}
+
+// forcedHealth is what somebody has ordered.
+func forcedHealth(r *real) director.Health {
+	h := director.Health{Condition: r.forced, Forced: true, Since: r.health.Since, Evidence: "set by hand"}
+	if r.forced == director.Up {
+		h.Factor = 100
+	}
+	if !r.health.Forced || r.health.Condition != r.forced {
+		h.Since = time.Now()
+	}
+	return h
+}
+
+// nameOr is what people call a real server or a service.
+func nameOr(name, key string) string {
+	if name != "" {
+		return name
+	}
+	return key
+}
