@@ -56,6 +56,7 @@ func (b *builder) root(r root) {
 		Ports:   r.fullnat.value.ports.or(director.DefaultLocalPorts),
 	}
 	b.checks(r.checks.value)
+	b.notifications(r.notify.value)
 	b.allServices(r.services.value)
 	b.ownerships(r.addresses.value)
 	b.announcing(r.announce.value)

@@ -291,6 +291,14 @@ func healthTables() string {
 	title("Ways to check, of which a check has one")
 	keyRows(&b, slicesOf(leafCheckers(), combinations()))
 	checkerTables(&b)
+	title("Of a target in `notify`")
+	keyRows(&b, notificationObject.fields)
+	title("webhook in `notify`")
+	keyRows(&b, webhookObject.fields)
+	title("mail in `notify`")
+	keyRows(&b, mailObject.fields)
+	title("command in `notify`")
+	keyRows(&b, commandObject.fields)
 	return b.String()
 }
 

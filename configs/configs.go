@@ -9,6 +9,7 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/health"
+	"xdplvs/internal/notify"
 )
 
 // What is assumed where a file says nothing; director.DefaultLimits and
@@ -35,6 +36,7 @@ type Config struct {
 	Announce  director.Announcing
 
 	Health []health.Service // of all services, checked or not
+	Notify []notify.Target
 }
 
 // Default is the configuration of a file that says nothing. It is not one to run:

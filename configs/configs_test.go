@@ -17,6 +17,9 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"xdplvs/director"
+	"xdplvs/healthcheck"
+	"xdplvs/internal/health"
+	"xdplvs/internal/notify"
 )
 
 func mustParse(t *testing.T, text string) *Config {
@@ -90,6 +93,11 @@ addresses:
   - {address: "2001:db8::10", mode: answer, interface: eth1}
   - {address: "2001:db8::10", mode: answer, interface: eth2, force: false}
 checks: [{name: conn, tcp: {}}]
+notify:
+  - {webhook: {url: "https://alerts.example.com/x", token: t, headers: {A: b}}, events: [real_down, quorum_lost], timeout: 3s}
+  - mail: {server: mx, from: a@example.com, to: [b@example.com, c@example.com], user: u, password: p, security: starttls, skip_verify: true}
+  - {command: {path: /bin/x, args: [y]}}
+  - fifo: /run/x.fifo
 services:
   - name: web
     check: conn
@@ -208,6 +216,14 @@ func TestEverything(t *testing.T) {
 			{Addr: netip.MustParseAddr("2001:db8::10"), Mode: director.AddressAnswer, Interface: "eth2"},
 		},
 		Announce: director.Announcing{Burst: 3, Refresh: 90 * time.Second},
+		Notify: []notify.Target{
+			{Webhook: &notify.Webhook{URL: "https://alerts.example.com/x", Token: healthcheck.NewSecret("t"), Header: map[string]string{"A": "b"}},
+				Events: []health.Kind{health.RealDown, health.QuorumLost}, Timeout: 3 * time.Second},
+			{Mail: &notify.Mail{Server: "mx:25", From: "a@example.com", To: []string{"b@example.com", "c@example.com"}, User: "u",
+				Password: healthcheck.NewSecret("p"), Security: healthcheck.StartTLS, SkipVerify: true}},
+			{Command: &notify.Command{Path: "/bin/x", Args: []string{"y"}}},
+			{FIFO: "/run/x.fifo"},
+		},
 	}
 	got := mustParse(t, everything)
 	got.Health = nil // see TestHealth
@@ -317,7 +333,7 @@ func TestOwnership(t *testing.T) {
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{
 		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(), persistenceObject.keys(), markObject.keys(),
-		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(),
+		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(), notificationObject.keys(), webhookObject.keys(), mailObject.keys(), commandObject.keys(),
 	} {
 		for _, k := range keys {
 			if !strings.Contains(everything, k+":") {

@@ -90,6 +90,7 @@ func checkConfig(t *testing.T, config *Config) {
 	if err != nil {
 		t.Fatalf("%v\nin\n%s", err, text)
 	}
+	unchecked(again)
 	if !reflect.DeepEqual(config, again) {
 		t.Errorf("got\n%+v\nfrom\n%s\nof\n%+v", again, text, config)
 	}
@@ -97,7 +98,7 @@ func checkConfig(t *testing.T, config *Config) {
 
 // unchecked takes out the checks, which cannot be written again: they are made of what was read.
 func unchecked(c *Config) {
-	c.Health = nil
+	c.Health, c.Notify = nil, nil
 	for _, s := range c.Desired.Services {
 		for i := range s.Reals {
 			s.Reals[i].Checked, s.Reals[i].InhibitOnFailure = false, false

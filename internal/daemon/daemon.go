@@ -26,6 +26,7 @@ import (
 	"xdplvs/internal/api"
 	"xdplvs/internal/health"
 	"xdplvs/internal/nexthop"
+	notification "xdplvs/internal/notify"
 	"xdplvs/internal/vip"
 )
 
@@ -49,6 +50,7 @@ type daemon struct {
 	resolver  *nexthop.Resolver
 	addresses *vip.Manager
 	health    *health.Monitor
+	notifier  *notification.Notifier
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -114,6 +116,7 @@ func (d *daemon) open() error {
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
 	d.addresses = d.newAddresses()
+	d.notifier = notification.New(d.log)
 	d.health = d.newHealth()
 	d.reached = make(chan struct{})
 	return nil
@@ -143,6 +146,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.feedHops(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
 	group.Go(func() error { return d.health.Run(ctx) })
+	group.Go(func() error { return d.notifier.Run(ctx) })
 	group.Go(func() error { return api.NewServer(d.log, d.backend(), api.ServerOptions{}).Serve(ctx, socket) })
 	group.Go(func() error {
 		if err := d.start(ctx); err != nil {
@@ -169,7 +173,7 @@ func (d *daemon) start(ctx context.Context) error {
 	d.health.Prepare(d.config.Health)
 	err := apply(ctx, d.config.Desired)
 	if err == nil {
-		err = d.health.Set(d.config.Health)
+		err = d.setHealth(d.config)
 	}
 	if err == nil {
 		err = d.awaitHops(ctx)
@@ -274,7 +278,7 @@ func (d *daemon) readAgain(ctx context.Context) error {
 	if err := d.director.Set(ctx, config.Desired); err != nil {
 		return err
 	}
-	if err := d.health.Set(config.Health); err != nil {
+	if err := d.setHealth(config); err != nil {
 		return err
 	}
 	return d.holdAddresses(ctx, config)

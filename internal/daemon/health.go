@@ -5,6 +5,7 @@ package daemon
 import (
 	"path/filepath"
 
+	"xdplvs/configs"
 	"xdplvs/director"
 	"xdplvs/internal/health"
 )
@@ -16,7 +17,15 @@ func (d *daemon) newHealth() *health.Monitor {
 		Log:   d.log,
 		File:  filepath.Join(filepath.Dir(d.config.Socket), "health.json"),
 		Apply: d.director.SetHealth,
+
+		Notify: d.notifier.Notify,
 	})
+}
+
+// setHealth is for a configuration whose services are in force.
+func (d *daemon) setHealth(config *configs.Config) error {
+	d.notifier.Set(config.Notify)
+	return d.health.Set(config.Health)
 }
 
 // Health implements api.Backend.
