@@ -62,6 +62,7 @@ func (b *builder) root(r root) {
 	if r.checks.ok {
 		b.config.checks = unstyled(r.checks.at.at)
 	}
+	b.notifications(r.notify.value)
 	b.allServices(r.services.value)
 	b.ownerships(r.addresses.value)
 	b.announcing(r.announce.value)

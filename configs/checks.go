@@ -36,7 +36,7 @@ type combination struct {
 // usedCheck is a check where it is used: by its name, or as a whole.
 type usedCheck struct {
 	name   string
-	inline check
+	inline *check // nil: by its name
 }
 
 var checkObject = object[check]{
@@ -59,7 +59,7 @@ func nameField() field[check] {
 func used(o *object[check]) kind[usedCheck] {
 	return either("the name of a check, or a mapping with how to check",
 		mapped(name(), func(_ cursor, v string) (usedCheck, bool) { return usedCheck{name: v}, true }),
-		mapped(o.kind(), func(_ cursor, v check) (usedCheck, bool) { return usedCheck{inline: v}, true }))
+		mapped(o.kind(), func(_ cursor, v check) (usedCheck, bool) { return usedCheck{inline: &v}, true }))
 }
 
 var usedKind = used(&checkObject)
@@ -274,8 +274,8 @@ func combined(need int, parts []*definition, whom asked) (hc.Checker, error) {
 
 // resolve finds a check where it is used; nil after an error.
 func (b *builder) resolve(s *setting[usedCheck]) *definition {
-	if s.value.name == "" {
-		return b.define(&s.value.inline, s.at)
+	if s.value.inline != nil {
+		return b.define(s.value.inline, s.at)
 	}
 	name := s.value.name
 	if d, ok := b.defined[name]; ok {

@@ -254,3 +254,112 @@ services:
 		}
 	}
 }
+
+// healthDocument has the tables of keys, which are made of those that are decoded.
+const healthDocument = "../docs/health.md"
+
+// TestHealthDocument holds the document to the keys: go test ./configs -run TestHealthDocument -update.
+func TestHealthDocument(t *testing.T) {
+	text, err := os.ReadFile(healthDocument)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const mark = "-update -->\n"
+	head, _, found := strings.Cut(string(text), mark)
+	if !found {
+		t.Fatal("the mark is missing")
+	}
+	want := head + mark + healthTables()
+	if *update {
+		if err := os.WriteFile(healthDocument, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if string(text) != want {
+		t.Error("the keys are others than the document has")
+	}
+}
+
+func healthTables() string {
+	var b strings.Builder
+	title := func(text string) { fmt.Fprintf(&b, "\n### %s\n\n| key | what |\n|---|---|\n", text) }
+	title("Of a service")
+	keyRows(&b, healthFields())
+	title("Of a real server")
+	keyRows(&b, checkedFields(func(r *realServer) *checked { return &r.checked }, "this real server is"))
+	title("Of a check")
+	keyRows(&b, slicesOf(checkObject.fields[:1], timingFields(), targetFields()))
+	title("Ways to check, of which a check has one")
+	keyRows(&b, slicesOf(leafCheckers(), combinations()))
+	checkerTables(&b)
+	title("Of a target in `notify`")
+	keyRows(&b, notificationObject.fields)
+	title("webhook in `notify`")
+	keyRows(&b, webhookObject.fields)
+	title("mail in `notify`")
+	keyRows(&b, mailObject.fields)
+	title("command in `notify`")
+	keyRows(&b, commandObject.fields)
+	return b.String()
+}
+
+func slicesOf(lists ...[]field[check]) (all []field[check]) {
+	for _, l := range lists {
+		all = append(all, l...)
+	}
+	return all
+}
+
+func keyRows[T any](b *strings.Builder, fields []field[T]) {
+	for _, f := range fields {
+		fmt.Fprintf(b, "| `%s` | %s |\n", f.key, strings.ReplaceAll(f.doc, "|", `\|`))
+	}
+}
+
+// checkerTables are the options of each way to check.
+func checkerTables(b *strings.Builder) {
+	title := func(text string) { fmt.Fprintf(b, "\n### %s\n\n| key | what |\n|---|---|\n", text) }
+	title("tcp")
+	keyRows(b, tcpObject.fields)
+	title("tls, and `tls` in other checks (there without `protocols`)")
+	keyRows(b, tlsObject.fields)
+	title("http, https")
+	keyRows(b, httpObject.fields)
+	title("smtp")
+	keyRows(b, smtpObject.fields)
+	title("pop3, imap")
+	keyRows(b, mailboxObject.fields)
+	title("ftp")
+	keyRows(b, ftpObject.fields)
+	title("rtsp")
+	keyRows(b, rtspObject.fields)
+	title("sip")
+	keyRows(b, sipObject.fields)
+	title("mysql")
+	keyRows(b, mysqlObject.fields)
+	title("postgres")
+	keyRows(b, postgresObject.fields)
+	title("redis")
+	keyRows(b, redisObject.fields)
+	title("`lag` in mysql, postgres and redis")
+	keyRows(b, lagObject.fields)
+	title("ldap")
+	keyRows(b, ldapObject.fields)
+	title("dns")
+	keyRows(b, dnsObject.fields)
+	title("radius")
+	keyRows(b, radiusObject.fields)
+	title("udp")
+	keyRows(b, udpObject.fields)
+	title("icmp")
+	keyRows(b, icmpObject.fields)
+	title("expect")
+	keyRows(b, expectObject.fields)
+	title("`steps` in expect")
+	keyRows(b, stepObject.fields)
+	title("file")
+	keyRows(b, fileObject.fields)
+	title("external")
+	keyRows(b, externalObject.fields)
+	title("`body`, `banner`, `expect` and the like, unless they are a text")
+	keyRows(b, patternObject.fields)
+}

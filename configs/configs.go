@@ -11,6 +11,7 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/health"
+	"xdplvs/internal/notify"
 )
 
 // What is assumed where a file says nothing; director.DefaultLimits and
@@ -39,6 +40,7 @@ type Config struct {
 
 	Health []health.Service // of all services, checked or not
 	checks *yaml.Node       // the checks that the file names, for services that come at run time
+	Notify []notify.Target
 }
 
 // Default is the configuration of a file that says nothing. It is not one to run:

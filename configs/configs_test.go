@@ -17,6 +17,9 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"xdplvs/director"
+	"xdplvs/healthcheck"
+	"xdplvs/internal/health"
+	"xdplvs/internal/notify"
 )
 
 func mustParse(t *testing.T, text string) *Config {
@@ -101,6 +104,11 @@ addresses:
   - {address: "2001:db8::10", mode: answer, interface: eth1}
   - {address: "2001:db8::10", mode: answer, interface: eth2, force: false}
 checks: [{name: conn, tcp: {}}]
+notify:
+  - {webhook: {url: "https://alerts.example.com/x", token: t, headers: {A: b}}, events: [real_down, quorum_lost], timeout: 3s}
+  - mail: {server: mx, from: a@example.com, to: [b@example.com, c@example.com], user: u, password: p, security: starttls, skip_verify: true}
+  - {command: {path: /bin/x, args: [y]}}
+  - fifo: /run/x.fifo
 services:
   - name: web
     check: conn
@@ -180,7 +188,7 @@ func TestEverything(t *testing.T) {
 						saying("{checks: []}", slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90)),
 						inhibited(slow(tunneled(realAt("10.0.0.4:80", 7), director.TunnelOptions{Type: director.GUE, Port: 6080}), 30)),
 						inhibited(slow(tunneled(realAt("[fd00::4]:80", 7), director.TunnelOptions{Type: director.GRE, Checksum: true}), 30))},
-					Sorry: []director.RealServer{realAt("10.0.0.9:80", 1), slow(by(director.Local, named("here", realAt("127.0.0.1:80", 7))), 30)},
+					Sorry:  []director.RealServer{realAt("10.0.0.9:80", 1), slow(by(director.Local, named("here", realAt("127.0.0.1:80", 7))), 30)},
 					Checks: "{check: conn, inhibit_on_failure: true, quorum: 10, hysteresis: 2, min_up: 1}",
 				},
 				{
@@ -225,6 +233,14 @@ func TestEverything(t *testing.T) {
 		},
 		Announce: director.Announcing{Burst: 3, Refresh: 90 * time.Second},
 		Metrics:  Metrics{Listen: netip.MustParseAddrPort("[::]:9500"), Services: 100, RealServers: 20 << 10},
+		Notify: []notify.Target{
+			{Webhook: &notify.Webhook{URL: "https://alerts.example.com/x", Token: healthcheck.NewSecret("t"), Header: map[string]string{"A": "b"}},
+				Events: []health.Kind{health.RealDown, health.QuorumLost}, Timeout: 3 * time.Second},
+			{Mail: &notify.Mail{Server: "mx:25", From: "a@example.com", To: []string{"b@example.com", "c@example.com"}, User: "u",
+				Password: healthcheck.NewSecret("p"), Security: healthcheck.StartTLS, SkipVerify: true}},
+			{Command: &notify.Command{Path: "/bin/x", Args: []string{"y"}}},
+			{FIFO: "/run/x.fifo"},
+		},
 	}
 	got := mustParse(t, everything)
 	got.Health, got.checks = nil, nil // see TestHealth
@@ -334,7 +350,7 @@ func TestOwnership(t *testing.T) {
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{
 		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(), persistenceObject.keys(), markObject.keys(),
-		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(), metricsObject.keys(),
+		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(), metricsObject.keys(), notificationObject.keys(), webhookObject.keys(), mailObject.keys(), commandObject.keys(),
 	} {
 		for _, k := range keys {
 			if !strings.Contains(everything, k+":") {

@@ -110,7 +110,7 @@ func checkFormat(t *testing.T, config *Config) {
 
 // unchecked takes out the checks, which cannot be written again: they are made of what was read.
 func unchecked(c *Config) {
-	c.Health, c.checks = nil, nil
+	c.Health, c.checks, c.Notify = nil, nil, nil
 	for i := range c.Desired.Services {
 		s := &c.Desired.Services[i]
 		s.Checks = ""

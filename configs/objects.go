@@ -28,6 +28,7 @@ type root struct {
 	announce   setting[announcing]
 	metrics    setting[metrics]
 	checks     setting[list[check]]
+	notify     setting[list[notification]]
 }
 
 // bpffs bounds no path, so the kernel's PATH_MAX does; a socket's is unix(7)'s sun_path.
@@ -58,6 +59,8 @@ var rootObject = object[root]{
 			"Where connections by full-NAT come from."),
 		key("checks", listOf("checks", checkObject.kind()), func(r *root) *setting[list[check]] { return &r.checks },
 			"Health checks that services and real servers use by their names."),
+		key("notify", listOf("targets", notificationObject.kind()), func(r *root) *setting[list[notification]] { return &r.notify },
+			"Who is told that a real server is up, drains or is down, or that a service has lost its quorum or has it again."),
 		key("services", listOf("services", serviceObject.kind()), func(r *root) *setting[list[service]] { return &r.services },
 			"Virtual services."),
 		key("addresses", listOf("addresses", ownershipObject.kind()), func(r *root) *setting[list[ownership]] { return &r.addresses },

@@ -83,3 +83,6 @@ func hide(text string, secrets ...Secret) string {
 	}
 	return text
 }
+
+// Reveal is the text itself, for who must send it.
+func (s Secret) Reveal() string { return s.value }

@@ -27,6 +27,7 @@ import (
 	"xdplvs/internal/api"
 	"xdplvs/internal/health"
 	"xdplvs/internal/nexthop"
+	notification "xdplvs/internal/notify"
 	"xdplvs/internal/vip"
 )
 
@@ -51,6 +52,7 @@ type daemon struct {
 	resolver  *nexthop.Resolver
 	addresses *vip.Manager
 	health    *health.Monitor
+	notifier  *notification.Notifier
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -145,6 +147,7 @@ func (d *daemon) open() error {
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
 	d.addresses = d.newAddresses()
+	d.notifier = notification.New(d.log)
 	d.health = d.newHealth()
 	d.reached = make(chan struct{})
 	return nil
@@ -182,6 +185,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.feedHops(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
 	group.Go(func() error { return d.health.Run(ctx) })
+	group.Go(func() error { return d.notifier.Run(ctx) })
 	served := api.ServerOptions{Pages: pages}
 	group.Go(func() error { return api.NewServer(d.log, d.backend(), served).Serve(ctx, socket) })
 	if open != nil {
@@ -213,7 +217,7 @@ func (d *daemon) start(ctx context.Context) error {
 	want := d.doc.desired()
 	err := apply(ctx, want)
 	if err == nil {
-		err = d.health.Set(d.doc.health)
+		err = d.setHealth(&d.doc)
 	}
 	if err == nil {
 		err = d.awaitHops(ctx)

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"context"
 	"path/filepath"
 
 	"xdplvs/director"
@@ -16,7 +17,23 @@ func (d *daemon) newHealth() *health.Monitor {
 		Log:   d.log,
 		File:  filepath.Join(filepath.Dir(d.config.Socket), "health.json"),
 		Apply: d.director.SetHealth,
+
+		Quorum: d.tellQuorum,
+		Notify: d.notifier.Notify,
 	})
+}
+
+// tellQuorum lets sorry servers serve, or not. A service that is just being removed is nobody's.
+func (d *daemon) tellQuorum(service director.ServiceKey, quorum bool) {
+	if err := d.director.SetQuorum(context.Background(), service, quorum); err != nil {
+		d.log.Debug("quorum was not told", "event", "quorum_failed", "service", service.String(), "error", err)
+	}
+}
+
+// setHealth is for a document whose services are in force.
+func (d *daemon) setHealth(doc *document) error {
+	d.notifier.Set(doc.config.Notify)
+	return d.health.Set(doc.health)
 }
 
 // Health implements api.Backend.

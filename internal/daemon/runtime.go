@@ -132,7 +132,7 @@ func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeou
 		return errors.Join(err, d.director.Set(ctx, former))
 	}
 	d.doc = doc
-	if err := d.health.Set(doc.health); err != nil {
+	if err := d.setHealth(&doc); err != nil {
 		return err
 	}
 	return d.holdAddresses(ctx, &d.doc)

@@ -20,6 +20,7 @@ import (
 	"xdplvs/configs"
 	"xdplvs/director"
 	"xdplvs/internal/health"
+	notification "xdplvs/internal/notify"
 	"xdplvs/internal/vip"
 )
 
@@ -134,6 +135,7 @@ func newHalf(t *testing.T, config string) *half {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	h.addresses = vip.New(vip.Options{Answers: noAnswers{}, File: filepath.Join(t.TempDir(), "addresses.json")})
+	h.notifier = notification.New(h.daemon.log)
 	h.health = health.New(health.Options{File: filepath.Join(t.TempDir(), "health.json"), Apply: h.director.SetHealth})
 	var parts errgroup.Group
 	parts.Go(func() error { return h.director.Run(ctx) })

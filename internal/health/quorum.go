@@ -66,11 +66,12 @@ func (m *Monitor) judgeQuorum(s *service) {
 	}
 }
 
-// tellQuorums says of every service what is known: who is told may not have known it before.
+// tellQuorums says of every service what is known: who is told may not have known it before. One that
+// is not checked, or not any more, has its quorum.
 func (m *Monitor) tellQuorums() {
 	for _, s := range m.services {
 		m.judgeQuorum(s)
-		if s.quorum.decided && m.opts.Quorum != nil {
+		if m.opts.Quorum != nil && (s.quorum.decided || !s.checked()) {
 			m.opts.Quorum(s.Key, !s.quorum.lost)
 		}
 	}

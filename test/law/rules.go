@@ -30,7 +30,7 @@ var DirectorLaw = Law{
 		"defense":     {},
 
 		"director": {"bpf", "scheduler", "defense"},
-		"configs":  {"director", "healthcheck", "internal/health"},
+		"configs":  {"director", "healthcheck", "internal/health", "internal/notify"},
 
 		"internal/arpnd":      {},
 		"internal/nexthop":    {"internal/arpnd"},
@@ -39,13 +39,14 @@ var DirectorLaw = Law{
 		"internal/genl":       {},
 		"internal/offload":    {"internal/genl"},
 		"internal/health":     {"director", "healthcheck"},
+		"internal/notify":     {"director", "healthcheck", "internal/health"},
 		"internal/api":        {"director"},
 		"internal/metrics":    {"director"},
 		"internal/realserver": {"director", "internal/genl"},
 		"internal/doctor":     {"bpf", "director", "internal/genl", "internal/nexthop", "internal/offload"},
 		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/realserver"},
 		// The one place where parts meet, and the only one that knows the file format.
-		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/atomicfile", "internal/doctor", "internal/health", "internal/metrics", "internal/nexthop", "internal/offload", "internal/vip"},
+		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/atomicfile", "internal/doctor", "internal/health", "internal/metrics", "internal/nexthop", "internal/notify", "internal/offload", "internal/vip"},
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
 
 		// Not in the product.

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package notify
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"xdplvs/healthcheck"
+	"xdplvs/internal/health"
+)
+
+// Webhook posts {"events": […]} as JSON.
+type Webhook struct {
+	URL    string
+	Token  healthcheck.Secret // sent as Authorization: Bearer; zero: none
+	Header map[string]string
+}
+
+func (w *Webhook) name() string { return "webhook " + redact(w.URL) }
+
+// redact leaves out what may be secret: the query, and a password.
+func redact(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "(not parsed)"
+	}
+	u.RawQuery = ""
+	return u.Redacted()
+}
+
+func (w *Webhook) gather() time.Duration { return 100 * time.Millisecond }
+
+// most is how much of an answer is read, so that the connection can be used again.
+const mostAnswer = 64 << 10
+
+func (w *Webhook) send(ctx context.Context, events []health.Event) error {
+	var body struct {
+		Events []message `json:"events"`
+	}
+	for i := range events {
+		body.Events = append(body.Events, messageOf(&events[i]))
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL, bytes.NewReader(text))
+	if err != nil {
+		return withoutURL(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	for name, value := range w.Header {
+		req.Header.Set(name, value)
+	}
+	if !w.Token.IsZero() {
+		req.Header.Set("Authorization", "Bearer "+w.Token.Reveal())
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return withoutURL(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, mostAnswer)
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return fmt.Errorf("the webhook answers %s", resp.Status)
+	}
+	return nil
+}
+
+// withoutURL takes the URL out of an error: it may hold a token.
+func withoutURL(err error) error {
+	var outer *url.Error
+	if errors.As(err, &outer) {
+		return outer.Err
+	}
+	return err
+}
