@@ -24,6 +24,7 @@ import (
 	"xdplvs/configs"
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/door"
 	"xdplvs/internal/nexthop"
 	"xdplvs/internal/vip"
 )
@@ -47,6 +48,7 @@ type daemon struct {
 	director  *director.Director
 	resolver  *nexthop.Resolver
 	addresses *vip.Manager
+	door      doorkeeper
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -112,6 +114,7 @@ func (d *daemon) open() error {
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
 	d.addresses = d.newAddresses()
+	d.door = door.New(door.Options{Log: d.log, Program: plane.DoorProgram})
 	d.reached = make(chan struct{})
 	return nil
 }
@@ -139,6 +142,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.resolver.Run(ctx) })
 	group.Go(func() error { return d.feedHops(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
+	group.Go(func() error { return d.door.Run(ctx) })
 	group.Go(func() error { return api.NewServer(d.log, d.backend(), api.ServerOptions{}).Serve(ctx, socket) })
 	group.Go(func() error {
 		if err := d.start(ctx); err != nil {
@@ -162,13 +166,16 @@ func (d *daemon) start(ctx context.Context) error {
 	if d.plane.Fresh {
 		apply, then = d.director.Prepare, d.director.Set
 	}
-	err := apply(ctx, d.config.Desired)
-	if err == nil {
-		err = d.awaitHops(ctx)
-	}
-	if err == nil {
-		err = then(ctx, d.config.Desired)
-	}
+	err := d.enforce(d.config.Desired, func(want director.Desired) error {
+		err := apply(ctx, want)
+		if err == nil {
+			err = d.awaitHops(ctx)
+		}
+		if err == nil {
+			err = then(ctx, want)
+		}
+		return err
+	})
 	d.reloading.Unlock()
 	if ctx.Err() != nil {
 		return nil
@@ -262,7 +269,7 @@ func (d *daemon) readAgain(ctx context.Context) error {
 		return fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
 	}
 	d.warnPorts(&config.Desired)
-	if err := d.director.Set(ctx, config.Desired); err != nil {
+	if err := d.enforce(config.Desired, func(want director.Desired) error { return d.director.Set(ctx, want) }); err != nil {
 		return err
 	}
 	return d.holdAddresses(ctx, config)
@@ -281,7 +288,7 @@ func (d *daemon) end() error {
 	if d.opts.Detach { // the addresses first: they bring packets here
 		released = d.addresses.Release()
 	}
-	if err := bpf.Remove(d.config.StateDir); err != nil {
+	if err := errors.Join(d.door.Remove(), bpf.Remove(d.config.StateDir)); err != nil {
 		return errors.Join(released, fmt.Errorf("remove data plane: %w", err))
 	}
 	if released != nil {

@@ -136,6 +136,7 @@ func newHalf(t *testing.T, config string) *half {
 		Links: func(string) (director.Entrance, error) { return director.Entrance{}, nil },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
+	h.door = &noDoor{}
 	h.addresses = vip.New(vip.Options{Answers: noAnswers{}, File: filepath.Join(t.TempDir(), "addresses.json")})
 	var parts errgroup.Group
 	parts.Go(func() error { return h.director.Run(ctx) })
