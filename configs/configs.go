@@ -32,6 +32,8 @@ type Config struct {
 
 	Addresses []director.Address // who has the services' addresses, as far as the file says
 	Announce  director.Announcing
+
+	Notes Errors // what is no fault, and may not be meant
 }
 
 // Default is the configuration of a file that says nothing. It is not one to run:

@@ -304,6 +304,29 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
+// TestCrossingMarks: rules that share packets, and give them different marks, are named, but are no fault.
+func TestCrossingMarks(t *testing.T) {
+	const rules = `
+interfaces: [eth0]
+marks:
+  - {mark: 1, destination: 192.0.2.1, destination_port: 80-89}
+  - {mark: 2, destination: 192.0.2.1}
+  - {mark: 3, destination_port: 85-99}
+`
+	notes := mustParse(t, rules).Notes
+	if want := "test.yaml:6:5: marks[2]: some of its packets get mark 1, by the rule in line 4, which comes first"; notes.Error() != want {
+		t.Errorf("notes are\n%s\nwant\n%s", notes, want)
+	}
+	text := "  - {mark: 9, source: 192.0.2.0/24, destination: 10.0.0.0/24}\n"
+	for i := range 40 {
+		text += fmt.Sprintf("  - {mark: %d, source: 192.0.2.%d, destination_port: %d}\n", 10+i, i, i)
+	}
+	notes = mustParse(t, "interfaces: [eth0]\nmarks:\n"+text).Notes
+	if last := notes[len(notes)-1]; len(notes) != 21 || last.Message != "so do 20 more rules" {
+		t.Errorf("%d notes, the last is %s", len(notes), last)
+	}
+}
+
 // TestEverythingHasAllKeys keeps the test above complete.
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{

@@ -89,6 +89,10 @@ func checkConfig(t *testing.T, config *Config) {
 	if err != nil {
 		t.Fatalf("%v\nin\n%s", err, text)
 	}
+	if len(config.Notes) != len(again.Notes) {
+		t.Errorf("notes\n%v\nbecame\n%v", config.Notes, again.Notes)
+	}
+	config.Notes, again.Notes = nil, nil // they name lines
 	if !reflect.DeepEqual(config, again) {
 		t.Errorf("got\n%+v\nfrom\n%s\nof\n%+v", again, text, config)
 	}

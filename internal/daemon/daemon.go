@@ -60,7 +60,7 @@ type daemon struct {
 // Run runs the director until ctx ends. A SIGHUP reads the configuration again.
 // The data plane forwards on when it returns, unless opts say otherwise.
 func Run(ctx context.Context, opts Options) error {
-	config, err := configs.Load(opts.ConfigFile)
+	config, err := load(opts.ConfigFile, opts.Log)
 	if err != nil {
 		return err
 	}
@@ -258,7 +258,7 @@ func (d *daemon) reload(ctx context.Context) error {
 }
 
 func (d *daemon) readAgain(ctx context.Context) error {
-	config, err := configs.Load(d.opts.ConfigFile)
+	config, err := load(d.opts.ConfigFile, d.log)
 	if err != nil {
 		return err
 	}
@@ -298,6 +298,18 @@ func (d *daemon) end() error {
 	return nil
 }
 
+// load reads the configuration, and tells of what may not be meant.
+func load(file string, log *slog.Logger) (*configs.Config, error) {
+	config, err := configs.Load(file)
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range config.Notes {
+		log.Warn(note.Message, "event", "config_note", "file", note.File, "line", note.Line, "path", note.Path)
+	}
+	return config, nil
+}
+
 // notify tells the service manager, where there is one.
 func notify(log *slog.Logger, state string) {
 	if _, err := systemd.SdNotify(false, state); err != nil {
@@ -305,7 +317,7 @@ func notify(log *slog.Logger, state string) {
 	}
 }
 
-// Check reads a configuration and says what is in it.
+// Check reads a configuration and says what is in it, and, in further lines, what may not be meant.
 func Check(file string) (string, error) {
 	config, err := configs.Load(file)
 	if err != nil {
@@ -315,7 +327,11 @@ func Check(file string) (string, error) {
 	for i := range config.Desired.Services {
 		reals += len(config.Desired.Services[i].Reals)
 	}
-	return fmt.Sprintf("%s, %s", count(len(config.Desired.Services), "service"), count(reals, "real server")), nil
+	text := fmt.Sprintf("%s, %s", count(len(config.Desired.Services), "service"), count(reals, "real server"))
+	for _, note := range config.Notes {
+		text += "\n" + note.Error()
+	}
+	return text, nil
 }
 
 // Services are those of a configuration.

@@ -39,10 +39,11 @@ var DirectorLaw = Law{
 		"internal/offload":    {"internal/genl"},
 		"internal/door":       {"internal/offload"},
 		"internal/api":        {"director"},
+		"internal/markimport": {"director"},
 		"internal/metrics":    {"director"},
 		"internal/realserver": {"director", "internal/genl"},
 		"internal/doctor":     {"bpf", "director", "internal/genl", "internal/nexthop", "internal/offload"},
-		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/realserver"},
+		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/markimport", "internal/realserver"},
 		// The one place where parts meet, and the only one that knows the file format.
 		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/doctor", "internal/door", "internal/metrics", "internal/nexthop", "internal/offload", "internal/vip"},
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
