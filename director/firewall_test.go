@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"xdplvs/bpf"
 )
 
 // byFirewall is a service of mark 7, whose packets the firewall marks.
@@ -108,4 +110,38 @@ func TestMarkRuleString(t *testing.T) {
 		DestPorts: []PortRange{{80, 80}, {8000, 8080}}, SourcePorts: []PortRange{{1024, 65535}}, Interface: "eth0", DSCP: new(uint8(0))}
 	expect(t, "text", r.String(), `{mark: 7, protocol: tcp, source: "2001:db8::/32", destination: "2001:db8::1", source_port: 1024-65535, `+
 		`destination_port: [80, 8000-8080], interface: "eth0", dscp: 0}`)
+}
+
+// TestMarkList: packets of a rule for both families are counted together, and rows are known by their rule.
+func TestMarkList(t *testing.T) {
+	w := newWorld(t, bpf.Sizes{Conns4: 64, Conns6: 64, Overflow: 1, Services: 4, Reals: 12, Plans: 512, CPUs: 2, Marks: 64})
+	want := byFirewall("192.0.2.20")
+	want.Services[0].Name = "group"
+	web := PortRange{80, 80}
+	want.Marks = []MarkRule{{Mark: 9, DestPorts: []PortRange{web}}, {Mark: 7, Dest: netip.MustParsePrefix("192.0.2.0/24"), DestPorts: []PortRange{{1000, 1003}, {2000, 2000}}}}
+	w.mustWant(want)
+	for b := range w.tables.MarkRules {
+		for i := range w.tables.MarkRules[b].Rule {
+			if r := &w.tables.MarkRules[b].Rule[i]; r.Rule != 0 {
+				r.Packets = uint64(r.Rule)
+			}
+		}
+	}
+	list := w.d.markList()
+	expect(t, "rules", len(list.Rules), 2)
+	expect(t, "packets of the first, of two families", list.Rules[0].Packets, 1+2)
+	expect(t, "packets of the second, in two parts", list.Rules[1].Packets, 3+3)
+	expect(t, "services", strings.Join(list.Rules[1].Services, ","), "group (fwmark 7)")
+	expect(t, "services of nobody's", len(list.Rules[0].Services), 0)
+
+	w.plane.rule = 2
+	q := MarkQuestion{Protocol: TCP, Source: netip.MustParseAddrPort("10.0.0.1:1"), Dest: netip.MustParseAddrPort("192.0.2.1:1000"), Interface: "eth1"}
+	a, err := w.d.explainMark(&q)
+	if err != nil || a != (MarkAnswer{Mark: 7, Rule: 2, Text: want.Marks[1].String(), Service: "group (fwmark 7)"}) || w.plane.asked.Interface != 3 {
+		t.Errorf("answer %+v, %v, asked %+v", a, err, w.plane.asked)
+	}
+	q.Interface = "eth9"
+	if _, err := w.d.explainMark(&q); err == nil || err.Error() != "interface eth9: no such interface" {
+		t.Errorf("error %v", err)
+	}
 }

@@ -57,6 +57,10 @@ type Backend interface {
 	SetTimeouts(ctx context.Context, change director.Timeouts) (director.Timeouts, error)
 	// Addresses are the virtual addresses as they are held.
 	Addresses() director.AddressList
+	// Marks are the rules that mark packets, as they are in force.
+	Marks(ctx context.Context) (director.MarkList, error)
+	// ExplainMark tells which rule marks a packet, and which service takes it.
+	ExplainMark(ctx context.Context, q director.MarkQuestion) (director.MarkAnswer, error)
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
@@ -73,6 +77,8 @@ const (
 	pathTemplates   = "/v1/persistence/count"
 	pathTimeouts    = "/v1/timeouts"
 	pathAddresses   = "/v1/addresses"
+	pathMarks       = "/v1/marks"
+	pathExplain     = "/v1/marks/explain"
 	pathVersion     = "/v1/version"
 	pathReload      = "/v1/reload"
 )

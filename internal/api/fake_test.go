@@ -29,6 +29,8 @@ type fakeBackend struct {
 	reload    func(context.Context) error
 
 	addresses director.AddressList
+	marks     director.MarkList
+	asked     director.MarkQuestion
 
 	timeouts    director.Timeouts
 	timeoutsErr error
@@ -38,6 +40,13 @@ func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
 func (b *fakeBackend) Addresses() director.AddressList  { return b.addresses }
 func (b *fakeBackend) Version() string                  { return "v1.2.3" }
 func (b *fakeBackend) Reload(ctx context.Context) error { return b.reload(ctx) }
+
+func (b *fakeBackend) Marks(context.Context) (director.MarkList, error) { return b.marks, nil }
+
+func (b *fakeBackend) ExplainMark(_ context.Context, q director.MarkQuestion) (director.MarkAnswer, error) {
+	b.asked = q
+	return director.MarkAnswer{Mark: 7, Rule: 3, Text: "{mark: 7}", Service: "web"}, nil
+}
 
 func (b *fakeBackend) Connections(ctx context.Context, yield func(*director.Conn) error) error {
 	for i := range b.conns {

@@ -38,6 +38,8 @@ var routes = []route{
 	{http.MethodGet, pathTimeouts, reader, nil, false, (*Server).timeouts},
 	{http.MethodPatch, pathTimeouts, admin, nil, true, (*Server).setTimeouts},
 	{http.MethodGet, pathAddresses, reader, nil, false, (*Server).addresses},
+	{http.MethodGet, pathMarks, reader, nil, false, (*Server).marks},
+	{http.MethodGet, pathExplain, reader, explainParams, false, (*Server).explainMark},
 	{http.MethodGet, pathVersion, reader, nil, false, (*Server).version},
 	{http.MethodPost, pathReload, admin, nil, false, (*Server).reload},
 }

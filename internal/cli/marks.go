@@ -24,7 +24,7 @@ func (a *app) marksCommand() *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(*cobra.Command, []string) error { return usagef("no command: list, explain or import") },
 	}
-	cmd.AddCommand(a.importMarksCommand())
+	cmd.AddCommand(a.listMarksCommand(), a.explainMarkCommand(), a.importMarksCommand())
 	return cmd
 }
 

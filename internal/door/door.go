@@ -42,6 +42,7 @@ func (m Marks) None() bool { return len(m.V4)+len(m.V6) == 0 }
 // State is how far the door is.
 type State struct {
 	Open       bool // there is one
+	Marks      Marks
 	Problem    string
 	Repaired   int // times that something was put back
 	RepairedAt time.Time
@@ -110,7 +111,7 @@ func (m *Manager) settle() error {
 	default:
 		_, err = m.ensure()
 	}
-	m.state.Open = !m.want.None()
+	m.state.Open, m.state.Marks = !m.want.None(), m.want
 	if err != nil {
 		return fmt.Errorf("route packets with the firewall's marks: %w", err)
 	}
