@@ -26,6 +26,7 @@ enum limit {
 	MARK_SHAPES = 1024,	 /* of marking rules, for each family */
 	MARK_WAYS = 4,		 /* marking rules of one bucket */
 	MARK_WORDS = 6,		 /* 64-bit words of what a marking rule looks at */
+	NO_RULE = 0xffffffff,
 	ADDRESSES = 1 << 13,	 /* places that ARP and ND are answered for: address, interface and VLAN */
 	PACKETS_COUNTED = 10,	 /* of a connection: more need not be told apart */
 	TUNNEL_HEAD_MAX = 52,	 /* IPv6, UDP and GUE */
@@ -72,6 +73,7 @@ enum verdict {
 	DROP_NO_NEXT_HOP,	/* the real server's link-layer address is unknown */
 	DROP_TTL,		/* TTL ended, and no answer may be sent */
 	DROP_TOO_BIG,		/* does not fit, and no answer may be sent */
+	DROP_UNTAKEN,		/* marked by the firewall, but no service takes it */
 	DROP_RATE,		/* an answer was due, but too many were sent */
 	DROP_ERROR,		/* a helper failed: no headroom, no such interface */
 	VERDICTS,
@@ -453,7 +455,7 @@ struct mark_rule {
 	__u64 key[MARK_WORDS];
 	__u32 rule;	    /* its number, from 1: the lowest wins; 0: free */
 	__be32 mark;
-	__u64 reserved;
+	__u64 packets;	    /* that it marked: those of no known connection */
 };
 
 struct mark_bucket {
@@ -482,6 +484,16 @@ enum marking {
 	MARKS_ANY,
 };
 
+/* What explain_mark is asked: which rule marks a packet, and whose it is. */
+struct mark_question {
+	struct conn_key key; /* the packet's addresses, ports and protocol */
+	__u32 ingress;
+	__u32 dscp;
+	__be32 mark;	    /* asked: the firewall's, 0: none; answered: the packet's */
+	__u32 rule;	    /* answered: see packet.mark_rule */
+	__u32 service;	    /* answered: id + 1; 0: no service's */
+};
+
 /* What userspace changes while packets flow. */
 struct hash_key {
 	__u64 factor;	    /* odd */
@@ -500,6 +512,8 @@ struct runtime_settings {
 	struct mark_set mark_sets[2];
 	__u32 tunnels;	    /* real servers by tun exist: 1 */
 	__u32 local_ports;  /* of full-NAT: the first | how many << 16 */
+	__u32 door;	    /* interface that packets with the firewall's marks come in by; 0: there is none */
+	__u32 reserved;
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */

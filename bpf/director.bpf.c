@@ -2,8 +2,11 @@
 
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* director.bpf.c - the order of the stages, and what a verdict means. */
+#include <linux/pkt_cls.h>
+
 #include "answer.h"
 #include "conn.h"
+#include "door.h"
 #include "forward.h"
 #include "fragment.h"
 #include "fullnat.h"
@@ -305,19 +308,6 @@ __inline __u64 packet_met(struct packet *p, struct conn *c, struct place *at, st
 	return packet_known(p, &k);
 }
 
-/* A mark's service comes before an address's (IPVS). */
-__inline struct service *packet_service(struct packet *p, int v6)
-{
-	struct service *s;
-
-	if (likely(settings.marking == MARKS_NONE && !p->mark))
-		return service_find(p, v6);
-	if (!p->mark)
-		p->mark = v6 ? mark_find6(p) : mark_find4(p);
-	s = p->mark ? mark_service(p->mark, v6) : NULL;
-	return s ?: service_find(p, v6);
-}
-
 /*
  * No connection of this key is known. A function of its own for each family,
  * which the verifier looks at once, whatever came before.
@@ -330,6 +320,8 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 	__u64 result;
 	int locked;
 
+	if (unlikely(p->mark && !p->door && at->asked == ASK_NOBODY))
+		mark_count(p);
 	if (!s || !home)
 		return outcome(PASS_NO_SERVICE, NO_REAL);
 	if (at->over) {
@@ -554,11 +546,11 @@ __inline __u64 packet_icmp(struct xdp_md *ctx, struct packet *p, int v6)
 	if (p->fragment != FRAGMENT_NONE || p->length - p->l4 < sizeof(icmp))
 		return outcome(PASS_ICMP, NO_REAL);
 	vip = vip_is(p, v6);
-	if ((!vip && settings.marking == MARKS_NONE) || bpf_xdp_load_bytes(ctx, p->l3 + p->l4, &icmp, sizeof(icmp)))
+	if ((!vip && settings.marking == MARKS_NONE && !p->door) || bpf_xdp_load_bytes(ctx, p->l3 + p->l4, &icmp, sizeof(icmp)))
 		return outcome(PASS_ICMP, NO_REAL);
 	switch (v6 ? icmp_kind6(icmp.type) : icmp_kind4(icmp.type)) {
 	case ICMP_ECHO_REQUEST:
-		return outcome(vip ? echo_reply(ctx, p, &icmp, v6) : PASS_ICMP, NO_REAL);
+		return outcome(vip || p->door ? echo_reply(ctx, p, &icmp, v6) : PASS_ICMP, NO_REAL);
 	case ICMP_ERROR:
 		return icmp_error(ctx, p, v6);
 	default:
@@ -638,7 +630,7 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 /* Fragments: the first tells the ports, the later ones ask. UNDECIDED: go on. */
 __inline enum verdict packet_fragment(struct packet *p, int v6)
 {
-	if (!vip_maybe(p, v6) && !nat_address_maybe(p, v6) && settings.marking != MARKS_ANY)
+	if (!vip_maybe(p, v6) && !nat_address_maybe(p, v6) && settings.marking != MARKS_ANY && !p->door)
 		return PASS_NO_SERVICE;
 	if (p->fragment == FRAGMENT_FIRST) {
 		fragment_remember(p);
@@ -660,7 +652,7 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	if (v6 && unlikely(p->protocol == IPPROTO_ICMPV6) && neighbor_asked(ctx, p))
 		return packet_neighbor(ctx, p);
 	/* A switch floods such frames to every director on it. */
-	if (unlikely(packet_multicast(p)))
+	if (unlikely(packet_multicast(p)) && !door_read(ctx, p))
 		return PASS_OTHER_HOST;
 	malformed = parse_transport(p, cur);
 	if (unlikely(malformed != UNDECIDED))
@@ -672,6 +664,8 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	}
 	tunnel_notice(ctx, p, v6);
 	request = service_maybe(p, v6);
+	if (unlikely(p->door))
+		request = MAYBE_MARKED;
 	if (request == MAYBE_NOT && !reply_maybe(p, v6))
 		return PASS_NO_SERVICE;
 	if (unlikely(malformed != UNDECIDED))
@@ -691,7 +685,7 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
 }
 
-/* The long way, for every packet. */
+/* The long way, for every packet. What the stack sent through the door must not come back to it. */
 __inline enum verdict packet(struct xdp_md *ctx, struct way_out *out)
 {
 	struct work *w = work_get();
@@ -699,6 +693,7 @@ __inline enum verdict packet(struct xdp_md *ctx, struct way_out *out)
 		.pos = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
+	enum verdict verdict;
 
 	if (!w)
 		return DROP_ERROR;
@@ -706,14 +701,17 @@ __inline enum verdict packet(struct xdp_md *ctx, struct way_out *out)
 	w->at.over = w->at.reserved = 0;
 	switch (parse_ethernet(&w->packet, &cur)) {
 	case bpf_htons(ETH_P_IP):
-		return packet_ip(ctx, w, &cur, out, 0);
+		verdict = packet_ip(ctx, w, &cur, out, 0);
+		break;
 	case bpf_htons(ETH_P_IPV6):
-		return packet_ip(ctx, w, &cur, out, 1);
+		verdict = packet_ip(ctx, w, &cur, out, 1);
+		break;
 	case bpf_htons(ETH_P_ARP):
 		return packet_arp(ctx, &w->packet);
 	default:
 		return PASS_NOT_IP;
 	}
+	return unlikely(w->packet.door && verdict < TX_FORWARD) ? DROP_UNTAKEN : verdict;
 }
 
 SEC("xdp")
@@ -803,6 +801,28 @@ int free_overflow(const struct conn_key *key)
 	c = bpf_map_lookup_elem(&overflow, &copy);
 	if (c)
 		overflow_take(&copy, c);
+	return 0;
+}
+
+/* At the egress of the door's near end. */
+SEC("tc")
+int mark_door(struct __sk_buff *skb)
+{
+	return door_write(skb) ? TC_ACT_OK : TC_ACT_SHOT;
+}
+
+/* Run by userspace: the question is answered where it stands. */
+SEC("syscall")
+int explain_mark(struct mark_question *q)
+{
+	struct packet p = { .ingress = q->ingress, .dscp = q->dscp };
+	struct conn_key key;
+
+	__builtin_memcpy(&key, &q->key, sizeof(key));
+	if (key_packet(&key, &p))
+		mark_explain(q, &p, 1);
+	else
+		mark_explain(q, &p, 0);
 	return 0;
 }
 

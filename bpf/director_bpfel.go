@@ -219,6 +219,7 @@ const (
 	directorLimitMARK_SHAPES       directorLimit = 1024
 	directorLimitMARK_WAYS         directorLimit = 4
 	directorLimitMARK_WORDS        directorLimit = 6
+	directorLimitNO_RULE           directorLimit = 4294967295
 	directorLimitADDRESSES         directorLimit = 8192
 	directorLimitPACKETS_COUNTED   directorLimit = 10
 	directorLimitTUNNEL_HEAD_MAX   directorLimit = 52
@@ -256,12 +257,22 @@ type directorMarkBucket struct {
 	Rule [4]directorMarkRule
 }
 
+type directorMarkQuestion struct {
+	_       structs.HostLayout
+	Key     directorConnKey
+	Ingress uint32
+	Dscp    uint32
+	Mark    uint32
+	Rule    uint32
+	Service uint32
+}
+
 type directorMarkRule struct {
-	_        structs.HostLayout
-	Key      [6]uint64
-	Rule     uint32
-	Mark     uint32
-	Reserved uint64
+	_       structs.HostLayout
+	Key     [6]uint64
+	Rule    uint32
+	Mark    uint32
+	Packets uint64
 }
 
 type directorMarkSet struct {
@@ -395,6 +406,8 @@ type directorRuntimeSettings struct {
 	}
 	Tunnels    uint32
 	LocalPorts uint32
+	Door       uint32
+	Reserved   uint32
 	Layout     uint64
 	HashKey    struct {
 		_      structs.HostLayout
@@ -545,10 +558,11 @@ const (
 	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 27
 	directorVerdictDROP_TTL           directorVerdict = 28
 	directorVerdictDROP_TOO_BIG       directorVerdict = 29
-	directorVerdictDROP_RATE          directorVerdict = 30
-	directorVerdictDROP_ERROR         directorVerdict = 31
-	directorVerdictVERDICTS           directorVerdict = 32
-	directorVerdictUNDECIDED          directorVerdict = 32
+	directorVerdictDROP_UNTAKEN       directorVerdict = 30
+	directorVerdictDROP_RATE          directorVerdict = 31
+	directorVerdictDROP_ERROR         directorVerdict = 32
+	directorVerdictVERDICTS           directorVerdict = 33
+	directorVerdictUNDECIDED          directorVerdict = 33
 )
 
 type directorWork struct {
@@ -568,14 +582,16 @@ type directorWork struct {
 		Vlans      uint8
 		Fragment   uint8
 		Dscp       uint8
-		_          [2]byte
+		Door       uint8
+		_          [1]byte
 		Mark       uint32
 		FragmentId uint32
 		Ingress    uint32
 		Mac        [3]uint32
 		Vlan       [2]uint16
 		Tpid       uint16
-		_          [6]byte
+		_          [2]byte
+		MarkRule   uint32
 	}
 	At struct {
 		_        structs.HostLayout
@@ -605,14 +621,16 @@ type directorWork struct {
 		Vlans      uint8
 		Fragment   uint8
 		Dscp       uint8
-		_          [2]byte
+		Door       uint8
+		_          [1]byte
 		Mark       uint32
 		FragmentId uint32
 		Ingress    uint32
 		Mac        [3]uint32
 		Vlan       [2]uint16
 		Tpid       uint16
-		_          [6]byte
+		_          [2]byte
+		MarkRule   uint32
 	}
 	ReplyAt struct {
 		_        structs.HostLayout
@@ -674,7 +692,9 @@ const (
 	directorMapVerdicts       = "verdicts"
 	directorMapWorks          = "works"
 	directorProgDirector      = "director"
+	directorProgExplainMark   = "explain_mark"
 	directorProgFreeOverflow  = "free_overflow"
+	directorProgMarkDoor      = "mark_door"
 	directorProgReadClock     = "read_clock"
 	directorProgSweepOverflow = "sweep_overflow"
 	directorVarAbiEnums       = "abi_enums"
@@ -726,7 +746,9 @@ type directorSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type directorProgramSpecs struct {
 	Director      *ebpf.ProgramSpec `ebpf:"director"`
+	ExplainMark   *ebpf.ProgramSpec `ebpf:"explain_mark"`
 	FreeOverflow  *ebpf.ProgramSpec `ebpf:"free_overflow"`
+	MarkDoor      *ebpf.ProgramSpec `ebpf:"mark_door"`
 	ReadClock     *ebpf.ProgramSpec `ebpf:"read_clock"`
 	SweepOverflow *ebpf.ProgramSpec `ebpf:"sweep_overflow"`
 }
@@ -849,7 +871,9 @@ type directorVariables struct {
 // It can be passed to loadDirectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directorPrograms struct {
 	Director      *ebpf.Program `ebpf:"director"`
+	ExplainMark   *ebpf.Program `ebpf:"explain_mark"`
 	FreeOverflow  *ebpf.Program `ebpf:"free_overflow"`
+	MarkDoor      *ebpf.Program `ebpf:"mark_door"`
 	ReadClock     *ebpf.Program `ebpf:"read_clock"`
 	SweepOverflow *ebpf.Program `ebpf:"sweep_overflow"`
 }
@@ -857,7 +881,9 @@ type directorPrograms struct {
 func (p *directorPrograms) Close() error {
 	return _DirectorClose(
 		p.Director,
+		p.ExplainMark,
 		p.FreeOverflow,
+		p.MarkDoor,
 		p.ReadClock,
 		p.SweepOverflow,
 	)

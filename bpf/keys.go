@@ -136,6 +136,9 @@ func (k *KeyTable) markReal(r *Real, by int) {
 	switch {
 	case r.isNAT():
 		k.nat += by
+		if k.t.Services[r.Service].anyPort() {
+			k.natAny += by
+		}
 		for _, key := range k.t.replyKeys(r) {
 			k.count(key, by)
 		}

@@ -14,14 +14,12 @@
 #include "service.h"
 
 struct mark_walk {
-	const struct packet *packet;
+	struct packet *packet;
 	const struct mark_set *set;
 	__u32 first;	/* place of the set's first shape of the family */
 	__u32 rule;	/* the best that matched, NO_RULE if none did */
 	__be32 mark;	/* its */
 };
-
-#define NO_RULE 0xffffffff
 
 /* What a shape leaves of the packet. shape: its number, so that rules of others are other keys. */
 __inline void mark_key(__u64 *key, const struct packet *p, const struct mark_shape *s, __u32 shape, int v6)
@@ -65,6 +63,7 @@ __inline void mark_in_bucket(struct mark_walk *walk, const __u64 *key, __u64 has
 		if (mark_matches(&b->rule[i], key) && b->rule[i].rule - 1 < walk->rule) {
 			walk->rule = b->rule[i].rule - 1;
 			walk->mark = b->rule[i].mark;
+			walk->packet->mark_rule = index * MARK_WAYS + i;
 		}
 	}
 }
@@ -95,7 +94,7 @@ static long mark_step6(__u32 i, struct mark_walk *walk)
 	return mark_step(i, walk, 1);
 }
 
-/* The mark; 0: no rule matches. */
+/* The mark, and in the packet which rule gave it; 0: no rule matches. */
 __inline __be32 mark_find(struct packet *p, int v6)
 {
 	__u32 which = READ_ONCE(settings.mark_set) & 1;
@@ -107,6 +106,7 @@ __inline __be32 mark_find(struct packet *p, int v6)
 		.rule = NO_RULE,
 	};
 
+	p->mark_rule = NO_RULE;
 	if (v6)
 		bpf_loop(set->shapes[1], mark_step6, &walk, 0);
 	else
@@ -124,12 +124,51 @@ __noinline __be32 mark_find6(struct packet *p)
 	return p ? mark_find(p, 1) : 0;
 }
 
+/* The rule that marked the packet has marked one more. */
+__inline void mark_count(const struct packet *p)
+{
+	__u32 index = p->mark_rule / MARK_WAYS;
+	struct mark_bucket *b = bpf_map_lookup_elem(&mark_rules, &index);
+
+	if (b)
+		__sync_fetch_and_add(&b->rule[p->mark_rule % MARK_WAYS].packets, 1);
+}
+
 /* The service of a mark: no packet has protocol 0. Go stores it under the same words (Key.addr). */
 __inline struct service *mark_service(__be32 mark, int v6)
 {
 	struct service_query q = { .hi = mark, .lo = v6 ? 0 : 0xffff0000 };
 
 	return service_taking(&q, service_hash(&q));
+}
+
+/* The packet's service, if it has one. A mark's comes before an address's (IPVS). */
+__inline struct service *packet_service(struct packet *p, int v6)
+{
+	struct service *s;
+
+	if (likely(settings.marking == MARKS_NONE && !p->mark))
+		return service_find(p, v6);
+	if (!p->mark)
+		p->mark = v6 ? mark_find6(p) : mark_find4(p);
+	s = p->mark ? mark_service(p->mark, v6) : NULL;
+	return s ?: service_find(p, v6);
+}
+
+/* What would become of a packet that begins a connection. */
+__inline void mark_explain(struct mark_question *q, struct packet *p, int v6)
+{
+	struct service *s;
+
+	p->mark_rule = q->rule = NO_RULE;
+	p->mark = q->mark;
+	q->service = 0;
+	if (service_maybe(p, v6) == MAYBE_NOT && !p->mark)
+		return;
+	s = packet_service(p, v6);
+	q->mark = p->mark;
+	q->rule = p->mark_rule;
+	q->service = s ? s->id + 1 : 0;
 }
 
 #endif

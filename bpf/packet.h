@@ -72,12 +72,14 @@ struct packet {
 	__u8 vlans;	  /* tags on the frame */
 	__u8 fragment;	  /* enum fragment */
 	__u8 dscp;
+	__u8 door;	  /* 1: it came through the door (door.h) */
 	__be32 mark;	  /* firewall mark; 0: none, or not asked for yet */
 	__u32 fragment_id;
 	__u32 ingress;	  /* interface */
 	__u32 mac[3];	  /* link-layer destination, source: 12 bytes as in the frame */
 	__be16 vlan[VLAN_MAX]; /* TCIs, outermost first */
 	__be16 tpid;	  /* of the outer tag */
+	__u32 mark_rule;  /* where the rule is that gave the mark: bucket * MARK_WAYS + way; or NO_RULE */
 };
 
 /* The link-layer addresses of a frame, a word at a time wherever they begin. */

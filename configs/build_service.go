@@ -88,6 +88,7 @@ func (b *serviceBuilder) findKey() {
 		b.findMark()
 		return
 	}
+	b.checkNoMark()
 	if b.written.family.given() {
 		b.written.family.at.failf("the family is that of the address, only a service of a firewall mark has none")
 	}
@@ -152,6 +153,8 @@ func (b *serviceBuilder) build() director.Service {
 		Answer:      s.answer.or(director.AnswerUnreachable),
 		Conns:       s.conns.build(s.protocol.or(director.TCP)),
 		Sources:     sources(s.fullnat.value.sources.value),
+		MarkSource:  s.markSource.value,
+		VIPs:        b.vips(),
 		Reals:       b.allReals(roleReal, s.reals.value),
 		Sorry:       b.allReals(roleSorry, s.sorry.value),
 		MHTable:     s.mhTable.value,

@@ -41,6 +41,7 @@ type Config struct {
 	Health []health.Service // of all services, checked or not
 	checks *yaml.Node       // the checks that the file names, for services that come at run time
 	Notify []notify.Target
+	Notes  Errors // what is no fault, and may not be meant
 }
 
 // Default is the configuration of a file that says nothing. It is not one to run:

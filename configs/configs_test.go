@@ -89,7 +89,7 @@ interfaces:
   - {name: eth3, mode: auto}
 socket: /run/d/../x.sock
 state_dir: /sys/fs/bpf/x/
-limits: {connections4: 1024, connections6: 128k, services: 9, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, destinations: 7k}
+limits: {connections4: 1024, connections6: 128k, services: 10, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, destinations: 7k}
 timeouts:
   {tcp: 1h30m, tcpfin: 90, udp: "1.5s", tcp_none: 3, tcp_syn_sent: 4, tcp_syn_recv: 5, tcp_time_wait: 6, tcp_close: 7,
    tcp_close_wait: 8, tcp_last_ack: 9, tcp_listen: 10, tcp_synack: 11, sctp_none: 12, sctp_init1: 13, sctp_init: 14,
@@ -165,6 +165,7 @@ services:
   - {virtual: 192.0.2.10:444, scheduler: mh, mh_table: 65537}
   - {virtual: 192.0.2.10:445, scheduler: lblc, lblc_expiration: 1h}
   - {virtual: 192.0.2.10:446, scheduler: lblcr, lblcr_expiration: 90}
+  - {fwmark: 8, mark_source: firewall, vips: [192.0.2.20, 192.0.2.21]}
 marks:
   - {mark: 7, protocol: tcp, source: "2001:db8:1::/48", destination: "2001:db8::10", source_port: 1024-65535, destination_port: "80, 443,8000-8080", interface: eth1, dscp: 46}
   - {mark: 4294967295, destination_port: [554, 6970-7170]}
@@ -209,6 +210,10 @@ func TestEverything(t *testing.T) {
 				{Key: keyOf(director.TCP, "192.0.2.10:444"), Scheduler: "mh", MHTable: 65537},
 				{Key: keyOf(director.TCP, "192.0.2.10:445"), Scheduler: "lblc", Expiration: time.Hour},
 				{Key: keyOf(director.TCP, "192.0.2.10:446"), Scheduler: "lblcr", Expiration: 90 * time.Second},
+				{
+					Key: director.MarkKey(8, false), Scheduler: "wrr", MarkSource: director.MarkFirewall,
+					VIPs: []netip.Addr{netip.MustParseAddr("192.0.2.20"), netip.MustParseAddr("192.0.2.21")},
+				},
 			},
 			Marks: []director.MarkRule{
 				{
@@ -223,7 +228,7 @@ func TestEverything(t *testing.T) {
 			Locals: director.LocalEnds{Ports: director.PortRange{First: 2000, Last: 2999},
 				Sources: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}},
 		},
-		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 9, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Destinations: 7 << 10},
+		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 10, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Destinations: 7 << 10},
 		Socket:   "/run/x.sock",
 		StateDir: "/sys/fs/bpf/x",
 		Addresses: []director.Address{
@@ -343,6 +348,29 @@ func TestOwnership(t *testing.T) {
 	never := mustParse(t, "interfaces: [eth0]\nannounce: {refresh: 0}").Announce
 	if want := (director.Announcing{Burst: director.DefaultAnnouncing.Burst}); never != want {
 		t.Errorf("announced %+v, want %+v", never, want)
+	}
+}
+
+// TestCrossingMarks: rules that share packets, and give them different marks, are named, but are no fault.
+func TestCrossingMarks(t *testing.T) {
+	const rules = `
+interfaces: [eth0]
+marks:
+  - {mark: 1, destination: 192.0.2.1, destination_port: 80-89}
+  - {mark: 2, destination: 192.0.2.1}
+  - {mark: 3, destination_port: 85-99}
+`
+	notes := mustParse(t, rules).Notes
+	if want := "test.yaml:6:5: marks[2]: some of its packets get mark 1, by the rule in line 4, which comes first"; notes.Error() != want {
+		t.Errorf("notes are\n%s\nwant\n%s", notes, want)
+	}
+	text := "  - {mark: 9, source: 192.0.2.0/24, destination: 10.0.0.0/24}\n"
+	for i := range 40 {
+		text += fmt.Sprintf("  - {mark: %d, source: 192.0.2.%d, destination_port: %d}\n", 10+i, i, i)
+	}
+	notes = mustParse(t, "interfaces: [eth0]\nmarks:\n"+text).Notes
+	if last := notes[len(notes)-1]; len(notes) != 21 || last.Message != "so do 20 more rules" {
+		t.Errorf("%d notes, the last is %s", len(notes), last)
 	}
 }
 

@@ -102,7 +102,7 @@ func writeReals(w writer, name string, s *director.Service, list []director.Real
 func serviceWriter(s *director.Service) writer {
 	w := newWriter()
 	writeOption(w, "name", s.Name, "")
-	writeKey(w, s.Key)
+	writeKey(w, s)
 	w.set("scheduler", s.Scheduler)
 	if s.Flags != 0 {
 		w.set("scheduler_flags", flow(strings.Split(s.Flags.String(), ",")))
@@ -122,11 +122,16 @@ func serviceWriter(s *director.Service) writer {
 	return w
 }
 
-func writeKey(w writer, k director.ServiceKey) {
+func writeKey(w writer, s *director.Service) {
+	k := s.Key
 	if k.Mark != 0 {
 		w.set("fwmark", k.Mark)
 		if k.Addr.Is6() {
 			w.set("family", "ipv6")
+		}
+		writeOption(w, "mark_source", s.MarkSource, director.MarkRules)
+		if s.VIPs != nil {
+			w.set("vips", flow(s.VIPs))
 		}
 		return
 	}

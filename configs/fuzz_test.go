@@ -92,6 +92,10 @@ func checkConfig(t *testing.T, config *Config) {
 		t.Fatalf("%v\nin\n%s", err, text)
 	}
 	unchecked(again)
+	if len(config.Notes) != len(again.Notes) {
+		t.Errorf("notes\n%v\nbecame\n%v", config.Notes, again.Notes)
+	}
+	config.Notes, again.Notes = nil, nil // they name lines
 	if !reflect.DeepEqual(config, again) {
 		t.Errorf("got\n%+v\nfrom\n%s\nof\n%+v", again, text, config)
 	}
@@ -145,12 +149,12 @@ func written(c *Config) string {
 	line("services:")
 	for _, s := range c.Desired.Services {
 		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, fullnat: {sources: %s}, %s %s, %s reals: [",
-			writtenName(s.Name), writtenKey(s.Key), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenAddrs(s.Sources), writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns), writtenOptions(s))
+			writtenName(s.Name), writtenKey(s), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenAddrs(s.Sources), writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns), writtenOptions(s))
 		line("%s    ], sorry_servers: [\n%s    ]}", writtenReals(s.Reals), writtenReals(s.Sorry))
 	}
 	line("marks:")
 	for _, m := range c.Desired.Marks {
-		line("  - {%s}", writtenMark(m))
+		line("  - %s", m)
 	}
 	return b.String()
 }
@@ -164,11 +168,16 @@ func writtenReals(reals []director.RealServer) string {
 	return b.String()
 }
 
-func writtenKey(k director.ServiceKey) string {
+func writtenKey(s director.Service) string {
+	k := s.Key
 	if k.Mark == 0 {
 		return fmt.Sprintf("protocol: %s, address: %q, port: %d", k.Protocol, k.Addr, k.Port)
 	}
-	return fmt.Sprintf("fwmark: %d, family: ipv%d", k.Mark, map[bool]int{true: 4, false: 6}[k.Addr.Is4()])
+	text := fmt.Sprintf("fwmark: %d, family: ipv%d, mark_source: %s", k.Mark, map[bool]int{true: 4, false: 6}[k.Addr.Is4()], s.MarkSource)
+	if s.VIPs != nil {
+		text += ", vips: " + writtenAddrs(s.VIPs)
+	}
+	return text
 }
 
 // writtenPort is a real server's; one of a service of all ports has none.
@@ -191,25 +200,6 @@ func writtenPersistence(p director.Persistence) string {
 	return text + "},"
 }
 
-func writtenMark(m director.MarkRule) string {
-	text := fmt.Sprintf("mark: %d", m.Mark)
-	add := func(has bool, key string, value any) {
-		if has {
-			text += fmt.Sprintf(", %s: %v", key, value)
-		}
-	}
-	add(m.Protocol != 0, "protocol", m.Protocol)
-	add(m.Source.IsValid(), "source", fmt.Sprintf("%q", m.Source))
-	add(m.Dest.IsValid(), "destination", fmt.Sprintf("%q", m.Dest))
-	add(m.SourcePorts != nil, "source_port", writtenPorts(m.SourcePorts))
-	add(m.DestPorts != nil, "destination_port", writtenPorts(m.DestPorts))
-	add(m.Interface != "", "interface", fmt.Sprintf("%q", m.Interface))
-	if m.DSCP != nil {
-		add(true, "dscp", *m.DSCP)
-	}
-	return text
-}
-
 func writtenPlace(a director.Address) string {
 	if a.Mode == director.AddressNone {
 		return ""
@@ -219,14 +209,6 @@ func writtenPlace(a director.Address) string {
 		text += fmt.Sprintf(", prefix_length: %d", a.Prefix)
 	}
 	return text
-}
-
-func writtenPorts(ranges []director.PortRange) string {
-	var all []string
-	for _, r := range ranges {
-		all = append(all, r.String())
-	}
-	return "[" + strings.Join(all, ", ") + "]"
 }
 
 func writtenPolicy(protocol director.Protocol, p director.ConnPolicy) string {

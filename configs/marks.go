@@ -127,9 +127,9 @@ func (m *markRule) build() director.MarkRule {
 	return r
 }
 
-// marks makes the marking rules, and names those that never count.
+// marks makes the marking rules, and names those that never count, or cross others.
 func (b *builder) marks(all list[markRule]) {
-	var lines []int
+	var places []cursor
 	for _, s := range all.all {
 		if !s.ok {
 			continue
@@ -137,12 +137,29 @@ func (b *builder) marks(all list[markRule]) {
 		m := &s.value
 		r := m.build()
 		b.checkMark(m, r)
-		if i := slices.IndexFunc(b.config.Desired.Marks, func(earlier director.MarkRule) bool { return earlier.Covers(&r) }); i >= 0 {
-			s.at.failf("no packet ever gets this mark: the rule in line %d matches all of them first", lines[i])
-		}
 		b.config.Desired.Marks = append(b.config.Desired.Marks, r)
-		lines = append(lines, s.at.at.Line)
+		places = append(places, s.at)
 	}
+	shadowed, crossing := director.MarkPairs(b.config.Desired.Marks)
+	for _, p := range shadowed {
+		places[p.Second].failf("no packet ever gets this mark: the rule in line %d matches all of them first", places[p.First].at.Line)
+	}
+	for i, p := range crossing {
+		if i == mostCrossing {
+			b.note(places[p.Second], "so do %d more rules", len(crossing)-i)
+			break
+		}
+		b.note(places[p.Second], "some of its packets get mark %d, by the rule in line %d, which comes first",
+			b.config.Desired.Marks[p.First].Mark, places[p.First].at.Line)
+	}
+}
+
+// mostCrossing is how many of them are named.
+const mostCrossing = 20
+
+// note tells of what is no fault.
+func (b *builder) note(c cursor, format string, args ...any) {
+	b.config.Notes = append(b.config.Notes, Error{b.doc.file, c.at.Line, c.at.Column, c.path.String(), fmt.Sprintf(format, args...)})
 }
 
 // checkMark finds what holds between a rule's values.

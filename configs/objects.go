@@ -190,6 +190,8 @@ type service struct {
 	onePacket   setting[bool]
 	fwmark      setting[uint32]
 	family      setting[bool] // IPv6
+	markSource  setting[director.MarkSource]
+	vips        setting[list[netip.Addr]]
 	persistence setting[persistence]
 	answer      setting[director.Answer]
 	conns       connPolicy
@@ -226,6 +228,10 @@ var serviceObject = object[service]{
 			"Firewall mark that the service stands for, in the place of protocol, address and port."),
 		key("family", family(), func(s *service) *setting[bool] { return &s.family },
 			"Address family of a service of a firewall mark, ipv4 or ipv6; ipv4 if absent."),
+		key("mark_source", enumeration[director.MarkSource]("mark source"), func(s *service) *setting[director.MarkSource] { return &s.markSource },
+			"Who gives packets the mark: rules, those under marks, or firewall, nftables or iptables in prerouting; rules if absent."),
+		key("vips", listOf("addresses", address()), func(s *service) *setting[list[netip.Addr]] { return &s.vips },
+			"With mark_source firewall: the virtual addresses whose packets the firewall marks; none of them may be this host's."),
 		key("scheduler", scheduler(), func(s *service) *setting[string] { return &s.scheduler },
 			"Scheduler, as ipvsadm names it; "+DefaultScheduler+" if absent."),
 		key("scheduler_flags", listOf("scheduler flags", schedulerFlag()), func(s *service) *setting[list[string]] { return &s.flags },

@@ -62,7 +62,8 @@ type ownershipBuilder struct {
 	*builder
 	fine       bool // nothing was wrong before: what the addresses refer to is known
 	interfaces []string
-	services   []string // their addresses, in order
+	services   []string            // their addresses, in order
+	marked     map[netip.Addr]bool // of those, whose packets the firewall marks
 	places     registry[place]
 	addresses  registry[netip.Addr]
 	several    map[netip.Addr]bool // may be listed more than once
@@ -79,11 +80,7 @@ func (b *builder) ownerships(all list[ownership]) {
 	for _, i := range b.config.Desired.Interfaces {
 		o.interfaces = append(o.interfaces, i.Name)
 	}
-	for _, s := range b.config.Desired.Services {
-		o.services = append(o.services, s.Key.Addr.String())
-	}
-	slices.Sort(o.services)
-	o.services = slices.Compact(o.services)
+	o.services, o.marked = b.serviceAddresses()
 	for _, s := range all.all {
 		if s.ok && s.value.address.ok && s.value.mode.ok {
 			o.add(&s.value)
@@ -99,6 +96,7 @@ func (b *ownershipBuilder) add(o *ownership) {
 		return
 	}
 	b.checkKeys(o)
+	b.checkMarked(o)
 	built := director.Address{
 		Addr: a, Mode: o.mode.value, Interface: o.iface.value, Prefix: b.prefixLength(o), Force: o.force.value,
 	}

@@ -52,7 +52,7 @@ func (d *Director) compare(want Desired) (*change, error) {
 		}
 	}
 	c.marks, err = d.prepareMarks(&want)
-	errs = append(errs, c.validate(), d.checkRoom(c), err)
+	errs = append(errs, c.validate(), d.checkRoom(c), d.checkLocal(want.Services), err)
 	return c, errors.Join(errs...)
 }
 
@@ -181,10 +181,16 @@ func (d *Director) reserveKeys(c *change) (undo func(), err error) {
 			}
 			keys = append(keys, w.Key.row())
 		}
-		if k := vipKey(w.Key.Addr); w.Key.Mark == 0 && !d.vips[k] {
+	}
+	for _, w := range slices.Concat(c.added, c.edited) {
+		for _, a := range w.vips() {
+			k := vipKey(a)
+			if d.vips[k] {
+				continue
+			}
 			if err := d.keys.Set(k, 0); err != nil {
 				undo()
-				return nil, fmt.Errorf("address %s (raise limits.services): %w", w.Key.Addr, err)
+				return nil, fmt.Errorf("address %s (raise limits.services): %w", a, err)
 			}
 			d.vips[k] = true
 			vips = append(vips, k)

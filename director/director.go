@@ -75,6 +75,8 @@ type Director struct {
 	marks      *bpf.Marks // in force
 	marked     bool       // this process has set them
 	markRules  []MarkRule
+	door       string       // interface of packets with the firewall's marks
+	local      []netip.Addr // virtual addresses that this host has, and the firewall's marks are in vain for
 	locals     locals
 	stranded   map[uint32]int // real servers with connections of former generations; the sweeps that these still stay
 	generation uint64
@@ -164,7 +166,9 @@ func (d *Director) Run(ctx context.Context) error {
 			d.watchPorts()
 			d.publishTargets()
 			d.followInterfaces()
+			d.tellDoor()
 			d.followMarks()
+			d.followLocal()
 		case <-follow.C:
 			d.follow()
 		case <-forget.C:
@@ -281,6 +285,8 @@ func (d *Director) apply(want Desired) error {
 	}
 	d.put(c)
 	attaching.finish()
+	d.door = want.Door
+	d.tellDoor()
 	d.generation++
 	d.publishTargets()
 	return nil
@@ -340,6 +346,8 @@ func (d *Director) applyServices(c *change) {
 		d.dropVIPs()
 		d.inherited = false
 		d.rate.last = d.counters() // what a former process counted is no rate
+	} else if len(c.edited) > 0 {
+		d.dropVIPs()
 	}
 }
 

@@ -49,11 +49,13 @@ func (w *world) checkKeys(r *report) {
 	}
 	wanted := map[bpf.Key]bool{}
 	for key, s := range w.everyService() {
-		wanted[key.row()], wanted[vipKey(key.Addr)] = true, true
+		wanted[key.row()] = true
 		id, ok := stored[key.row()]
 		r.is(ok && id == s.id, "service %s: key names %d (%v), want %d", key, id, ok, s.id)
-		_, ok = stored[vipKey(key.Addr)]
-		r.is(ok, "service %s: its address is not stored", key)
+		for _, a := range s.want.vips() {
+			_, ok = stored[vipKey(a)]
+			r.is(ok, "service %s: address %s is not stored", key, a)
+		}
 	}
 	for k := range stored {
 		r.is(wanted[k] || isVIPKey(k), "key %v is no service's", k) // an address goes with the next tick

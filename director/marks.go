@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"xdplvs/bpf"
 )
@@ -39,6 +41,49 @@ type MarkRule struct {
 	DestPorts   []PortRange
 	Interface   string // name; one of Desired.Interfaces
 	DSCP        *uint8
+}
+
+// String is the rule as the configuration has it, in one line of YAML.
+func (r MarkRule) String() string {
+	text := fmt.Sprintf("{mark: %d", r.Mark)
+	add := func(has bool, key string, value any) {
+		if has {
+			text += fmt.Sprintf(", %s: %v", key, value)
+		}
+	}
+	add(r.Protocol != 0, "protocol", r.Protocol)
+	add(r.Source.IsValid(), "source", prefixText(r.Source))
+	add(r.Dest.IsValid(), "destination", prefixText(r.Dest))
+	add(len(r.SourcePorts) > 0, "source_port", portsText(r.SourcePorts))
+	add(len(r.DestPorts) > 0, "destination_port", portsText(r.DestPorts))
+	add(r.Interface != "", "interface", strconv.Quote(r.Interface))
+	if r.DSCP != nil {
+		add(true, "dscp", *r.DSCP)
+	}
+	return text + "}"
+}
+
+// prefixText leaves the length out of a single address. IPv6 has colons, which YAML wants in quotes.
+func prefixText(p netip.Prefix) string {
+	text := p.String()
+	if p.IsSingleIP() {
+		text = p.Addr().String()
+	}
+	if p.Addr().Is6() {
+		return strconv.Quote(text)
+	}
+	return text
+}
+
+func portsText(ranges []PortRange) string {
+	if len(ranges) == 1 {
+		return ranges[0].String()
+	}
+	texts := make([]string, len(ranges))
+	for i, r := range ranges {
+		texts[i] = r.String()
+	}
+	return "[" + strings.Join(texts, ", ") + "]"
 }
 
 // families are those of the packets that the rule can match: one where it names an address.

@@ -43,8 +43,12 @@ func storedKeys(t *bpf.Tables) (all []bpf.KeyEntry) {
 	for b := range t.Keys {
 		for _, k := range t.Keys[b].Key {
 			if k.Id != 0 {
-				key := bpf.Key{Addr: netip.AddrFrom16(k.Addr).Unmap(), Port: bits.ReverseBytes16(k.Port),
-					Protocol: k.Protocol &^ 0x40, Sorry: k.Protocol&0x40 != 0}
+				key := bpf.Key{Port: bits.ReverseBytes16(k.Port), Protocol: k.Protocol &^ 0x40, Sorry: k.Protocol&0x40 != 0}
+				if key.Protocol == 0 { // the mark stands before the family's unspecified address
+					key.Mark = binary.BigEndian.Uint32(k.Addr[:])
+					clear(k.Addr[:4])
+				}
+				key.Addr = netip.AddrFrom16(k.Addr).Unmap()
 				all = append(all, bpf.KeyEntry{Key: key, Service: k.Id - 1})
 			}
 		}

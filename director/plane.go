@@ -51,6 +51,8 @@ type Plane interface {
 	FreeOverflow(*bpf.ConnKey) error
 	// Destinations calls yield for each destination that lblc and lblcr remember.
 	Destinations(yield func(*bpf.DestinationKey, *bpf.Destination) bool) error
+	// ExplainMark tells what the program makes of a packet that begins a connection.
+	ExplainMark(bpf.MarkQuestion) (bpf.MarkAnswer, error)
 	// ForgetDestination takes one out; that it is gone already is no error.
 	ForgetDestination(*bpf.DestinationKey) error
 }

@@ -241,6 +241,8 @@ type Service struct {
 	Answer      Answer
 	Conns       ConnPolicy
 	Sources     []netip.Addr // of its connections by fullnat; those of a family that it has none of are the Desired's
+	MarkSource  MarkSource   // of a firewall mark
+	VIPs        []netip.Addr // with MarkFirewall: whose packets the firewall marks
 	Reals       []RealServer // in the order in which they were added; IPVS lists the last first
 	// Sorry servers get the new connections when no real server can. Where there are
 	// several wlc shares those out; with persistence mh does, by the client's address.
@@ -334,6 +336,7 @@ type Desired struct {
 	Marks      []MarkRule
 	Timeouts   Timeouts
 	Locals     LocalEnds // of connections by full-NAT
+	Door       string    // one of Interfaces, by which packets with the firewall's marks come in; empty: there is none
 }
 
 // Validate tells what cannot be, for callers that do not come from a
@@ -364,7 +367,7 @@ func (s *Service) Validate() error {
 	if s.Conns.Sloppy && s.Key.Protocol == UDP {
 		fail("sloppy is for tcp and sctp only")
 	}
-	for _, err := range validateSources(s.Sources) {
+	for _, err := range append(validateSources(s.Sources), s.validateSource()...) {
 		fail("%w", err)
 	}
 	errs = append(errs, s.validateReals("real server", s.Reals)...)

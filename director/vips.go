@@ -30,9 +30,9 @@ func isVIPKey(k bpf.Key) bool { return k.Protocol == protocolICMP || k.Protocol 
 func (d *Director) dropVIPs() {
 	wanted := make(map[bpf.Key]bool, len(d.vips))
 	for _, services := range []map[ServiceKey]*service{d.services, d.ending} {
-		for key := range services {
-			if key.Mark == 0 {
-				wanted[vipKey(key.Addr)] = true
+		for _, s := range services {
+			for _, a := range s.want.vips() {
+				wanted[vipKey(a)] = true
 			}
 		}
 	}

@@ -184,6 +184,8 @@ type worldPlane struct {
 	overflow []overflowed
 	sweeps   int
 	verdicts map[string]uint64
+	asked    bpf.MarkQuestion
+	rule     int // that marks every packet, as the data plane counts
 
 	destinations map[bpf.DestinationKey]bpf.Destination
 }
@@ -296,6 +298,12 @@ func (p *worldPlane) SweepOverflow() error {
 func (p *worldPlane) FreeOverflow(key *bpf.ConnKey) error {
 	p.overflow = slices.DeleteFunc(p.overflow, func(o overflowed) bool { return o.key == *key })
 	return p.fails("free overflow")
+}
+
+// ExplainMark answers that the last rule has marked the packet for service 0.
+func (p *worldPlane) ExplainMark(q bpf.MarkQuestion) (bpf.MarkAnswer, error) {
+	p.asked = q
+	return bpf.MarkAnswer{Mark: 7, Rule: p.rule}, p.fails("explain")
 }
 
 func (p *worldPlane) Destinations(yield func(*bpf.DestinationKey, *bpf.Destination) bool) error {

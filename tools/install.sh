@@ -56,6 +56,8 @@ need_for() {
 		need libc6-dev has_header stdlib.h
 		if ((EUID == 0)); then
 			need iproute2 have ip
+			need iptables have iptables-nft
+			need nftables have nft
 			need iputils-ping have ping
 			need_servers
 		fi

@@ -73,6 +73,10 @@ type Backend interface {
 	HealthHistory(real, service string) ([]director.HealthHistory, error)
 	// OrderHealth sets the condition of real servers by hand, and returns of how many.
 	OrderHealth(director.HealthOrder) (int, error)
+	// Marks are the rules that mark packets, as they are in force.
+	Marks(ctx context.Context) (director.MarkList, error)
+	// ExplainMark tells which rule marks a packet, and which service takes it.
+	ExplainMark(ctx context.Context, q director.MarkQuestion) (director.MarkAnswer, error)
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
@@ -103,6 +107,8 @@ const (
 	pathHealth      = "/v1/health"
 	pathHistory     = "/v1/health/history"
 	pathOrder       = "/v1/health/order"
+	pathMarks       = "/v1/marks"
+	pathExplain     = "/v1/marks/explain"
 	pathVersion     = "/v1/version"
 	pathReload      = "/v1/reload"
 	pathConfig      = "/v1/config"

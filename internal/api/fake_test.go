@@ -33,6 +33,8 @@ type fakeBackend struct {
 	health    director.HealthList
 	history   []director.HealthHistory
 	order     director.HealthOrder
+	marks     director.MarkList
+	asked     director.MarkQuestion
 
 	timeouts    director.Timeouts
 	timeoutsErr error
@@ -63,6 +65,13 @@ func (b *fakeBackend) OrderHealth(o director.HealthOrder) (int, error) {
 	}
 	b.order = o
 	return 2, nil
+}
+
+func (b *fakeBackend) Marks(context.Context) (director.MarkList, error) { return b.marks, nil }
+
+func (b *fakeBackend) ExplainMark(_ context.Context, q director.MarkQuestion) (director.MarkAnswer, error) {
+	b.asked = q
+	return director.MarkAnswer{Mark: 7, Rule: 3, Text: "{mark: 7}", Service: "web"}, nil
 }
 
 func (b *fakeBackend) Connections(ctx context.Context, yield func(*director.Conn) error) error {

@@ -41,6 +41,8 @@ var routes = []route{
 	{http.MethodGet, pathHealth, reader, nil, 0, (*Server).health},
 	{http.MethodGet, pathHistory, reader, []string{"real", "service"}, 0, (*Server).healthHistory},
 	{http.MethodPost, pathOrder, admin, nil, maxBody, (*Server).orderHealth},
+	{http.MethodGet, pathMarks, reader, nil, 0, (*Server).marks},
+	{http.MethodGet, pathExplain, reader, explainParams, 0, (*Server).explainMark},
 	{http.MethodGet, pathVersion, reader, nil, 0, (*Server).version},
 	{http.MethodPost, pathReload, admin, nil, 0, (*Server).reload},
 	{http.MethodGet, pathConfig, reader, nil, 0, (*Server).config},

@@ -331,10 +331,14 @@ func TestRaw(t *testing.T) {
 		text               string
 	}{
 		"addresses":         {"GET", "/v1/addresses", "", 200, `{"time":"2026-11-22T16:00:00Z","addresses":[{"address":"192.0.2.1","mode":"answer","interface":"eth0","status":"waiting","reason":"interface is down"}]}`},
+		"marks":             {"GET", "/v1/marks", "", 200, `{"time":"0001-01-01T00:00:00Z","rules":null}`},
+		"explain":           {"GET", "/v1/marks/explain?protocol=tcp&source=10.0.0.1:1&destination=10.0.0.2:2&dscp=46&mark=0x10", "", 200, `{"mark":7,"rule":3,"text":"{mark: 7}","service":"web"}`},
+		"explain nothing":   {"GET", "/v1/marks/explain?protocol=icmp", "", 400, `{"error":"unknown protocol \"icmp\" (known: tcp, udp, sctp)"}`},
+		"explain dscp":      {"GET", "/v1/marks/explain?protocol=tcp&source=10.0.0.1:1&destination=10.0.0.2:2&dscp=x", "", 400, `{"error":"parameter dscp: \"x\" is no number of 8 bits"}`},
 		"version":           {"GET", "/v1/version", "", 200, `{"version":"v1.2.3"}`},
 		"count":             {"GET", "/v1/connections/count", "", 200, `{"count":2}`},
 		"reload":            {"POST", "/v1/reload", "", 200, `{}`},
-		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/persistence, /v1/persistence/count, /v1/timeouts, /v1/addresses, /v1/health, /v1/health/history, /v1/health/order, /v1/version, /v1/reload, /v1/config, /v1/changes, /v1/zero)"}`},
+		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/persistence, /v1/persistence/count, /v1/timeouts, /v1/addresses, /v1/health, /v1/health/history, /v1/health/order, /v1/marks, /v1/marks/explain, /v1/version, /v1/reload, /v1/config, /v1/changes, /v1/zero)"}`},
 		"root":              {"GET", "/", "", 404, `{"error":"unknown path \"/\" (known: `},
 		"wrong method":      {"GET", "/v1/reload", "", 405, `{"error":"/v1/reload wants POST, not GET"}`},
 		"two methods":       {"PUT", "/v1/connections", "", 405, `{"error":"/v1/connections wants GET or DELETE, not PUT"}`},

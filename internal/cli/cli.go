@@ -40,10 +40,13 @@ type Env struct {
 	// Daemon runs the director until ctx ends.
 	Daemon func(ctx context.Context, opts DaemonOptions) error
 	// Check reads a configuration and says what is in it, as
-	// "3 services, 9 real servers"; the error has one line for each mistake.
+	// "3 services, 9 real servers", and what may not be meant in further lines; the
+	// error has one line for each mistake.
 	Check func(file string) (summary string, err error)
 	// Doctor examines this machine, for a configuration or, without a file, for itself.
 	Doctor func(ctx context.Context, file string, timeout time.Duration) (*doctor.Report, error)
+	// Output runs a program and returns what it prints; nil: exec.Command.
+	Output func(ctx context.Context, name string, args ...string) ([]byte, error)
 	// Services are those of a configuration.
 	Services func(file string) ([]director.Service, error)
 	// ApplyReal makes this machine a real server; nil: realserver.Apply.

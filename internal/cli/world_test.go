@@ -54,6 +54,8 @@ type fakeBackend struct {
 	health    director.HealthList
 	history   []director.HealthHistory
 	order     director.HealthOrder
+	marks     director.MarkList
+	answer    director.MarkAnswer
 
 	timeouts    director.Timeouts
 	timeoutsErr error
@@ -67,6 +69,16 @@ type fakeBackend struct {
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }
 func (b *fakeBackend) Addresses() director.AddressList { return b.addresses }
 func (b *fakeBackend) Reload(context.Context) error    { return b.reload }
+
+func (b *fakeBackend) Marks(context.Context) (director.MarkList, error) { return b.marks, nil }
+
+// ExplainMark answers, but for what there cannot be.
+func (b *fakeBackend) ExplainMark(_ context.Context, q director.MarkQuestion) (director.MarkAnswer, error) {
+	if q.Interface == "eth9" {
+		return director.MarkAnswer{}, errors.New("interface eth9: no such interface")
+	}
+	return b.answer, nil
+}
 
 func (b *fakeBackend) Snapshot() *director.Snapshot {
 	b.mu.Lock()

@@ -7,6 +7,7 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/door"
 )
 
 // backend is what the socket offers.
@@ -43,6 +44,21 @@ func (b backend) Templates(ctx context.Context, yield func(*director.Conn) error
 // DeleteTemplates implements api.Backend.
 func (b backend) DeleteTemplates(ctx context.Context, match func(*director.Conn) bool) (uint64, error) {
 	return b.d.director.DeleteTemplates(ctx, match)
+}
+
+// Marks implements api.Backend.
+func (b backend) Marks(ctx context.Context) (director.MarkList, error) {
+	list, err := b.d.director.Marks(ctx)
+	if s := b.d.door.State(); s.Open {
+		list.Door = &director.DoorState{Interface: door.Near, Marks4: s.Marks.V4, Marks6: s.Marks.V6, Problem: s.Problem,
+			Repaired: s.Repaired, RepairedAt: s.RepairedAt}
+	}
+	return list, err
+}
+
+// ExplainMark implements api.Backend.
+func (b backend) ExplainMark(ctx context.Context, q director.MarkQuestion) (director.MarkAnswer, error) {
+	return b.d.director.ExplainMark(ctx, q)
 }
 
 // Timeouts implements api.Backend.

@@ -25,6 +25,7 @@ import (
 	"xdplvs/configs"
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/door"
 	"xdplvs/internal/health"
 	"xdplvs/internal/nexthop"
 	notification "xdplvs/internal/notify"
@@ -53,6 +54,7 @@ type daemon struct {
 	addresses *vip.Manager
 	health    *health.Monitor
 	notifier  *notification.Notifier
+	door      doorkeeper
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -70,11 +72,7 @@ type daemon struct {
 // Run runs the director until ctx ends. A SIGHUP reads the configuration again.
 // The data plane forwards on when it returns, unless opts say otherwise.
 func Run(ctx context.Context, opts Options) error {
-	text, err := configs.Read(opts.ConfigFile)
-	if err != nil {
-		return err
-	}
-	config, err := configs.Parse(opts.ConfigFile, text)
+	text, config, err := load(opts.ConfigFile, opts.Log)
 	if err != nil {
 		return err
 	}
@@ -149,6 +147,7 @@ func (d *daemon) open() error {
 	d.addresses = d.newAddresses()
 	d.notifier = notification.New(d.log)
 	d.health = d.newHealth()
+	d.door = door.New(door.Options{Log: d.log, Program: plane.DoorProgram})
 	d.reached = make(chan struct{})
 	return nil
 }
@@ -184,6 +183,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.resolver.Run(ctx) })
 	group.Go(func() error { return d.feedHops(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
+	group.Go(func() error { return d.door.Run(ctx) })
 	group.Go(func() error { return d.health.Run(ctx) })
 	group.Go(func() error { return d.notifier.Run(ctx) })
 	served := api.ServerOptions{Pages: pages}
@@ -215,16 +215,19 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.health.Prepare(d.doc.health)
 	want := d.doc.desired()
-	err := apply(ctx, want)
-	if err == nil {
-		err = d.setHealth(&d.doc)
-	}
-	if err == nil {
-		err = d.awaitHops(ctx)
-	}
-	if err == nil {
-		err = then(ctx, want)
-	}
+	err := d.enforce(want, func(want director.Desired) error {
+		err := apply(ctx, want)
+		if err == nil {
+			err = d.setHealth(&d.doc)
+		}
+		if err == nil {
+			err = d.awaitHops(ctx)
+		}
+		if err == nil {
+			err = then(ctx, want)
+		}
+		return err
+	})
 	d.reloading.Unlock()
 	if ctx.Err() != nil {
 		return nil
@@ -309,11 +312,7 @@ func (d *daemon) reload(ctx context.Context) error {
 }
 
 func (d *daemon) readAgain(ctx context.Context) error {
-	text, err := configs.Read(d.opts.ConfigFile)
-	if err != nil {
-		return err
-	}
-	config, err := configs.Parse(d.opts.ConfigFile, text)
+	text, config, err := load(d.opts.ConfigFile, d.log)
 	if err != nil {
 		return err
 	}
@@ -347,7 +346,7 @@ func (d *daemon) end() error {
 	if d.opts.Detach { // the addresses first: they bring packets here
 		released = d.addresses.Release()
 	}
-	if err := bpf.Remove(d.config.StateDir); err != nil {
+	if err := errors.Join(d.door.Remove(), bpf.Remove(d.config.StateDir)); err != nil {
 		return errors.Join(released, fmt.Errorf("remove data plane: %w", err))
 	}
 	if released != nil {
@@ -357,6 +356,22 @@ func (d *daemon) end() error {
 	return nil
 }
 
+// load reads the configuration, and tells of what may not be meant.
+func load(file string, log *slog.Logger) ([]byte, *configs.Config, error) {
+	text, err := configs.Read(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	config, err := configs.Parse(file, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, note := range config.Notes {
+		log.Warn(note.Message, "event", "config_note", "file", note.File, "line", note.Line, "path", note.Path)
+	}
+	return text, config, nil
+}
+
 // notify tells the service manager, where there is one.
 func notify(log *slog.Logger, state string) {
 	if _, err := systemd.SdNotify(false, state); err != nil {
@@ -364,7 +379,7 @@ func notify(log *slog.Logger, state string) {
 	}
 }
 
-// Check reads a configuration and says what is in it.
+// Check reads a configuration and says what is in it, and, in further lines, what may not be meant.
 func Check(file string) (string, error) {
 	config, err := configs.Load(file)
 	if err != nil {
@@ -378,6 +393,9 @@ func Check(file string) (string, error) {
 	text := fmt.Sprintf("%s, %s", count(len(config.Desired.Services), "service"), count(reals, "real server"))
 	if sorry > 0 {
 		text += ", " + count(sorry, "sorry server")
+	}
+	for _, note := range config.Notes {
+		text += "\n" + note.Error()
 	}
 	return text, nil
 }

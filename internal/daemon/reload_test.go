@@ -173,6 +173,11 @@ func TestCheck(t *testing.T) {
 	if text, err = Check(h.file); err != nil || text != "0 services, 0 real servers" {
 		t.Errorf("%q, %v", text, err)
 	}
+	h.write("interfaces: [eth0]\nmarks:\n  - {mark: 1, destination_port: 80}\n  - {mark: 2, source: 192.0.2.1}\n")
+	want := "0 services, 0 real servers\n" + h.file + ":4:5: marks[1]: some of its packets get mark 1, by the rule in line 3, which comes first"
+	if text, err = Check(h.file); err != nil || text != want {
+		t.Errorf("%q, %v, want %q", text, err, want)
+	}
 	h.write("interfaces: eth0 eth1\n")
 	if _, err = Check(h.file); err == nil || !strings.Contains(err.Error(), fmt.Sprint(h.file, ":1:")) {
 		t.Errorf("error %v", err)

@@ -123,13 +123,14 @@ func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeou
 	want := doc.desired()
 	want.Timeouts = timeouts
 	d.health.Prepare(doc.health)
-	if err := d.director.Set(ctx, want); err != nil {
+	set := func(want director.Desired) error { return d.director.Set(ctx, want) }
+	if err := d.enforce(want, set); err != nil {
 		return err
 	}
 	if err := d.keepChanges(doc.changes); err != nil {
 		former := d.doc.desired()
 		former.Timeouts = timeouts
-		return errors.Join(err, d.director.Set(ctx, former))
+		return errors.Join(err, d.enforce(former, set))
 	}
 	d.doc = doc
 	if err := d.setHealth(&doc); err != nil {

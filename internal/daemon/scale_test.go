@@ -95,3 +95,5 @@ func (noPlane) Destinations(func(*bpf.DestinationKey, *bpf.Destination) bool) er
 	return nil
 }
 func (noPlane) FreeOverflow(*bpf.ConnKey) error { return nil }
+
+func (noPlane) ExplainMark(bpf.MarkQuestion) (bpf.MarkAnswer, error) { return bpf.MarkAnswer{}, nil }

@@ -40,13 +40,15 @@ var DirectorLaw = Law{
 		"internal/offload":    {"internal/genl"},
 		"internal/health":     {"director", "healthcheck"},
 		"internal/notify":     {"director", "healthcheck", "internal/health"},
+		"internal/door":       {"internal/offload"},
 		"internal/api":        {"director"},
+		"internal/markimport": {"director"},
 		"internal/metrics":    {"director"},
 		"internal/realserver": {"director", "internal/genl"},
 		"internal/doctor":     {"bpf", "director", "internal/genl", "internal/nexthop", "internal/offload"},
-		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/realserver"},
+		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/markimport", "internal/realserver"},
 		// The one place where parts meet, and the only one that knows the file format.
-		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/atomicfile", "internal/doctor", "internal/health", "internal/metrics", "internal/nexthop", "internal/notify", "internal/offload", "internal/vip"},
+		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/atomicfile", "internal/doctor", "internal/door", "internal/health", "internal/metrics", "internal/nexthop", "internal/notify", "internal/offload", "internal/vip"},
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
 
 		// Not in the product.
@@ -63,7 +65,7 @@ var DirectorLaw = Law{
 		"github.com/prometheus":          {"internal/metrics"},
 		"github.com/spf13":               {"internal/cli"},
 		"github.com/coreos/go-systemd":   {"internal/daemon"},
-		"github.com/vishvananda/netlink": {"internal/genl", "internal/nexthop", "internal/offload", "internal/vip", "internal/realserver", "internal/doctor", "internal/netlab"},
+		"github.com/vishvananda/netlink": {"internal/door", "internal/genl", "internal/nexthop", "internal/offload", "internal/vip", "internal/realserver", "internal/doctor", "internal/netlab"},
 		"github.com/vishvananda/netns":   {"internal/nexthop", "internal/netlab"},
 		"github.com/mdlayher":            {"internal/arpnd"},
 		"golang.org/x/net":               {"internal/arpnd", "healthcheck"},

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package door
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"xdplvs/internal/offload"
+)
+
+// A kernel is what the manager needs of the operating system; the tests have one of their own.
+type kernel interface {
+	// pair makes the pair, or what is missing of it, and tells what that was. again: all of it is set
+	// up anew, as after another process.
+	pair(program int, again bool) (missing []string, err error)
+	// dropPair removes it; one that is not there is no error.
+	dropPair() error
+	// routes adds what is missing of the rules and the route of a family, and tells what that was.
+	routes(marks []uint32, v6 bool) (missing []string, err error)
+	// dropRules removes the director's rules that are not wanted.
+	dropRules(want Marks) error
+}
+
+// host is the kernel that runs this process, in the network namespace of the calling thread.
+type host struct{}
+
+// mtu is the largest: the director looks at what fits the way to a real server itself.
+const mtu = 65535
+
+// near finds the near end; nil if there is none.
+func (host) near() (netlink.Link, error) {
+	link, err := netlink.LinkByName(Near)
+	var none netlink.LinkNotFoundError
+	if errors.As(err, &none) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find interface %s: %w", Near, err)
+	}
+	if link.Attrs().Group != group || link.Type() != "veth" {
+		return nil, fmt.Errorf("interface %s %w", Near, errForeign)
+	}
+	return link, nil
+}
+
+func (h host) pair(program int, again bool) (missing []string, err error) {
+	near, err := h.near()
+	if err != nil {
+		return nil, err
+	}
+	if near == nil {
+		missing = append(missing, "interfaces "+Near+" and "+Far)
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU, attrs.Group = Near, mtu, group
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: Far}); err != nil {
+			return nil, fmt.Errorf("add interfaces %s and %s: %w", Near, Far, err)
+		}
+		if near, err = h.near(); err != nil || near == nil {
+			return nil, errors.Join(fmt.Errorf("find interface %s, which was added", Near), err)
+		}
+	} else if lacks := lacking(near); lacks != "" {
+		missing = append(missing, lacks)
+	}
+	if len(missing) > 0 || again {
+		err = setUp(near, program)
+	}
+	return missing, err
+}
+
+// lacking is what of the pair is not as it should be.
+func lacking(near netlink.Link) string {
+	far, err := netlink.LinkByName(Far)
+	switch {
+	case err != nil:
+		return "interface " + Far
+	case near.Attrs().Flags&far.Attrs().Flags&net.FlagUp == 0:
+		return "state up of " + Near + " and " + Far
+	}
+	filters, err := netlink.FilterList(near, netlink.HANDLE_MIN_EGRESS)
+	for _, f := range filters {
+		if b, ok := f.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, programName) {
+			return ""
+		}
+	}
+	if err != nil { // without the queueing discipline there are no filters to list
+		return "queueing discipline clsact of " + Near
+	}
+	return "program at the egress of " + Near
+}
+
+// programName is how tc filter show names it.
+const programName = "director_mark"
+
+// setUp makes the pair what it should be, whatever it was. Far is up last: then packets can pass.
+func setUp(near netlink.Link, program int) error {
+	far, err := netlink.LinkByName(Far)
+	if err != nil {
+		return fmt.Errorf("find interface %s (remove %s, and it is made anew): %w", Far, Near, err)
+	}
+	if err := offload.LikeWire(near.Attrs().Index); err != nil {
+		return err
+	}
+	if err := setSysctls(); err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		// Nobody answers for the virtual addresses in there; the destination becomes the mark anyway.
+		{"turn ARP off on " + Near, func() error { return netlink.LinkSetARPOff(near) }},
+		{"set MTU of " + Far, func() error { return netlink.LinkSetMTU(far, mtu) }},
+		{"put a program at the egress of " + Near, func() error { return addProgram(near, program) }},
+		{"take " + Near + " up", func() error { return netlink.LinkSetUp(near) }},
+		{"take " + Far + " up", func() error { return netlink.LinkSetUp(far) }},
+	} {
+		if err := step.do(); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+	}
+	return nil
+}
+
+// addProgram attaches it by a filter, which is what Linux 6.1 has: it holds the program.
+func addProgram(near netlink.Link, program int) error {
+	index := near.Attrs().Index
+	err := netlink.QdiscAdd(&netlink.GenericQdisc{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT},
+		QdiscType:  "clsact",
+	})
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add clsact: %w", err)
+	}
+	return netlink.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs:  netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1},
+		Fd:           program,
+		Name:         programName,
+		DirectAction: true,
+	})
+}
+
+const sysctls = "/proc/sys/net"
+
+// setSysctls lets replies by nat come out of the near end: their source is a virtual address, to which
+// no route leads there. The far end has no stack. A host without IPv6 has no such settings.
+func setSysctls() error {
+	filter := "0"
+	if strict, err := os.ReadFile(sysctls + "/ipv4/conf/all/rp_filter"); err == nil && strings.TrimSpace(string(strict)) != "0" {
+		filter = "2" // the larger of both counts: loose
+	}
+	for _, s := range []struct{ path, value string }{
+		{"ipv4/conf/" + Near + "/forwarding", "1"},
+		{"ipv4/conf/" + Near + "/rp_filter", filter},
+		{"ipv6/conf/" + Near + "/disable_ipv6", "0"},
+		{"ipv6/conf/" + Near + "/addr_gen_mode", "1"}, // no link-local address
+		{"ipv6/conf/" + Near + "/forwarding", "1"},
+		{"ipv6/conf/" + Far + "/disable_ipv6", "1"},
+	} {
+		err := os.WriteFile(filepath.Join(sysctls, s.path), []byte(s.value), 0)
+		if err != nil && !(errors.Is(err, os.ErrNotExist) && strings.HasPrefix(s.path, "ipv6/")) {
+			return fmt.Errorf("set net.%s: %w", strings.ReplaceAll(s.path, "/", "."), err)
+		}
+	}
+	return nil
+}
+
+func (h host) dropPair() error {
+	near, err := h.near()
+	if errors.Is(err, errForeign) {
+		return nil
+	}
+	if near == nil || err != nil {
+		return err
+	}
+	if err := netlink.LinkDel(near); err != nil {
+		return fmt.Errorf("remove interfaces %s and %s: %w", Near, Far, err)
+	}
+	return nil
+}
+
+func family(v6 bool) (number int, name string) {
+	if v6 {
+		return unix.AF_INET6, "IPv6"
+	}
+	return unix.AF_INET, "IPv4"
+}
+
+func ruleOf(mark uint32, number int) *netlink.Rule {
+	r := netlink.NewRule()
+	mask := ^uint32(0)
+	r.Family, r.Priority, r.Table, r.Protocol, r.Mark, r.Mask = number, Priority, Table, protocol, mark, &mask
+	return r
+}
+
+// routes adds everything: what is there already the kernel says by itself.
+func (h host) routes(marks []uint32, v6 bool) (missing []string, err error) {
+	near, err := h.near()
+	if err != nil || near == nil {
+		return nil, err
+	}
+	number, name := family(v6)
+	zero := &net.IPNet{IP: make(net.IP, net.IPv4len), Mask: net.CIDRMask(0, 32)}
+	if v6 {
+		zero = &net.IPNet{IP: make(net.IP, net.IPv6len), Mask: net.CIDRMask(0, 128)}
+	}
+	add := func(what string, err error) error {
+		switch {
+		case err == nil:
+			missing = append(missing, what)
+		case !errors.Is(err, unix.EEXIST):
+			return fmt.Errorf("add %s: %w", what, err)
+		}
+		return nil
+	}
+	scope := netlink.SCOPE_LINK
+	if v6 {
+		scope = netlink.SCOPE_UNIVERSE // IPv6 has no others
+	}
+	err = add(fmt.Sprintf("%s route into %s", name, Near), netlink.RouteAdd(&netlink.Route{
+		Family: number, LinkIndex: near.Attrs().Index, Dst: zero, Table: Table, Protocol: protocol, Scope: scope}))
+	for _, mark := range marks {
+		if err == nil {
+			err = add(fmt.Sprintf("%s rule of mark %d", name, mark), netlink.RuleAdd(ruleOf(mark, number)))
+		}
+	}
+	return missing, err
+}
+
+func (host) dropRules(want Marks) error {
+	for _, v6 := range []bool{false, true} {
+		number, name := family(v6)
+		wanted := want.V4
+		if v6 {
+			wanted = want.V6
+		}
+		have, err := netlink.RuleListFiltered(number, &netlink.Rule{Table: Table, Priority: Priority},
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PRIORITY)
+		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("list %s rules: %w", name, err)
+		}
+		for _, r := range have {
+			if r.Protocol != protocol || slices.Contains(wanted, r.Mark) {
+				continue
+			}
+			if err := netlink.RuleDel(ruleOf(r.Mark, number)); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("remove %s rule of mark %d: %w", name, r.Mark, err)
+			}
+		}
+	}
+	return nil
+}
