@@ -73,6 +73,7 @@ enum verdict {
 	DROP_TTL,		/* TTL ended, and no answer may be sent */
 	DROP_TOO_BIG,		/* does not fit, and no answer may be sent */
 	DROP_RATE,		/* an answer was due, but too many were sent */
+	DROP_PACKET,		/* a new connection, by the strategy drop_packet */
 	DROP_ERROR,		/* a helper failed: no headroom, no such interface */
 	VERDICTS,
 	UNDECIDED = VERDICTS,
@@ -499,6 +500,19 @@ struct runtime_settings {
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */
+	__u32 defending;    /* enum defending: what new connections have to get past */
+	__s32 drop_rate;    /* drop_packet: of so many new connections one is dropped; below 0: all */
+};
+
+/* The defenses of settings.defending, as bits. */
+enum defending {
+	DEFEND_RATE = 1,    /* drop_packet */
+};
+
+/* What the defenses remember between packets. */
+struct defense_state {
+	__s32 drop_left;    /* drop_packet: new connections until the next is dropped, for all services (IPVS) */
+	__u32 reserved[15];
 };
 
 /* What read_clock tells: packets are timed in jiffies, whose rate userspace does not know. */

@@ -231,6 +231,7 @@ type Sweep struct {
 	tally  tally          // of this pass
 	last   tally          // of the last one that was finished
 	locals [2][Sources]uint64
+	used   [2]int // places: of the last pass, of this one
 	fired  *firedTemplates
 }
 
@@ -278,6 +279,7 @@ func (s *Sweep) Next(now uint32, n int) (freed int, passed bool) {
 	s.tally, s.last = s.last, s.tally
 	s.tally.clear()
 	s.locals[0], s.locals[1] = s.locals[1], [Sources]uint64{}
+	s.used[0], s.used[1] = s.used[1], 0
 	return freed, true
 }
 
@@ -285,9 +287,11 @@ func (s *Sweep) one(i int, now uint32) bool {
 	c := s.table.slot(i)
 	tag := atomic.LoadUint64(&c.Tag)
 	word := atomic.LoadUint32(&c.Word)
-	switch {
-	case tag&tagMask == tagFree:
+	if tag&tagMask == tagFree {
 		return false
+	}
+	s.used[1]++
+	switch {
 	case tag&tagMask == tagBusy || word&connDead != 0:
 		return s.halfFreed(i, tag)
 	case isWayBack(word):
@@ -310,6 +314,9 @@ func (s *Sweep) one(i int, now uint32) bool {
 // Locals is how many connections the last pass found that have the source of a
 // number; those of number 0 have none.
 func (s *Sweep) Locals(source uint8) uint64 { return s.locals[0][source] }
+
+// Used is how many places the last pass found in use.
+func (s *Sweep) Used() int { return s.used[0] }
 
 // halfFreed finishes what has not moved for a whole pass: a packet takes less
 // than a microsecond for it.

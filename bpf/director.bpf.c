@@ -4,6 +4,7 @@
 /* director.bpf.c - the order of the stages, and what a verdict means. */
 #include "answer.h"
 #include "conn.h"
+#include "defense.h"
 #include "forward.h"
 #include "fragment.h"
 #include "fullnat.h"
@@ -320,6 +321,7 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 {
 	struct service *s = packet_service(p, v6);
 	struct conn *home = place_home(at, v6);
+	enum verdict refused;
 	struct conn *c;
 	__u64 result;
 	int locked;
@@ -333,6 +335,11 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 	}
 	if (!schedulable(s, p))
 		return unknown_segment(p, at, s, v6);
+	if (unlikely(settings.defending && at->asked != ASKED)) {
+		refused = defend(p);
+		if (refused != UNDECIDED)
+			return outcome(refused, NO_REAL);
+	}
 	if (unlikely(asks_first(s) && at->asked != ASKED))
 		return ask(at, s, ASK_SCHEDULER);
 	locked = place_lock(at, home);

@@ -163,6 +163,18 @@ type directorCounters struct {
 	OutBytes   uint64
 }
 
+type directorDefending uint32
+
+const (
+	directorDefendingDEFEND_RATE directorDefending = 1
+)
+
+type directorDefenseState struct {
+	_        structs.HostLayout
+	DropLeft int32
+	Reserved [15]uint32
+}
+
 type directorDestination struct {
 	_       structs.HostLayout
 	LastUse uint32
@@ -400,7 +412,9 @@ type directorRuntimeSettings struct {
 		Factor uint64
 		Word   [10]uint32
 	}
-	Timeout [64]uint32
+	Timeout   [64]uint32
+	Defending uint32
+	DropRate  int32
 }
 
 type directorService struct {
@@ -542,9 +556,10 @@ const (
 	directorVerdictDROP_TTL           directorVerdict = 28
 	directorVerdictDROP_TOO_BIG       directorVerdict = 29
 	directorVerdictDROP_RATE          directorVerdict = 30
-	directorVerdictDROP_ERROR         directorVerdict = 31
-	directorVerdictVERDICTS           directorVerdict = 32
-	directorVerdictUNDECIDED          directorVerdict = 32
+	directorVerdictDROP_PACKET        directorVerdict = 31
+	directorVerdictDROP_ERROR         directorVerdict = 32
+	directorVerdictVERDICTS           directorVerdict = 33
+	directorVerdictUNDECIDED          directorVerdict = 33
 )
 
 type directorWork struct {
@@ -675,6 +690,7 @@ const (
 	directorProgSweepOverflow = "sweep_overflow"
 	directorVarAbiEnums       = "abi_enums"
 	directorVarConfig         = "config"
+	directorVarDefense        = "defense"
 	directorVarFilter         = "filter"
 	directorVarSettings       = "settings"
 )
@@ -759,6 +775,7 @@ type directorMapSpecs struct {
 type directorVariableSpecs struct {
 	AbiEnums *ebpf.VariableSpec `ebpf:"abi_enums"`
 	Config   *ebpf.VariableSpec `ebpf:"config"`
+	Defense  *ebpf.VariableSpec `ebpf:"defense"`
 	Filter   *ebpf.VariableSpec `ebpf:"filter"`
 	Settings *ebpf.VariableSpec `ebpf:"settings"`
 }
@@ -836,6 +853,7 @@ func (m *directorMaps) Close() error {
 type directorVariables struct {
 	AbiEnums *ebpf.Variable `ebpf:"abi_enums"`
 	Config   *ebpf.Variable `ebpf:"config"`
+	Defense  *ebpf.Variable `ebpf:"defense"`
 	Filter   *ebpf.Variable `ebpf:"filter"`
 	Settings *ebpf.Variable `ebpf:"settings"`
 }

@@ -89,7 +89,7 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 	} {
 		spec.Maps[name].MaxEntries = n
 	}
-	for _, name := range []string{mapSettings, mapFilter} {
+	for _, name := range []string{mapSettings, mapFilter, mapDefense} {
 		// The loader adds it to sections; said here, it counts when pinned maps are compared too.
 		spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
 	}
@@ -150,12 +150,15 @@ func newHashKey() (key directorHashKey) {
 const (
 	mapSettings = ".data.settings"
 	mapFilter   = ".data.filter"
+	mapDefense  = ".data.defense"
 )
 
 func (d *DataPlane) mapTables(cpus int) error {
 	t := &Tables{CPUs: cpus, Destinations: int(d.objects.Maps[directorMapDestinations].MaxEntries())}
 	var settings []Settings
+	var defense []DefenseState
 	err := errors.Join(
+		mapInto(d, &defense, mapDefense),
 		mapInto(d, &settings, mapSettings),
 		mapInto(d, &t.Filter, mapFilter),
 		mapInto(d, &t.Services, directorMapServices),
@@ -174,7 +177,7 @@ func (d *DataPlane) mapTables(cpus int) error {
 	if err != nil {
 		return err
 	}
-	t.Settings = &settings[0]
+	t.Settings, t.Defense = &settings[0], &defense[0]
 	d.Tables = t
 	return nil
 }

@@ -7,6 +7,7 @@
  * ---------------------------------------------------------------------------
  * settings       (section)  settings        userspace       pinned
  * filter         (section)  bits            userspace       pinned
+ * defense        (section)  defense_state   both            pinned
  * conns4, conns6 set        8 slots         both, by CAS    pinned; evicted: expired, then oldest embryonic
  * overflow       conn_key   conn            both            pinned; full: the flow stays untracked
  * services       service id service         userspace,      pinned
@@ -113,5 +114,6 @@ struct {
 /* Sections of their own: read with no look-up at all. */
 struct runtime_settings settings SEC(".data.settings");
 __u64 filter[FILTER_WORDS] SEC(".data.filter");
+struct defense_state defense SEC(".data.defense");
 
 #endif

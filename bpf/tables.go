@@ -9,25 +9,26 @@ import (
 
 // The rows of the tables, as the C sources define them (abi.h).
 type (
-	Settings    = directorRuntimeSettings
-	Service     = directorService
-	ServiceKey  = directorServiceKey
-	Bucket      = directorServiceBucket
-	Plan        = directorPlan
-	Real        = directorReal
-	RealTunnel  = directorTunnel
-	Source      = directorSource
-	SourcePool  = directorSourcePool
-	RealCounts  = directorRealCounts
-	RealTraffic = directorRealStats
-	Counters    = directorCounters
-	Conn        = directorConn
-	Conn4       = directorConn4
-	Conn6       = directorConn6
-	ConnKey     = directorConnKey
-	MarkBucket  = directorMarkBucket
-	MarkShape   = directorMarkShape
-	MarkSet     = directorMarkSet
+	Settings     = directorRuntimeSettings
+	DefenseState = directorDefenseState
+	Service      = directorService
+	ServiceKey   = directorServiceKey
+	Bucket       = directorServiceBucket
+	Plan         = directorPlan
+	Real         = directorReal
+	RealTunnel   = directorTunnel
+	Source       = directorSource
+	SourcePool   = directorSourcePool
+	RealCounts   = directorRealCounts
+	RealTraffic  = directorRealStats
+	Counters     = directorCounters
+	Conn         = directorConn
+	Conn4        = directorConn4
+	Conn6        = directorConn6
+	ConnKey      = directorConnKey
+	MarkBucket   = directorMarkBucket
+	MarkShape    = directorMarkShape
+	MarkSet      = directorMarkSet
 
 	Destination    = directorDestination
 	DestinationKey = directorDestinationKey
@@ -76,8 +77,12 @@ const (
 	MarksKnown = uint32(directorMarkingMARKS_KNOWN)
 	MarksAny   = uint32(directorMarkingMARKS_ANY)
 
+	DefendRate = uint32(directorDefendingDEFEND_RATE)
+
 	// NoReal marks an empty plan slot.
 	NoReal = uint32(directorLimitNO_REAL)
+	// SetPlaces is how many places of a connection table lie side by side, as one set.
+	SetPlaces = int(directorLimitCONN_WAYS)
 	// PacketsCounted is up to how many packets of a connection are counted.
 	PacketsCounted = int(directorLimitPACKETS_COUNTED)
 	// Sources is how many addresses full-NAT knows; number 0 is none.
@@ -96,6 +101,7 @@ const (
 // that packets read at the same time with sync/atomic.
 type Tables struct {
 	Settings   *Settings
+	Defense    *DefenseState
 	Filter     []uint64
 	Services   []Service
 	Keys       []Bucket
@@ -168,6 +174,7 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 	}
 	return &Tables{
 		Settings:   new(Settings),
+		Defense:    new(DefenseState),
 		Filter:     make([]uint64, directorLimitFILTER_WORDS),
 		Services:   make([]Service, s.Services),
 		Keys:       make([]Bucket, s.keyBuckets()),

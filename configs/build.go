@@ -57,6 +57,7 @@ func (b *builder) root(r root) {
 	b.allServices(r.services.value)
 	b.ownerships(r.addresses.value)
 	b.announcing(r.announce.value)
+	b.defense(r.defense.value)
 }
 
 func (b *builder) limits(s setting[limits]) {

@@ -38,7 +38,7 @@ type Config struct {
 // it has no interface.
 func Default() *Config {
 	return &Config{
-		Desired:  director.Desired{Timeouts: director.DefaultTimeouts, Locals: director.LocalEnds{Ports: director.DefaultLocalPorts}},
+		Desired:  director.Desired{Timeouts: director.DefaultTimeouts, Locals: director.LocalEnds{Ports: director.DefaultLocalPorts}, Defense: director.DefaultDefense},
 		Limits:   director.DefaultLimits,
 		Socket:   DefaultSocket,
 		StateDir: DefaultStateDir,

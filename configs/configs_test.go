@@ -79,6 +79,7 @@ timeouts:
    sctp_established: 20, sctp_shutdown_sent: 21, sctp_shutdown_received: 22, sctp_shutdown_ack_sent: 23,
    sctp_rejected: 24, sctp_closed: 25}
 fullnat: {sources: [10.0.0.254, "fd00::fe"], ports: 2000-2999}
+defense: {drop_entry: auto, drop_packet: 3, secure_tcp: always, am_droprate: 11, amemthresh: 12, occupancy: 13}
 announce: {burst: 3, refresh: 90s}
 addresses:
   - {address: 192.0.2.10, mode: interface, interface: eth9, prefix_length: 24, force: true}
@@ -186,6 +187,7 @@ func TestEverything(t *testing.T) {
 			Timeouts: everyTimeout(90*time.Minute, 90*time.Second, 1500*time.Millisecond),
 			Locals: director.LocalEnds{Ports: director.PortRange{First: 2000, Last: 2999},
 				Sources: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}},
+			Defense: director.Defense{Strategies: director.DefenseSettings{DropEntry: 1, DropPacket: 3, SecureTCP: 3, DropRate: 11, MemThresh: 12, Occupancy: 13}},
 		},
 		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 8, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Destinations: 7 << 10},
 		Socket:   "/run/x.sock",
@@ -303,7 +305,7 @@ func TestOwnership(t *testing.T) {
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{
 		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(), persistenceObject.keys(), markObject.keys(),
-		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(),
+		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(), defenseObject.keys(),
 	} {
 		for _, k := range keys {
 			if !strings.Contains(everything, k+":") {
@@ -369,6 +371,7 @@ func TestExamples(t *testing.T) {
 	names := map[string]string{
 		"minimal.yaml":   "tcp 192.0.2.10:80 2",
 		"rtsp.yaml":      "fwmark 1 2",
+		"defense.yaml":   "tcp 192.0.2.25:25 2",
 		"dns.yaml":       "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
 		"fullnat.yaml":   "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
 		"addresses.yaml": "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",

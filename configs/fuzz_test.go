@@ -115,6 +115,10 @@ func written(c *Config) string {
 		line("  %s: %s", name, director.FormatTimeout(d.Get(name)))
 	}
 	line("fullnat: {sources: %s, ports: %s}", writtenAddrs(c.Desired.Locals.Sources), c.Desired.Locals.Ports)
+	line("defense:")
+	for _, name := range director.DefenseNames() {
+		line("  %s: %s", name, c.Desired.Defense.Strategies.Get(name))
+	}
 	line("services:")
 	for _, s := range c.Desired.Services {
 		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, fullnat: {sources: %s}, %s %s, %s reals: [",

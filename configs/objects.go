@@ -26,6 +26,7 @@ type root struct {
 	services   setting[list[service]]
 	addresses  setting[list[ownership]]
 	announce   setting[announcing]
+	defense    setting[defense]
 }
 
 // bpffs bounds no path, so the kernel's PATH_MAX does; a socket's is unix(7)'s sun_path.
@@ -60,6 +61,8 @@ var rootObject = object[root]{
 			"Who has the services' addresses; what is not listed is somebody else's."),
 		key("announce", announcingObject.kind(), func(r *root) *setting[announcing] { return &r.announce },
 			"How others are told where the addresses are: gratuitous ARP, unsolicited neighbour advertisements."),
+		key("defense", defenseObject.kind(), func(r *root) *setting[defense] { return &r.defense },
+			"Defenses against denial of service."),
 	},
 }
 

@@ -58,7 +58,7 @@ func (d *Director) compare(want Desired) (*change, error) {
 
 // validate looks at what is new, and at what is not a service's.
 func (c *change) validate() error {
-	errs := []error{c.want.Timeouts.validate(), c.want.Locals.validate()}
+	errs := []error{c.want.Timeouts.validate(), c.want.Locals.validate(), c.want.Defense.validate()}
 	for i, w := range c.want.Interfaces {
 		if slices.ContainsFunc(c.want.Interfaces[:i], func(x Interface) bool { return x.Name == w.Name }) {
 			errs = append(errs, fmt.Errorf("interface %s twice", w.Name))

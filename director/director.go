@@ -32,6 +32,8 @@ type Options struct {
 	Links  LinkByName
 	Tags   ShowTags     // nil: nothing is done
 	Own    OwnAddresses // nil: every address is taken for one of this host's
+	// Memory is how many pages are available, for automatic defenses; nil: they do not look at it.
+	Memory func() (pages int64, err error)
 }
 
 // Director keeps the tables as they should be. Its methods may be called from
@@ -44,6 +46,7 @@ type Director struct {
 	links        LinkByName
 	tags         ShowTags
 	ownAddresses OwnAddresses
+	memoryPages  func() (int64, error)
 
 	calls   chan func()
 	stopped chan struct{}
@@ -84,6 +87,7 @@ type Director struct {
 	memory     scheduler.Memory // of destinations
 	planned    []float64        // by real server id: choices that plans have handed out
 	estimates  uint64
+	defenses   defenses
 }
 
 // ErrStopped is returned when Run has ended.
@@ -99,6 +103,7 @@ func New(opts Options) *Director {
 		links:        opts.Links,
 		tags:         opts.Tags,
 		ownAddresses: opts.Own,
+		memoryPages:  opts.Memory,
 		calls:        make(chan func()),
 		stopped:      make(chan struct{}),
 		hops:         newLatest[map[netip.Addr]NextHop](),
@@ -139,6 +144,8 @@ func (d *Director) Run(ctx context.Context) error {
 	defer follow.Stop()
 	forget := time.NewTicker(scheduler.SweepInterval)
 	defer forget.Stop()
+	defend := time.NewTicker(defendTick)
+	defer defend.Stop()
 	sweeper := newSweeper(d)
 	for {
 		select {
@@ -163,6 +170,8 @@ func (d *Director) Run(ctx context.Context) error {
 			d.follow()
 		case <-forget.C:
 			d.forgetIdle()
+		case <-defend.C:
+			d.defend()
 		case <-sweep.C:
 			if err := sweeper.slice(); err != nil {
 				d.log.Error("sweep connections", "event", "sweep_failed", "error", err)
@@ -291,6 +300,7 @@ func (d *Director) prepare(want Desired) error {
 // put puts in force what cannot fail any more.
 func (d *Director) put(c *change) {
 	d.applyTimeouts(c.want.Timeouts)
+	d.applyDefense(c.want.Defense.Strategies)
 	d.setLocals(c.want.Locals)
 	d.applyServices(c)
 	d.applyMarks(c)

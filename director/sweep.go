@@ -50,6 +50,7 @@ func (s *sweeper) slice() error {
 	}
 	share4, share6 := sweepShares(len(s.d.tables.Conns4), len(s.d.tables.Conns6))
 	s.stale.slice(share4, share6)
+	s.d.dropEntries(now)
 	if !s.passed4 {
 		_, s.passed4 = s.table4.Next(now, share4)
 	}
@@ -61,6 +62,7 @@ func (s *sweeper) slice() error {
 	}
 	s.passed4, s.passed6 = false, false
 	s.d.sweptLocals(s.table4, s.table6)
+	s.d.defenses.used = [2]int{s.table4.Used(), s.table6.Used()}
 	return s.passed()
 }
 

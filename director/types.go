@@ -315,6 +315,7 @@ type Desired struct {
 	Marks      []MarkRule
 	Timeouts   Timeouts
 	Locals     LocalEnds // of connections by full-NAT
+	Defense    Defense
 }
 
 // Validate tells what cannot be, for callers that do not come from a

@@ -12,11 +12,13 @@
 //	GET    /v1/persistence/count?filter=…  likewise
 //	GET    /v1/timeouts                    {"tcp": "15m", "tcpfin": "2m", …}, all that are in force
 //	PATCH  /v1/timeouts                    the same, changed by a body as {"tcp": "10m", "udp": 30}
+//	GET    /v1/defense                     director.DefenseState
+//	PATCH  /v1/defense                     the same, settings changed by a body as {"drop_packet": 3, "am_droprate": 5}
 //	GET    /v1/addresses                   director.AddressList
 //	GET    /v1/version                     {"version": "v0.1.0"}
 //	POST   /v1/reload                      {} when the configuration is in force
 //
-// Timeouts that were changed are in force until the configuration is read again.
+// Timeouts and settings of defenses that were changed are in force until the configuration is read again.
 // A filter is written in ss's words, see package connfilter. An error is
 // {"error": "text"} with a status that fits; in a stream that has begun it is
 // the last line. Who may ask is decided by the peer's credentials
@@ -55,6 +57,10 @@ type Backend interface {
 	Timeouts(ctx context.Context) (director.Timeouts, error)
 	// SetTimeouts changes those that are not 0, and returns all in force then.
 	SetTimeouts(ctx context.Context, change director.Timeouts) (director.Timeouts, error)
+	// Defense is what the defenses do.
+	Defense(ctx context.Context) (director.DefenseState, error)
+	// SetDefense changes settings, and returns what the defenses do then. The change is valid.
+	SetDefense(ctx context.Context, change director.DefenseChange) (director.DefenseState, error)
 	// Addresses are the virtual addresses as they are held.
 	Addresses() director.AddressList
 	// Reload reads the configuration again and puts it in force. The error is
@@ -72,6 +78,7 @@ const (
 	pathPersistence = "/v1/persistence"
 	pathTemplates   = "/v1/persistence/count"
 	pathTimeouts    = "/v1/timeouts"
+	pathDefense     = "/v1/defense"
 	pathAddresses   = "/v1/addresses"
 	pathVersion     = "/v1/version"
 	pathReload      = "/v1/reload"

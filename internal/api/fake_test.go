@@ -32,6 +32,9 @@ type fakeBackend struct {
 
 	timeouts    director.Timeouts
 	timeoutsErr error
+
+	defense    director.DefenseState
+	defenseErr error
 }
 
 func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
@@ -195,4 +198,17 @@ func wantStatus(t *testing.T, err error, want int) {
 	if !errors.As(err, &answer) || answer.Status != want {
 		t.Errorf("error %v, want status %d", err, want)
 	}
+}
+
+func (b *fakeBackend) Defense(context.Context) (director.DefenseState, error) {
+	return b.defense, b.defenseErr
+}
+
+func (b *fakeBackend) SetDefense(_ context.Context, change director.DefenseChange) (director.DefenseState, error) {
+	for name, text := range change {
+		if err := b.defense.Set(name, text); err != nil {
+			return b.defense, err
+		}
+	}
+	return b.defense, b.defenseErr
 }

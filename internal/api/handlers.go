@@ -37,6 +37,8 @@ var routes = []route{
 	{http.MethodGet, pathTemplates, reader, []string{"filter"}, false, (*Server).countTemplates},
 	{http.MethodGet, pathTimeouts, reader, nil, false, (*Server).timeouts},
 	{http.MethodPatch, pathTimeouts, admin, nil, true, (*Server).setTimeouts},
+	{http.MethodGet, pathDefense, reader, nil, false, (*Server).defense},
+	{http.MethodPatch, pathDefense, admin, nil, true, (*Server).setDefense},
 	{http.MethodGet, pathAddresses, reader, nil, false, (*Server).addresses},
 	{http.MethodGet, pathVersion, reader, nil, false, (*Server).version},
 	{http.MethodPost, pathReload, admin, nil, false, (*Server).reload},
@@ -171,6 +173,26 @@ func (s *Server) setTimeouts(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, t)
+}
+
+func (s *Server) defense(w http.ResponseWriter, r *http.Request) error {
+	state, err := s.backend.Defense(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, state)
+}
+
+func (s *Server) setDefense(w http.ResponseWriter, r *http.Request) error {
+	var change director.DefenseChange
+	if err := readJSON(r, &change); err != nil {
+		return err
+	}
+	state, err := s.backend.SetDefense(r.Context(), change)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, state)
 }
 
 func (s *Server) addresses(w http.ResponseWriter, _ *http.Request) error {

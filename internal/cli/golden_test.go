@@ -84,7 +84,7 @@ func farmConns() []director.Conn {
 }
 
 func TestGolden(t *testing.T) {
-	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts, addresses: owned()})
+	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts, addresses: owned(), defense: defending()})
 	for name, args := range map[string][]string{
 		"list":                {"list"},
 		"list-nosort":         {"list", "--nosort"},
@@ -124,6 +124,8 @@ func TestGolden(t *testing.T) {
 		"timeouts-json":       {"timeouts", "-o", "json"},
 		"addresses":           {"addresses"},
 		"addresses-json":      {"addresses", "-o", "json"},
+		"defense":             {"defense"},
+		"defense-json":        {"defense", "-o", "json"},
 		"reload":              {"reload"},
 		"version":             {"version"},
 		"version-flag":        {"--version"},
@@ -173,6 +175,13 @@ func TestGoldenUsage(t *testing.T) {
 		"usage-verdicts":           {"stats", "--verdicts", "web"},
 		"help-delete":              {"connections", "delete", "-h"},
 		"help-timeouts":            {"timeouts", "-h"},
+		"help-defense":             {"defense", "-h"},
+		"help-defense-set":         {"defense", "set", "-h"},
+		"usage-defense-set":        {"defense", "set"},
+		"usage-defense-word":       {"defense", "set", "drop_packet"},
+		"usage-defense-twice":      {"defense", "set", "drop_packet=1", "drop_packet=2"},
+		"usage-defense-mode":       {"defense", "set", "drop_packet=4"},
+		"usage-defense-unknown":    {"defense", "set", "droprate=4"},
 		"help-timeouts-set":        {"timeouts", "set", "-h"},
 		"usage-delete":             {"connections", "delete"},
 		"usage-delete-both":        {"connections", "delete", "--all", "protocol", "udp"},
@@ -239,6 +248,7 @@ func TestGoldenTrouble(t *testing.T) {
 		"trouble-table":        {&fakeBackend{connErr: errors.New("read table: broken")}, []string{"connections"}},
 		"trouble-table-midway": {&fakeBackend{conns: farmConns()[:1], million: 3, connErr: errors.New("read table: broken")}, []string{"connections"}},
 		"trouble-timeouts":     {&fakeBackend{timeoutsErr: errors.New("director has stopped")}, []string{"timeouts"}},
+		"trouble-defense":      {&fakeBackend{defenseErr: errors.New("director has stopped")}, []string{"defense"}},
 		"trouble-set":          {&fakeBackend{timeoutsErr: errors.New("director has stopped")}, []string{"timeouts", "set", "udp=3"}},
 		"trouble-delete":       {&fakeBackend{conns: farmConns(), connErr: errors.New("read table: broken")}, []string{"connections", "delete", "protocol", "udp"}},
 		"trouble-protocol":     {&fakeBackend{conns: append(farmConns()[:1], director.Conn{Protocol: 47})}, []string{"connections"}},
@@ -287,6 +297,25 @@ func TestGoldenSet(t *testing.T) {
 	w.golden(t, "set", "timeouts", "set", "tcp=10m", "tcpfin=60", "sctp_init=1h30m")
 	w.golden(t, "set-keeps", "timeouts", "set", "0", "0", "30")
 	w.golden(t, "timeouts-set", "timeouts")
+}
+
+// defending is a director under pressure.
+func defending() director.DefenseState {
+	s := director.DefenseState{DefenseSettings: director.DefaultDefense.Strategies, Cause: "memory", Rate: 3, Evicted: 1234}
+	for name, text := range map[string]string{"drop_entry": "always", "drop_packet": "2"} {
+		if err := s.Set(name, text); err != nil {
+			panic(err)
+		}
+	}
+	s.Pressure.Pages, s.Pressure.Places, s.Pressure.Used = 700, 262144, 98765
+	s.Dropped = map[string]uint64{"drop_packet": 4321}
+	return s
+}
+
+// TestGoldenDefense: what is set is shown.
+func TestGoldenDefense(t *testing.T) {
+	w := newWorld(t, &fakeBackend{defense: director.DefenseState{DefenseSettings: director.DefaultDefense.Strategies}})
+	w.golden(t, "defense-set", "defense", "set", "drop_packet=3", "net.ipv4.vs.am_droprate=1", "occupancy=0")
 }
 
 // TestGoldenColour: bold and red on a terminal, and only there.

@@ -36,7 +36,7 @@ func (a *app) rootCommand() *cobra.Command {
 		"the daemon's `PATH` ($"+envSocket+"; default "+api.DefaultSocket+")")
 	root.PersistentFlags().Lookup("socket").DefValue = ""
 	root.AddCommand(a.runCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(),
-		a.connectionsCommand(), a.persistenceCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.addressesCommand(), a.reloadCommand(),
+		a.connectionsCommand(), a.persistenceCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.addressesCommand(), a.defenseCommand(), a.reloadCommand(),
 		a.doctorCommand(), a.realServerCommand(), a.versionCommand())
 	makeStrict(root)
 	return root

@@ -53,6 +53,9 @@ type fakeBackend struct {
 
 	timeouts    director.Timeouts
 	timeoutsErr error
+
+	defense    director.DefenseState
+	defenseErr error
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }
@@ -291,4 +294,20 @@ func real(address string, method director.Method, weight, active, inactive uint3
 func conn(protocol director.Protocol, expires time.Duration, state, client, virtual, real string) director.Conn {
 	return director.Conn{Protocol: protocol, Expires: expires, State: state, Client: netip.MustParseAddrPort(client),
 		Virtual: netip.MustParseAddrPort(virtual), Real: netip.MustParseAddrPort(real)}
+}
+
+func (b *fakeBackend) Defense(context.Context) (director.DefenseState, error) {
+	return b.defense, b.defenseErr
+}
+
+func (b *fakeBackend) SetDefense(_ context.Context, change director.DefenseChange) (director.DefenseState, error) {
+	for name, text := range change {
+		if err := b.defense.Set(name, text); err != nil {
+			return b.defense, err
+		}
+	}
+	if b.defense.Get("drop_packet") == "3" {
+		b.defense.Rate = b.defense.DropRate
+	}
+	return b.defense, b.defenseErr
 }

@@ -108,6 +108,7 @@ func (d *daemon) open() error {
 		Links:  findEntrance,
 		Tags:   d.keepTags,
 		Own:    ownAddresses,
+		Memory: availablePages,
 	})
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
