@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* director.bpf.c - the order of the stages, and what a verdict means. */
 #include "answer.h"
+#include "closed.h"
 #include "conn.h"
 #include "defense.h"
 #include "forward.h"
@@ -336,7 +337,7 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 	if (!schedulable(s, p))
 		return unknown_segment(p, at, s, v6);
 	if (unlikely(settings.defending && at->asked != ASKED)) {
-		refused = defend(p);
+		refused = v6 ? defend6(p, s->id) : defend4(p, s->id);
 		if (refused != UNDECIDED)
 			return outcome(refused, NO_REAL);
 	}
@@ -667,8 +668,12 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	}
 	tunnel_notice(ctx, p, v6);
 	request = service_maybe(p, v6);
-	if (request == MAYBE_NOT && !reply_maybe(p, v6))
-		return PASS_NO_SERVICE;
+	if (request == MAYBE_NOT && !reply_maybe(p, v6)) {
+		if (likely(!settings.closed_ports) || malformed != UNDECIDED)
+			return PASS_NO_SERVICE;
+		verdict = v6 ? packet_closed6(p) : packet_closed4(p);
+		return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
+	}
 	if (unlikely(malformed != UNDECIDED))
 		return malformed;
 	if (unlikely(p->protocol == IPPROTO_SCTP))
@@ -683,6 +688,8 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	verdict = outcome_verdict(result);
 	if (verdict == TX_REPLY)
 		verdict = reply(ctx, p, out, v6);
+	if (unlikely(settings.closed_ports) && verdict == PASS_NO_SERVICE)
+		verdict = v6 ? packet_closed6(p) : packet_closed4(p);
 	return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
 }
 

@@ -41,11 +41,33 @@ type directorBpfDevmapVal struct {
 	}
 }
 
+type directorBudgetBucket struct {
+	_      structs.HostLayout
+	Budget [4]struct {
+		_    structs.HostLayout
+		Key  uint64
+		Paid uint64
+	}
+}
+
 type directorClockReading struct {
 	_           structs.HostLayout
 	Jiffies     uint64
 	MonotonicNs uint64
 }
+
+type directorClosedKey struct {
+	_    structs.HostLayout
+	Addr [16]uint8
+}
+
+type directorClosedPorts uint32
+
+const (
+	directorClosedPortsCLOSED_PASS  directorClosedPorts = 0
+	directorClosedPortsCLOSED_DROP  directorClosedPorts = 1
+	directorClosedPortsCLOSED_RESET directorClosedPorts = 2
+)
 
 type directorConn struct {
 	_          structs.HostLayout
@@ -166,7 +188,9 @@ type directorCounters struct {
 type directorDefending uint32
 
 const (
-	directorDefendingDEFEND_RATE directorDefending = 1
+	directorDefendingDEFEND_RATE   directorDefending = 1
+	directorDefendingDEFEND_GUARD  directorDefending = 2
+	directorDefendingDEFEND_SAMPLE directorDefending = 4
 )
 
 type directorDefenseState struct {
@@ -208,6 +232,20 @@ type directorFragmentKey struct {
 	Protocol uint32
 }
 
+type directorGuard struct {
+	_            structs.HostLayout
+	BudgetCost   uint64
+	BudgetBurst  uint64
+	CeilingCost  uint64
+	CeilingBurst uint64
+	CeilingPaid  uint64
+	List         uint32
+	Prefix4      uint8
+	Prefix6      uint8
+	Reserved     uint16
+	Reserved2    [2]uint64
+}
+
 type directorHashKey struct {
 	_      structs.HostLayout
 	Factor uint64
@@ -237,6 +275,13 @@ const (
 	directorLimitSOURCES           directorLimit = 256
 	directorLimitPOOLS             directorLimit = 256
 	directorLimitPORT_TRIES        directorLimit = 32
+	directorLimitPREFIX_WAYS       directorLimit = 8
+	directorLimitPREFIX_LISTS      directorLimit = 1024
+	directorLimitPREFIX_LENGTHS    directorLimit = 63
+	directorLimitPREFIX_DEPTH      directorLimit = 7
+	directorLimitBUDGET_WAYS       directorLimit = 4
+	directorLimitBUDGET_BUCKETS    directorLimit = 32768
+	directorLimitSAMPLES           directorLimit = 256
 )
 
 type directorLink uint32
@@ -323,6 +368,33 @@ const (
 	directorPlanKindPLAN_LBLC     directorPlanKind = 5
 	directorPlanKindPLAN_LBLCR    directorPlanKind = 6
 )
+
+type directorPrefixBucket struct {
+	_     structs.HostLayout
+	Entry [8]uint64
+}
+
+type directorPrefixSays uint32
+
+const (
+	directorPrefixSaysPREFIX_NOTHING directorPrefixSays = 1
+	directorPrefixSaysPREFIX_ALLOW   directorPrefixSays = 2
+	directorPrefixSaysPREFIX_DENY    directorPrefixSays = 3
+	directorPrefixSaysPREFIX_LAST    directorPrefixSays = 4
+	directorPrefixSaysPREFIX_SAYS    directorPrefixSays = 7
+)
+
+type directorPrefixSet struct {
+	_      structs.HostLayout
+	Factor uint64
+	Base   uint32
+	Mask   uint32
+}
+
+type directorPrefixTree struct {
+	_    structs.HostLayout
+	Node [64]uint32
+}
 
 type directorReal struct {
 	_          structs.HostLayout
@@ -412,9 +484,31 @@ type directorRuntimeSettings struct {
 		Factor uint64
 		Word   [10]uint32
 	}
-	Timeout   [64]uint32
-	Defending uint32
-	DropRate  int32
+	Timeout     [64]uint32
+	Defending   uint32
+	DropRate    int32
+	ClosedPorts uint32
+	PrefixSet   uint32
+	PrefixSets  [2]struct {
+		_      structs.HostLayout
+		Factor uint64
+		Base   uint32
+		Mask   uint32
+	}
+}
+
+type directorSample struct {
+	_       structs.HostLayout
+	Addr    [16]uint8
+	Service uint32
+	Verdict uint32
+}
+
+type directorSampleRing struct {
+	_        structs.HostLayout
+	Count    uint64
+	Reserved uint64
+	Sample   [256]directorSample
 }
 
 type directorService struct {
@@ -557,9 +651,13 @@ const (
 	directorVerdictDROP_TOO_BIG       directorVerdict = 29
 	directorVerdictDROP_RATE          directorVerdict = 30
 	directorVerdictDROP_PACKET        directorVerdict = 31
-	directorVerdictDROP_ERROR         directorVerdict = 32
-	directorVerdictVERDICTS           directorVerdict = 33
-	directorVerdictUNDECIDED          directorVerdict = 33
+	directorVerdictDROP_DENIED        directorVerdict = 32
+	directorVerdictDROP_BUDGET        directorVerdict = 33
+	directorVerdictDROP_CEILING       directorVerdict = 34
+	directorVerdictDROP_CLOSED        directorVerdict = 35
+	directorVerdictDROP_ERROR         directorVerdict = 36
+	directorVerdictVERDICTS           directorVerdict = 37
+	directorVerdictUNDECIDED          directorVerdict = 37
 )
 
 type directorWork struct {
@@ -666,18 +764,24 @@ type directorWork struct {
 const (
 	directorMapAnswered       = "answered"
 	directorMapAnswers        = "answers"
+	directorMapBudgets        = "budgets"
+	directorMapClosed         = "closed"
 	directorMapConns4         = "conns4"
 	directorMapConns6         = "conns6"
 	directorMapDestinations   = "destinations"
 	directorMapFragments      = "fragments"
+	directorMapGuards         = "guards"
 	directorMapMarkRules      = "mark_rules"
 	directorMapMarkShapes     = "mark_shapes"
 	directorMapOverflow       = "overflow"
 	directorMapPlans          = "plans"
 	directorMapPools          = "pools"
+	directorMapPrefixTrees    = "prefix_trees"
+	directorMapPrefixes       = "prefixes"
 	directorMapRealConns      = "real_conns"
 	directorMapRealTraffic    = "real_traffic"
 	directorMapReals          = "reals"
+	directorMapSamples        = "samples"
 	directorMapServiceKeys    = "service_keys"
 	directorMapServices       = "services"
 	directorMapSources        = "sources"
@@ -749,18 +853,24 @@ type directorProgramSpecs struct {
 type directorMapSpecs struct {
 	Answered     *ebpf.MapSpec `ebpf:"answered"`
 	Answers      *ebpf.MapSpec `ebpf:"answers"`
+	Budgets      *ebpf.MapSpec `ebpf:"budgets"`
+	Closed       *ebpf.MapSpec `ebpf:"closed"`
 	Conns4       *ebpf.MapSpec `ebpf:"conns4"`
 	Conns6       *ebpf.MapSpec `ebpf:"conns6"`
 	Destinations *ebpf.MapSpec `ebpf:"destinations"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Guards       *ebpf.MapSpec `ebpf:"guards"`
 	MarkRules    *ebpf.MapSpec `ebpf:"mark_rules"`
 	MarkShapes   *ebpf.MapSpec `ebpf:"mark_shapes"`
 	Overflow     *ebpf.MapSpec `ebpf:"overflow"`
 	Plans        *ebpf.MapSpec `ebpf:"plans"`
 	Pools        *ebpf.MapSpec `ebpf:"pools"`
+	PrefixTrees  *ebpf.MapSpec `ebpf:"prefix_trees"`
+	Prefixes     *ebpf.MapSpec `ebpf:"prefixes"`
 	RealConns    *ebpf.MapSpec `ebpf:"real_conns"`
 	RealTraffic  *ebpf.MapSpec `ebpf:"real_traffic"`
 	Reals        *ebpf.MapSpec `ebpf:"reals"`
+	Samples      *ebpf.MapSpec `ebpf:"samples"`
 	ServiceKeys  *ebpf.MapSpec `ebpf:"service_keys"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
 	Sources      *ebpf.MapSpec `ebpf:"sources"`
@@ -802,18 +912,24 @@ func (o *directorObjects) Close() error {
 type directorMaps struct {
 	Answered     *ebpf.Map `ebpf:"answered"`
 	Answers      *ebpf.Map `ebpf:"answers"`
+	Budgets      *ebpf.Map `ebpf:"budgets"`
+	Closed       *ebpf.Map `ebpf:"closed"`
 	Conns4       *ebpf.Map `ebpf:"conns4"`
 	Conns6       *ebpf.Map `ebpf:"conns6"`
 	Destinations *ebpf.Map `ebpf:"destinations"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Guards       *ebpf.Map `ebpf:"guards"`
 	MarkRules    *ebpf.Map `ebpf:"mark_rules"`
 	MarkShapes   *ebpf.Map `ebpf:"mark_shapes"`
 	Overflow     *ebpf.Map `ebpf:"overflow"`
 	Plans        *ebpf.Map `ebpf:"plans"`
 	Pools        *ebpf.Map `ebpf:"pools"`
+	PrefixTrees  *ebpf.Map `ebpf:"prefix_trees"`
+	Prefixes     *ebpf.Map `ebpf:"prefixes"`
 	RealConns    *ebpf.Map `ebpf:"real_conns"`
 	RealTraffic  *ebpf.Map `ebpf:"real_traffic"`
 	Reals        *ebpf.Map `ebpf:"reals"`
+	Samples      *ebpf.Map `ebpf:"samples"`
 	ServiceKeys  *ebpf.Map `ebpf:"service_keys"`
 	Services     *ebpf.Map `ebpf:"services"`
 	Sources      *ebpf.Map `ebpf:"sources"`
@@ -826,18 +942,24 @@ func (m *directorMaps) Close() error {
 	return _DirectorClose(
 		m.Answered,
 		m.Answers,
+		m.Budgets,
+		m.Closed,
 		m.Conns4,
 		m.Conns6,
 		m.Destinations,
 		m.Fragments,
+		m.Guards,
 		m.MarkRules,
 		m.MarkShapes,
 		m.Overflow,
 		m.Plans,
 		m.Pools,
+		m.PrefixTrees,
+		m.Prefixes,
 		m.RealConns,
 		m.RealTraffic,
 		m.Reals,
+		m.Samples,
 		m.ServiceKeys,
 		m.Services,
 		m.Sources,

@@ -83,6 +83,11 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 		directorMapPools:        uint32(Pools),
 		directorMapMarkShapes:   uint32(markSets * 2 * markShapes),
 		directorMapMarkRules:    s.markBuckets(),
+		directorMapGuards:       s.Services + 1,
+		directorMapPrefixes:     s.prefixBuckets(),
+		directorMapPrefixTrees:  uint32(prefixTrees),
+		directorMapBudgets:      uint32(budgetBuckets),
+		directorMapSamples:      uint32(s.CPUs),
 		directorMapRealConns:    s.Reals,
 		directorMapRealTraffic:  s.Reals * uint32(s.CPUs),
 		directorMapDestinations: max(1, s.Destinations),
@@ -173,6 +178,11 @@ func (d *DataPlane) mapTables(cpus int) error {
 		mapInto(d, &t.Conns6, directorMapConns6),
 		mapInto(d, &t.MarkShapes, directorMapMarkShapes),
 		mapInto(d, &t.MarkRules, directorMapMarkRules),
+		mapInto(d, &t.Guards, directorMapGuards),
+		mapInto(d, &t.Prefixes, directorMapPrefixes),
+		mapInto(d, &t.Trees, directorMapPrefixTrees),
+		mapInto(d, &t.Budgets, directorMapBudgets),
+		mapInto(d, &t.Samples, directorMapSamples),
 	)
 	if err != nil {
 		return err

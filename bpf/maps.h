@@ -16,6 +16,13 @@
  * plans          chunk      16 real ids     userspace       pinned
  * mark_shapes    number     shape           userspace       pinned
  * mark_rules     bucket     4 rules         userspace       pinned
+ * guards         service+1  guard           userspace,      pinned
+ *                                           ceilings: BPF
+ * prefixes       bucket     8 prefixes      userspace       pinned
+ * prefix_trees   list       lengths         userspace       pinned
+ * budgets        bucket     4 budgets       BPF             pinned; who has spent least goes
+ * samples        CPU        256 samples     BPF, own CPU    pinned; overwritten
+ * closed         address    closed_ports    userspace       pinned
  * reals          real id    real            userspace       pinned
  * sources        source     address         userspace       pinned
  * pools          pool       256 sources     userspace       pinned
@@ -55,6 +62,11 @@ array_map(service_keys, struct service_bucket, BPF_F_MMAPABLE);
 array_map(plans, struct plan_chunk, BPF_F_MMAPABLE);
 array_map(mark_shapes, struct mark_shape, BPF_F_MMAPABLE);
 array_map(mark_rules, struct mark_bucket, BPF_F_MMAPABLE);
+array_map(guards, struct guard, BPF_F_MMAPABLE);
+array_map(prefixes, struct prefix_bucket, BPF_F_MMAPABLE);
+array_map(prefix_trees, struct prefix_tree, BPF_F_MMAPABLE);
+array_map(budgets, struct budget_bucket, BPF_F_MMAPABLE);
+array_map(samples, struct sample_ring, BPF_F_MMAPABLE);
 array_map(reals, struct real, BPF_F_MMAPABLE);
 array_map(sources, struct source, BPF_F_MMAPABLE);
 array_map(pools, struct source_pool, BPF_F_MMAPABLE);
@@ -103,6 +115,14 @@ struct {
 	__type(key, struct answered_key);
 	__type(value, struct answered_mac);
 } answered SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ADDRESSES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct closed_key);
+	__type(value, __u32);
+} closed SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);

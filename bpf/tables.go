@@ -12,6 +12,11 @@ type (
 	Settings     = directorRuntimeSettings
 	DefenseState = directorDefenseState
 	Service      = directorService
+	Guard        = directorGuard
+	PrefixBucket = directorPrefixBucket
+	PrefixTree   = directorPrefixTree
+	BudgetBucket = directorBudgetBucket
+	SampleRing   = directorSampleRing
 	ServiceKey   = directorServiceKey
 	Bucket       = directorServiceBucket
 	Plan         = directorPlan
@@ -77,7 +82,11 @@ const (
 	MarksKnown = uint32(directorMarkingMARKS_KNOWN)
 	MarksAny   = uint32(directorMarkingMARKS_ANY)
 
-	DefendRate = uint32(directorDefendingDEFEND_RATE)
+	DefendRate   = uint32(directorDefendingDEFEND_RATE)
+	ClosedDrop   = uint32(directorClosedPortsCLOSED_DROP)
+	ClosedReset  = uint32(directorClosedPortsCLOSED_RESET)
+	DefendGuard  = uint32(directorDefendingDEFEND_GUARD)
+	DefendSample = uint32(directorDefendingDEFEND_SAMPLE)
 
 	// NoReal marks an empty plan slot.
 	NoReal = uint32(directorLimitNO_REAL)
@@ -115,6 +124,11 @@ type Tables struct {
 	Conns6     []Conn6
 	MarkShapes []MarkShape
 	MarkRules  []MarkBucket
+	Guards     []Guard // of everybody, then of service s: [s+1]
+	Prefixes   []PrefixBucket
+	Trees      []PrefixTree
+	Budgets    []BudgetBucket
+	Samples    []SampleRing // of each CPU
 	CPUs       int
 
 	Destinations int // that lblc and lblcr can remember; they are no rows
@@ -132,6 +146,7 @@ type Sizes struct {
 	Reals        uint32
 	Plans        uint32 // slots over all services
 	Marks        uint32 // entries of marking rules; 0: none
+	Prefixes     uint32 // entries of prefix lists; 0: few
 	CPUs         int    // possible CPUs; 0: this machine's
 }
 
@@ -188,6 +203,11 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 		Conns6:     make([]Conn6, s.Conns6),
 		MarkShapes: make([]MarkShape, markSets*2*markShapes),
 		MarkRules:  make([]MarkBucket, s.markBuckets()),
+		Guards:     make([]Guard, s.Services+1),
+		Prefixes:   make([]PrefixBucket, s.prefixBuckets()),
+		Trees:      make([]PrefixTree, prefixTrees),
+		Budgets:    make([]BudgetBucket, budgetBuckets),
+		Samples:    make([]SampleRing, s.CPUs),
 		CPUs:       s.CPUs,
 
 		Destinations: int(s.Destinations),
@@ -197,7 +217,8 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 // Bytes is how much memory the tables take in the kernel.
 func (t *Tables) Bytes() uint64 {
 	return size(t.Filter) + size(t.Services) + size(t.Keys) + size(t.Plans) + size(t.Reals) + size(t.Sources) + size(t.Pools) +
-		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6) + size(t.MarkShapes) + size(t.MarkRules)
+		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6) + size(t.MarkShapes) + size(t.MarkRules) +
+		size(t.Guards) + size(t.Prefixes) + size(t.Trees) + size(t.Budgets) + size(t.Samples)
 }
 
 func size[T any](rows []T) uint64 {

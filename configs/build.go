@@ -54,10 +54,10 @@ func (b *builder) root(r root) {
 		Sources: sources(r.fullnat.value.sources.value),
 		Ports:   r.fullnat.value.ports.or(director.DefaultLocalPorts),
 	}
+	b.defense(r.defense.value)
 	b.allServices(r.services.value)
 	b.ownerships(r.addresses.value)
 	b.announcing(r.announce.value)
-	b.defense(r.defense.value)
 }
 
 func (b *builder) limits(s setting[limits]) {
@@ -69,6 +69,7 @@ func (b *builder) limits(s setting[limits]) {
 		RealServers:  l.realServers.or(d.RealServers),
 		PlanSlots:    l.planSlots.or(d.PlanSlots),
 		MarkEntries:  l.markEntries.or(d.MarkEntries),
+		Prefixes:     l.prefixes.or(d.Prefixes),
 		Destinations: l.destinations.or(d.Destinations),
 	}
 	b.mostServices, b.mostReals = int(b.config.Limits.Services), int(b.config.Limits.RealServers)
@@ -159,4 +160,5 @@ func (b *builder) service(s *setting[service], errors int) {
 		s.at.failf("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	b.config.Desired.Services = append(b.config.Desired.Services, built)
+	b.listFiles(len(b.config.Desired.Services)-1, &s.value.guard.value)
 }

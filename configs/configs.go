@@ -32,6 +32,8 @@ type Config struct {
 
 	Addresses []director.Address // who has the services' addresses, as far as the file says
 	Announce  director.Announcing
+
+	lists []listFile // not read yet
 }
 
 // Default is the configuration of a file that says nothing. It is not one to run:
@@ -53,7 +55,14 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	return Parse(file, data)
+	c, err := Parse(file, data)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.readLists(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // read stops one byte after MaxFileSize, which is what Parse refuses.
@@ -66,7 +75,8 @@ func read(file string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, MaxFileSize+1))
 }
 
-// Parse checks the content of a file, whose name is for messages only. The error
+// Parse checks the content of a file, whose name is for messages only; files of prefixes that it names are
+// not read. The error
 // is always *Errors and has all faults; then there is no Config.
 func Parse(file string, data []byte) (*Config, error) {
 	doc := &document{file: file}

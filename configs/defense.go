@@ -16,6 +16,7 @@ type defense struct {
 	dropRate   setting[uint32]
 	memThresh  setting[uint32]
 	occupancy  setting[uint32]
+	guard      guard
 }
 
 var defenseObject = object[defense]{
@@ -31,6 +32,10 @@ var defenseObject = object[defense]{
 			"IPVS's: drop_packet always on drops one of so many new connections, 0 none; 10 if absent."),
 		key("amemthresh", number(0, math.MaxInt32), func(d *defense) *setting[uint32] { return &d.memThresh },
 			"IPVS's: with fewer pages of memory available than that automatic strategies act; 1024 if absent."),
+		key("allow", prefixes(), func(d *defense) *setting[list[source]] { return &d.guard.allow }, allowDoc),
+		key("deny", prefixes(), func(d *defense) *setting[list[source]] { return &d.guard.deny }, denyDoc),
+		key("budget", budgetObject.kind(), func(d *defense) *setting[budget] { return &d.guard.budget }, budgetDoc),
+		key("ceiling", ceilingKind(), func(d *defense) *setting[rate] { return &d.guard.ceiling }, ceilingDoc),
 		key("occupancy", number(0, director.MostOccupancy), func(d *defense) *setting[uint32] { return &d.occupancy },
 			"With more percent of a connection table in use automatic strategies act, too; 0: never; 90 if absent."),
 	},
@@ -54,4 +59,6 @@ func (b *builder) defense(d defense) {
 	s.DropRate = int32(d.dropRate.or(uint32(s.DropRate)))
 	s.MemThresh = int32(d.memThresh.or(uint32(s.MemThresh)))
 	s.Occupancy = uint8(d.occupancy.or(uint32(s.Occupancy)))
+	b.config.Desired.Defense.Guard = d.guard.build()
+	b.listFiles(everybody, &d.guard)
 }

@@ -97,7 +97,7 @@ var ifaceKind = either("an interface name, or a mapping with name and mode",
 
 // limits are director.Limits as written.
 type limits struct {
-	connections4, connections6, services, realServers, planSlots, markEntries, destinations setting[uint32]
+	connections4, connections6, services, realServers, planSlots, markEntries, prefixes, destinations setting[uint32]
 }
 
 // fewestConnections keeps the table's buckets from being most of the table.
@@ -118,6 +118,8 @@ var limitsObject = object[limits]{
 			"Slots of the schedulers' plans over all services, 4 bytes each; 2M if absent."),
 		key("mark_entries", count(1, 1<<24), func(l *limits) *setting[uint32] { return &l.markEntries },
 			"Entries of marking rules, 256 bytes each; a range of ports needs several; 16k if absent."),
+		key("prefixes", count(1, 1<<26), func(l *limits) *setting[uint32] { return &l.prefixes },
+			"Entries of prefix lists, 64 bytes each; a prefix may need several; 256k if absent."),
 		key("destinations", count(1, 1<<24), func(l *limits) *setting[uint32] { return &l.destinations },
 			"Destination addresses that lblc and lblcr remember over all services, some 250 bytes each; 24k, as many as IPVS of a service, if absent."),
 	},
@@ -196,6 +198,7 @@ type service struct {
 	slowStart   setting[time.Duration]
 	tunnel      setting[tunnel]
 	fullnat     setting[fullnat]
+	guard       setting[guard]
 }
 
 var serviceObject = object[service]{
@@ -251,6 +254,8 @@ var serviceObject = object[service]{
 			"Forwarding method of real servers that have none of their own; dr if absent."),
 		key("tunnel", tunnelObject.kind(), func(s *service) *setting[tunnel] { return &s.tunnel },
 			"Tunnel of real servers by tun that have none of their own; ipip if absent."),
+		key("defense", guardObject.kind(), func(s *service) *setting[guard] { return &s.guard },
+			"What this service's new connections have to get past, besides what defense at the top says."),
 		key("fullnat", serviceFullNATObject.kind(), func(s *service) *setting[fullnat] { return &s.fullnat },
 			"Where this service's connections by full-NAT come from, in the place of fullnat at the top."),
 		key("weight", weight(), func(s *service) *setting[uint32] { return &s.weight },

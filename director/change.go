@@ -17,6 +17,7 @@ type change struct {
 	edited  []*Service // wanted ones that exist, and are other ones now
 	added   []*Service
 	marks   *bpf.Marks
+	lists   *preparedLists
 	round   uint64 // services with this number are wanted
 }
 
@@ -52,6 +53,8 @@ func (d *Director) compare(want Desired) (*change, error) {
 	}
 	var err error
 	c.marks, err = d.prepareMarks(&want)
+	errs = append(errs, err)
+	c.lists, err = d.prepareLists(&want)
 	errs = append(errs, c.validate(), d.checkRoom(c), err)
 	return c, errors.Join(errs...)
 }

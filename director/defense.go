@@ -19,6 +19,7 @@ import (
 // Defense is how the director defends itself and its real servers.
 type Defense struct {
 	Strategies DefenseSettings // IPVS's
+	Guard      Guard           // of all services together; each may have one of its own
 }
 
 // DefenseSettings are those of the strategies that IPVS has.
@@ -38,6 +39,9 @@ func ParseDefenseMode(text string) (DefenseMode, error) { return defense.ParseMo
 
 func (d *Defense) validate() error {
 	if err := d.Strategies.Validate(); err != nil {
+		return fmt.Errorf("defense: %w", err)
+	}
+	if err := d.Guard.validate(); err != nil {
 		return fmt.Errorf("defense: %w", err)
 	}
 	return nil
@@ -89,7 +93,7 @@ type DefenseState struct {
 }
 
 // defenseVerdicts are those of packets that the defenses drop.
-var defenseVerdicts = []string{"drop_packet"}
+var defenseVerdicts = []string{"drop_packet", "drop_denied", "drop_budget", "drop_ceiling", "drop_closed"}
 
 // defenses is what the director remembers of them.
 type defenses struct {
@@ -99,6 +103,7 @@ type defenses struct {
 	due     float64 // sets that drop_entry has still to look at
 	used    [2]int  // places of the tables that the last sweep found in use
 	blind   bool    // that memory cannot be read was said
+	guarded bool    // there are guards
 }
 
 // defendTick is how often IPVS looks at the pressure.
@@ -118,18 +123,30 @@ func (d *Director) defended(changes []defense.Change) {
 	if l.Restart {
 		atomic.StoreInt32(&d.tables.Defense.DropLeft, l.DropRate)
 	}
-	var defending, secure uint32
-	if l.DropRate != 0 {
-		defending |= bpf.DefendRate
-	}
+	secure := uint32(0)
 	if l.SecureTCP {
 		secure = 1
 	}
-	atomic.StoreUint32(&s.Defending, defending)
 	atomic.StoreUint32(&s.SecureTcp, secure)
+	d.tellDefending()
 	for _, c := range changes {
 		d.logDefense(c, l.DropRate)
 	}
+}
+
+// tellDefending spares new connections the questions that nobody wants asked.
+func (d *Director) tellDefending() {
+	m, defending := &d.defenses.machine, uint32(0)
+	if m.Levels().DropRate != 0 {
+		defending |= bpf.DefendRate
+	}
+	if d.defenses.guarded {
+		defending |= bpf.DefendGuard
+	}
+	if s := m.Settings(); d.defenses.guarded || s.DropEntry|s.DropPacket|s.SecureTCP != defense.Off {
+		defending |= bpf.DefendSample
+	}
+	atomic.StoreUint32(&d.tables.Settings.Defending, defending)
 }
 
 func (d *Director) logDefense(c defense.Change, rate int32) {

@@ -72,7 +72,7 @@ func TestDefensesFollowMemory(t *testing.T) {
 		}
 		expect(t, "transitions at first", told("true"), 0)
 		w.set(512, nil)
-		expect(t, "what the data plane asks", w.tables.Settings.Defending, bpf.DefendRate)
+		expect(t, "what the data plane asks", w.tables.Settings.Defending, bpf.DefendRate|bpf.DefendSample)
 		expect(t, "rate", w.tables.Settings.DropRate, 2)
 		expect(t, "counter", w.tables.Defense.DropLeft, 2)
 		expect(t, "secure_tcp", w.tables.Settings.SecureTcp, 1)
@@ -80,7 +80,7 @@ func TestDefensesFollowMemory(t *testing.T) {
 		expect(t, "transitions under pressure", told("true"), 1)
 		expect(t, "cause", w.state().Cause, defense.Memory)
 		w.set(1<<20, nil)
-		expect(t, "what the data plane asks then", w.tables.Settings.Defending, 0)
+		expect(t, "what the data plane asks then", w.tables.Settings.Defending, bpf.DefendSample)
 		expect(t, "secure_tcp then", w.tables.Settings.SecureTcp, 0)
 		expect(t, "transitions back", told("false"), 1)
 		w.set(0, context.DeadlineExceeded)
@@ -97,7 +97,7 @@ func TestSetDefense(t *testing.T) {
 		want.Defense = DefaultDefense
 		w := startDefending(t, want)
 		s, err := w.d.SetDefense(w.ctx, DefenseChange{"drop_packet": "3", "net.ipv4.vs.am_droprate": "7"})
-		if err != nil || s.Rate != 7 || w.tables.Settings.DropRate != 7 || w.tables.Settings.Defending != bpf.DefendRate {
+		if err != nil || s.Rate != 7 || w.tables.Settings.DropRate != 7 || w.tables.Settings.Defending != bpf.DefendRate|bpf.DefendSample {
 			t.Errorf("state %+v, %v; the data plane drops one of %d", s, err, w.tables.Settings.DropRate)
 		}
 		if _, err := w.d.SetDefense(w.ctx, DefenseChange{"am_droprate": "8", "drop_entry": "7"}); err == nil {

@@ -88,6 +88,8 @@ type Director struct {
 	planned    []float64        // by real server id: choices that plans have handed out
 	estimates  uint64
 	defenses   defenses
+	guards     guarding
+	senders    senders
 }
 
 // ErrStopped is returned when Run has ended.
@@ -130,6 +132,7 @@ func New(opts Options) *Director {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	d.restore()
+	d.senders.seen = d.tables.SamplesSeen()
 	return d
 }
 
@@ -166,6 +169,7 @@ func (d *Director) Run(ctx context.Context) error {
 			d.publishTargets()
 			d.followInterfaces()
 			d.followMarks()
+			d.followClosed()
 		case <-follow.C:
 			d.follow()
 		case <-forget.C:
@@ -301,8 +305,11 @@ func (d *Director) prepare(want Desired) error {
 func (d *Director) put(c *change) {
 	d.applyTimeouts(c.want.Timeouts)
 	d.applyDefense(c.want.Defense.Strategies)
+	d.applyLists(c.lists)
 	d.setLocals(c.want.Locals)
 	d.applyServices(c)
+	d.guardAll(&c.want)
+	d.applyClosed(c.want.Closed)
 	d.applyMarks(c)
 	d.resource()
 }
@@ -398,6 +405,7 @@ func (d *Director) setWant(s *service, want *Service) {
 		r.obey(&s.want)
 	}
 	d.reserved += s.needs.total()
+	d.guard(&d.tables.Guards[s.id+1], want.Key, &want.Guard)
 }
 
 // mustPublish is for plans that there is room for, since compare has seen to it.
@@ -535,6 +543,7 @@ func (d *Director) forget(s *service) {
 	d.keys.Delete(s.want.Key.row())
 	d.total.add(s.gone())
 	*s.row = bpf.Service{Id: s.id}
+	d.tables.Guards[s.id+1] = bpf.Guard{}
 	d.serviceIDs.give(s.id)
 	delete(d.ending, s.want.Key)
 }

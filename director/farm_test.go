@@ -57,6 +57,8 @@ func (p *fakePlane) SweepOverflow() error                              { return 
 func (p *fakePlane) FreeOverflow(*bpf.ConnKey) error                   { return nil }
 func (p *fakePlane) ForgetDestination(*bpf.DestinationKey) error       { return nil }
 
+func (p *fakePlane) SetClosed(map[netip.Addr]uint32) error { return nil }
+
 func (p *fakePlane) Destinations(func(*bpf.DestinationKey, *bpf.Destination) bool) error { return nil }
 
 // fakeClock counts milliseconds, and stands still unless it is moved.

@@ -59,6 +59,7 @@ func (s *service) setWant(want *Service) {
 	s.want = *want
 	s.want.Reals = slices.Clone(want.Reals) // the caller's may change
 	s.want.Sources = slices.Clone(want.Sources)
+	s.want.Guard = want.Guard.clone()
 	s.needs = needsOf(want)
 	// Where a packet chooses by a hash it looks at thresholds, too.
 	s.limited = !want.hashes() && slices.ContainsFunc(s.want.Reals, func(r RealServer) bool { return r.Upper > 0 })
@@ -211,7 +212,7 @@ func newScheduler(want Service) (scheduler.Scheduler, error) {
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Key == o.Key && s.Scheduler == o.Scheduler && s.Flags == o.Flags &&
 		s.OnePacket == o.OnePacket && s.Persistence == o.Persistence && s.MHTable == o.MHTable && s.Expiration == o.Expiration &&
-		s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Sources, o.Sources) && slices.Equal(s.Reals, o.Reals)
+		s.Answer == o.Answer && s.Conns == o.Conns && slices.Equal(s.Sources, o.Sources) && s.Guard.equal(&o.Guard) && slices.Equal(s.Reals, o.Reals)
 }
 
 // SchedulerFlagNames are the flags that schedulers have, as ipvsadm names them.

@@ -51,6 +51,7 @@ func (s *sweeper) slice() error {
 	share4, share6 := sweepShares(len(s.d.tables.Conns4), len(s.d.tables.Conns6))
 	s.stale.slice(share4, share6)
 	s.d.dropEntries(now)
+	s.d.countSenders()
 	if !s.passed4 {
 		_, s.passed4 = s.table4.Next(now, share4)
 	}

@@ -237,6 +237,7 @@ type Service struct {
 	Persistence Persistence
 	Answer      Answer
 	Conns       ConnPolicy
+	Guard       Guard
 	Sources     []netip.Addr // of its connections by fullnat; those of a family that it has none of are the Desired's
 	Reals       []RealServer // in the order in which they were added; IPVS lists the last first
 }
@@ -294,10 +295,11 @@ type Limits struct {
 	RealServers  uint32 `json:"real_servers"` // over all services
 	PlanSlots    uint32 `json:"plan_slots"`   // over all services, 4 bytes each
 	MarkEntries  uint32 `json:"mark_entries"` // of marking rules, 256 bytes each; a range of ports needs several
+	Prefixes     uint32 `json:"prefixes"`     // entries of prefix lists, 64 bytes each; a prefix may need several
 	Destinations uint32 `json:"destinations"` // that lblc and lblcr remember, over all services
 }
 
-// DefaultLimits fit a machine with 512 MiB of memory: the tables take about 65 MiB.
+// DefaultLimits fit a machine with 512 MiB of memory: the tables take about 85 MiB.
 var DefaultLimits = Limits{
 	Connections4: 1 << 18,
 	Connections6: 1 << 16,
@@ -305,6 +307,7 @@ var DefaultLimits = Limits{
 	RealServers:  1 << 16,
 	PlanSlots:    1 << 21,
 	MarkEntries:  1 << 14,
+	Prefixes:     1 << 18,
 	Destinations: scheduler.DefaultDestinations,
 }
 
@@ -316,6 +319,7 @@ type Desired struct {
 	Timeouts   Timeouts
 	Locals     LocalEnds // of connections by full-NAT
 	Defense    Defense
+	Closed     map[netip.Addr]ClosedPorts // of virtual addresses; those of others are the stack's
 }
 
 // Validate tells what cannot be, for callers that do not come from a
@@ -345,6 +349,9 @@ func (s *Service) Validate() error {
 	}
 	if s.Conns.Sloppy && s.Key.Protocol == UDP {
 		fail("sloppy is for tcp and sctp only")
+	}
+	if err := s.Guard.validate(); err != nil {
+		fail("%w", err)
 	}
 	for _, err := range validateSources(s.Sources) {
 		fail("%w", err)

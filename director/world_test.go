@@ -184,6 +184,7 @@ type worldPlane struct {
 	overflow []overflowed
 	sweeps   int
 	verdicts map[string]uint64
+	closed   map[netip.Addr]uint32
 
 	destinations map[bpf.DestinationKey]bpf.Destination
 }
@@ -296,6 +297,14 @@ func (p *worldPlane) SweepOverflow() error {
 func (p *worldPlane) FreeOverflow(key *bpf.ConnKey) error {
 	p.overflow = slices.DeleteFunc(p.overflow, func(o overflowed) bool { return o.key == *key })
 	return p.fails("free overflow")
+}
+
+func (p *worldPlane) SetClosed(want map[netip.Addr]uint32) error {
+	if err := p.fails("closed %v", want); err != nil {
+		return err
+	}
+	p.closed = want
+	return nil
 }
 
 func (p *worldPlane) Destinations(yield func(*bpf.DestinationKey, *bpf.Destination) bool) error {

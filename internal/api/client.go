@@ -102,6 +102,12 @@ func (c *Client) SetDefense(ctx context.Context, change director.DefenseChange) 
 	return s, err
 }
 
+// DefenseReport tells who has sent most, and what became of it.
+func (c *Client) DefenseReport(ctx context.Context) (r director.DefenseReport, err error) {
+	err = c.call(ctx, http.MethodGet, pathReport, nil, nil, &r)
+	return r, err
+}
+
 // Addresses are the virtual addresses as they are held.
 func (c *Client) Addresses(ctx context.Context) (list director.AddressList, err error) {
 	err = c.call(ctx, http.MethodGet, pathAddresses, nil, nil, &list)

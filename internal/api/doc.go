@@ -14,6 +14,7 @@
 //	PATCH  /v1/timeouts                    the same, changed by a body as {"tcp": "10m", "udp": 30}
 //	GET    /v1/defense                     director.DefenseState
 //	PATCH  /v1/defense                     the same, settings changed by a body as {"drop_packet": 3, "am_droprate": 5}
+//	GET    /v1/defense/report              director.DefenseReport
 //	GET    /v1/addresses                   director.AddressList
 //	GET    /v1/version                     {"version": "v0.1.0"}
 //	POST   /v1/reload                      {} when the configuration is in force
@@ -61,6 +62,8 @@ type Backend interface {
 	Defense(ctx context.Context) (director.DefenseState, error)
 	// SetDefense changes settings, and returns what the defenses do then. The change is valid.
 	SetDefense(ctx context.Context, change director.DefenseChange) (director.DefenseState, error)
+	// DefenseReport tells who has sent most, and what became of it.
+	DefenseReport(ctx context.Context) (director.DefenseReport, error)
 	// Addresses are the virtual addresses as they are held.
 	Addresses() director.AddressList
 	// Reload reads the configuration again and puts it in force. The error is
@@ -79,6 +82,7 @@ const (
 	pathTemplates   = "/v1/persistence/count"
 	pathTimeouts    = "/v1/timeouts"
 	pathDefense     = "/v1/defense"
+	pathReport      = "/v1/defense/report"
 	pathAddresses   = "/v1/addresses"
 	pathVersion     = "/v1/version"
 	pathReload      = "/v1/reload"

@@ -35,6 +35,7 @@ type fakeBackend struct {
 
 	defense    director.DefenseState
 	defenseErr error
+	report     director.DefenseReport
 }
 
 func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
@@ -211,4 +212,8 @@ func (b *fakeBackend) SetDefense(_ context.Context, change director.DefenseChang
 		}
 	}
 	return b.defense, b.defenseErr
+}
+
+func (b *fakeBackend) DefenseReport(context.Context) (director.DefenseReport, error) {
+	return b.report, b.defenseErr
 }

@@ -39,6 +39,7 @@ var routes = []route{
 	{http.MethodPatch, pathTimeouts, admin, nil, true, (*Server).setTimeouts},
 	{http.MethodGet, pathDefense, reader, nil, false, (*Server).defense},
 	{http.MethodPatch, pathDefense, admin, nil, true, (*Server).setDefense},
+	{http.MethodGet, pathReport, reader, nil, false, (*Server).defenseReport},
 	{http.MethodGet, pathAddresses, reader, nil, false, (*Server).addresses},
 	{http.MethodGet, pathVersion, reader, nil, false, (*Server).version},
 	{http.MethodPost, pathReload, admin, nil, false, (*Server).reload},
@@ -193,6 +194,14 @@ func (s *Server) setDefense(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, state)
+}
+
+func (s *Server) defenseReport(w http.ResponseWriter, r *http.Request) error {
+	report, err := s.backend.DefenseReport(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, report)
 }
 
 func (s *Server) addresses(w http.ResponseWriter, _ *http.Request) error {

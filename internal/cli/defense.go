@@ -36,7 +36,7 @@ func (a *app) defenseCommand() *cobra.Command {
 		}
 		return printDefense(a.out, &s)
 	}
-	cmd.AddCommand(a.setDefenseCommand())
+	cmd.AddCommand(a.setDefenseCommand(), a.reportDefenseCommand())
 	return cmd
 }
 
@@ -60,11 +60,15 @@ func printDefense(w io.Writer, s *director.DefenseState) error {
 	fmt.Fprintf(w, "  memory: %s, amemthresh %d\n", memoryPages(s.Pressure.Pages), s.MemThresh)
 	fmt.Fprintf(w, "  fullest connection table: %d of %d places in use, occupancy %s\n", s.Pressure.Used, s.Pressure.Places, percentOrNever(s.Occupancy))
 	fmt.Fprintf(w, "am_droprate: %d\n\nDropped:\n", s.DropRate)
-	for _, name := range sortedKeys(s.Dropped) {
-		fmt.Fprintf(w, "  %-16s %d packets\n", name, s.Dropped[name])
-	}
-	fmt.Fprintf(w, "  %-16s %d connections\n", "drop_entry", s.Evicted)
+	printDropped(w, s.Dropped, s.Evicted)
 	return nil
+}
+
+func printDropped(w io.Writer, packets map[string]uint64, connections uint64) {
+	for _, name := range sortedKeys(packets) {
+		fmt.Fprintf(w, "  %-16s %d packets\n", name, packets[name])
+	}
+	fmt.Fprintf(w, "  %-16s %d connections\n", "drop_entry", connections)
 }
 
 func dropping(rate int32) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -84,7 +85,7 @@ func farmConns() []director.Conn {
 }
 
 func TestGolden(t *testing.T) {
-	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts, addresses: owned(), defense: defending()})
+	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts, addresses: owned(), defense: defending(), report: senders()})
 	for name, args := range map[string][]string{
 		"list":                {"list"},
 		"list-nosort":         {"list", "--nosort"},
@@ -126,6 +127,9 @@ func TestGolden(t *testing.T) {
 		"addresses-json":      {"addresses", "-o", "json"},
 		"defense":             {"defense"},
 		"defense-json":        {"defense", "-o", "json"},
+		"report":              {"defense", "report"},
+		"report-one":          {"defense", "report", "-l", "1"},
+		"report-json":         {"defense", "report", "-o", "json"},
 		"reload":              {"reload"},
 		"version":             {"version"},
 		"version-flag":        {"--version"},
@@ -177,6 +181,8 @@ func TestGoldenUsage(t *testing.T) {
 		"help-timeouts":            {"timeouts", "-h"},
 		"help-defense":             {"defense", "-h"},
 		"help-defense-set":         {"defense", "set", "-h"},
+		"help-defense-report":      {"defense", "report", "-h"},
+		"usage-defense-report":     {"defense", "report", "-l", "0"},
 		"usage-defense-set":        {"defense", "set"},
 		"usage-defense-word":       {"defense", "set", "drop_packet"},
 		"usage-defense-twice":      {"defense", "set", "drop_packet=1", "drop_packet=2"},
@@ -310,6 +316,17 @@ func defending() director.DefenseState {
 	s.Pressure.Pages, s.Pressure.Places, s.Pressure.Used = 700, 262144, 98765
 	s.Dropped = map[string]uint64{"drop_packet": 4321}
 	return s
+}
+
+// senders are two, of which one is a nuisance.
+func senders() (r director.DefenseReport) {
+	r.Since = time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
+	r.Total.Admitted, r.Total.Dropped = 5, map[string]uint64{"drop_budget": 900, "drop_denied": 7}
+	r.Hitters = slices.Grow(r.Hitters, 2)[:2]
+	r.Hitters[0].Prefix, r.Hitters[0].Sent = netip.MustParsePrefix("198.51.100.7/32"), r.Total
+	r.Hitters[1].Prefix, r.Hitters[1].Admitted = netip.MustParsePrefix("2001:db8::/64"), 1
+	r.Prefix4, r.Prefix6, r.Dropped, r.Evicted = 32, 64, map[string]uint64{"drop_budget": 12345, "drop_denied": 7}, 3
+	return r
 }
 
 // TestGoldenDefense: what is set is shown.

@@ -56,6 +56,7 @@ type fakeBackend struct {
 
 	defense    director.DefenseState
 	defenseErr error
+	report     director.DefenseReport
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }
@@ -310,4 +311,8 @@ func (b *fakeBackend) SetDefense(_ context.Context, change director.DefenseChang
 		b.defense.Rate = b.defense.DropRate
 	}
 	return b.defense, b.defenseErr
+}
+
+func (b *fakeBackend) DefenseReport(context.Context) (director.DefenseReport, error) {
+	return b.report, b.defenseErr
 }

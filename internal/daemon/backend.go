@@ -62,6 +62,11 @@ func (b backend) Defense(ctx context.Context) (director.DefenseState, error) {
 	return b.d.director.Defense(ctx)
 }
 
+// DefenseReport implements api.Backend.
+func (b backend) DefenseReport(ctx context.Context) (director.DefenseReport, error) {
+	return b.d.director.DefenseReport(ctx, director.MostReported)
+}
+
 // SetDefense implements api.Backend. A reload comes before or after it, as with timeouts.
 func (b backend) SetDefense(ctx context.Context, change director.DefenseChange) (director.DefenseState, error) {
 	b.d.reloading.Lock()
