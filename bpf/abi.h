@@ -33,6 +33,13 @@ enum limit {
 	SOURCES = 256,		 /* of full-NAT; number 0 is none */
 	POOLS = 256,		 /* of them; number 0 is none */
 	PORT_TRIES = 32,	 /* local ports tried for one new connection */
+	PREFIX_WAYS = 8,	 /* entries of one bucket of the prefix table: a cache line */
+	PREFIX_LISTS = 1024,	 /* lists of prefixes; number 0 is none */
+	PREFIX_LENGTHS = 63,	 /* different ones that a list may have in one family */
+	PREFIX_DEPTH = 7,	 /* of the tree of lengths */
+	BUDGET_WAYS = 4,
+	BUDGET_BUCKETS = 1 << 15,
+	SAMPLES = 256,		 /* that each CPU keeps */
 };
 
 /*
@@ -75,6 +82,11 @@ enum verdict {
 	DROP_TOO_BIG,		/* does not fit, and no answer may be sent */
 	DROP_UNTAKEN,		/* marked by the firewall, but no service takes it */
 	DROP_RATE,		/* an answer was due, but too many were sent */
+	DROP_PACKET,		/* a new connection, by the strategy drop_packet */
+	DROP_DENIED,		/* a new connection from a denied prefix */
+	DROP_BUDGET,		/* a new connection from a prefix that has begun too many */
+	DROP_CEILING,		/* a new connection to a service that has got too many */
+	DROP_CLOSED,		/* for a port of a virtual address that no service has */
 	DROP_ERROR,		/* a helper failed: no headroom, no such interface */
 	VERDICTS,
 	UNDECIDED = VERDICTS,
@@ -494,6 +506,90 @@ struct mark_question {
 	__u32 service;	    /* answered: id + 1; 0: no service's */
 };
 
+/* What becomes of packets to ports of a virtual address that no service has. */
+enum closed_ports {
+	CLOSED_PASS,
+	CLOSED_DROP,
+	CLOSED_RESET,
+};
+
+/* A virtual address. IPv4 is mapped. */
+struct closed_key {
+	__u8 addr[16];
+};
+
+/* What a prefix says; the low bits of an entry of the prefix table. */
+enum prefix_says {
+	PREFIX_NOTHING = 1, /* it only leads to longer ones */
+	PREFIX_ALLOW,
+	PREFIX_DENY,
+	PREFIX_LAST = 4,    /* a bit: the list has no longer one inside */
+	PREFIX_SAYS = 7,
+};
+
+/* A hash of a prefix, its length and its list, but for the low bits: enum prefix_says. 0: free. Filled in order. */
+struct prefix_bucket {
+	__u64 entry[PREFIX_WAYS];
+};
+
+/*
+ * Which lengths of a list are tried in which order, for one family: a tree of
+ * nodes, each its length | node when an entry was found << 8 | when none was << 16.
+ * The first to try is "found" of node 0, which also stands for the end.
+ */
+struct prefix_tree {
+	__u32 node[PREFIX_LENGTHS + 1];
+};
+
+/* All lists. There are two sets: the one in force, and the one being written. */
+struct prefix_set {
+	__u64 factor;	    /* odd, of the hash */
+	__u32 base;	    /* its first bucket */
+	__u32 mask;	    /* buckets - 1 */
+};
+
+/*
+ * What new connections of a service have to get past, or, in row 0, those of all.
+ * A limit of so many a second is what one costs, and how much may be spent in
+ * advance; the unit is 2^-20 jiffies. A cost of 0: no limit.
+ */
+struct guard {
+	__u64 budget_cost;  /* of each prefix of clients */
+	__u64 budget_burst;
+	__u64 ceiling_cost; /* of all clients */
+	__u64 ceiling_burst;
+	__u64 ceiling_paid; /* until when the connections so far have paid: written by packets */
+	__u32 list;	    /* of prefixes; 0: none */
+	__u8 prefix4;	    /* length of the prefixes that have a budget */
+	__u8 prefix6;
+	__u16 reserved;
+	__u64 reserved2[2];
+};
+
+/* What one prefix has begun. */
+struct budget {
+	__u64 key;	    /* a keyed hash; 0: free */
+	__u64 paid;	    /* as guard.ceiling_paid */
+};
+
+struct budget_bucket {
+	struct budget budget[BUDGET_WAYS];
+};
+
+/* A packet that would begin a connection, and what became of it. */
+struct sample {
+	__u8 addr[16];	    /* source; IPv4 is mapped */
+	__u32 service;
+	__u32 verdict;	    /* UNDECIDED: it was let in */
+};
+
+/* The last ones that one CPU has seen. */
+struct sample_ring {
+	__u64 count;	    /* of all so far: the next goes to sample[count % SAMPLES] */
+	__u64 reserved;
+	struct sample sample[SAMPLES];
+};
+
 /* What userspace changes while packets flow. */
 struct hash_key {
 	__u64 factor;	    /* odd */
@@ -517,6 +613,24 @@ struct runtime_settings {
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */
+	__u32 defending;    /* enum defending: what new connections have to get past */
+	__s32 drop_rate;    /* drop_packet: of so many new connections one is dropped; below 0: all */
+	__u32 closed_ports; /* addresses exist whose closed ports are not left to the stack: 1 */
+	__u32 prefix_set;   /* prefix_sets[prefix_set & 1] is in force */
+	struct prefix_set prefix_sets[2];
+};
+
+/* The defenses of settings.defending, as bits. */
+enum defending {
+	DEFEND_RATE = 1,    /* drop_packet */
+	DEFEND_GUARD = 2,   /* there are guards */
+	DEFEND_SAMPLE = 4,  /* samples are wanted */
+};
+
+/* What the defenses remember between packets. */
+struct defense_state {
+	__s32 drop_left;    /* drop_packet: new connections until the next is dropped, for all services (IPVS) */
+	__u32 reserved[15];
 };
 
 /* What read_clock tells: packets are timed in jiffies, whose rate userspace does not know. */
@@ -550,6 +664,9 @@ _Static_assert(sizeof(struct service) == 192, "service");
 _Static_assert(sizeof(struct service_bucket) == 128, "service_bucket");
 _Static_assert(sizeof(struct mark_bucket) == 256, "mark_bucket");
 _Static_assert(sizeof(struct plan_chunk) == 64, "plan_chunk");
+_Static_assert(sizeof(struct guard) == 64, "guard");
+_Static_assert(sizeof(struct prefix_bucket) == 64, "prefix_bucket");
+_Static_assert(sizeof(struct budget_bucket) == 64, "budget_bucket");
 _Static_assert(sizeof(struct destination_key) == 24, "destination_key");
 _Static_assert(sizeof(struct destination) == 16 + 8 * DESTINATION_REALS, "destination");
 

@@ -59,6 +59,34 @@ func (d *DataPlane) SetAnswered(p AnsweredAt, mac [6]byte) error {
 	return nil
 }
 
+// SetClosed says what becomes of packets to closed ports of some addresses (Closed…); those of others are
+// left to the stack. It may be called beside all other methods.
+func (d *DataPlane) SetClosed(want map[netip.Addr]uint32) error {
+	m := d.objects.Maps[directorMapClosed]
+	for addr, says := range want {
+		if err := m.Put(directorClosedKey{Addr: addr.As16()}, says); err != nil {
+			return fmt.Errorf("set closed ports of %s: %w", addr, err)
+		}
+	}
+	var key directorClosedKey
+	var says uint32
+	var gone []directorClosedKey
+	rows := m.Iterate()
+	for rows.Next(&key, &says) {
+		if _, ok := want[netip.AddrFrom16(key.Addr).Unmap()]; !ok {
+			gone = append(gone, key)
+		}
+	}
+	err := rows.Err()
+	for i := range gone {
+		err = errors.Join(err, m.Delete(gone[i]))
+	}
+	if err != nil {
+		return fmt.Errorf("forget closed ports: %w", err)
+	}
+	return nil
+}
+
 // DeleteAnswered ends that; a place that is not answered for is no error.
 func (d *DataPlane) DeleteAnswered(p AnsweredAt) error {
 	err := d.objects.Maps[directorMapAnswered].Delete(p.key())

@@ -20,6 +20,9 @@ const struct {
 	enum conn_flag conn_flag;
 	enum link link;
 	enum marking marking;
+	enum defending defending;
+	enum closed_ports closed_ports;
+	enum prefix_says prefix_says;
 	enum real_flag real_flag;
 	enum stale_action stale_action;
 	enum forward_method forward_method;

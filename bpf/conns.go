@@ -231,6 +231,7 @@ type Sweep struct {
 	tally  tally          // of this pass
 	last   tally          // of the last one that was finished
 	locals [2][Sources]uint64
+	used   [2]int // places: of the last pass, of this one
 	fired  *firedTemplates
 }
 
@@ -303,6 +304,7 @@ func (s *Sweep) Next(now uint32, n int) (freed int, passed bool) {
 	s.tally, s.last = s.last, s.tally
 	s.tally.clear()
 	s.locals[0], s.locals[1] = s.locals[1], [Sources]uint64{}
+	s.used[0], s.used[1] = s.used[1], 0
 	return freed, true
 }
 
@@ -313,6 +315,7 @@ func (s *Sweep) one(i int, now uint32) bool {
 	if tag&tagMask == tagFree {
 		return false
 	}
+	s.used[1]++
 	if s.entry(i, c, tag, word, now) {
 		return true
 	}
@@ -350,6 +353,9 @@ func (s *Sweep) Entries() *Entries { return &s.last.entries }
 // Locals is how many connections the last pass found that have the source of a
 // number; those of number 0 have none.
 func (s *Sweep) Locals(source uint8) uint64 { return s.locals[0][source] }
+
+// Used is how many places the last pass found in use.
+func (s *Sweep) Used() int { return s.used[0] }
 
 // halfFreed finishes what has not moved for a whole pass: a packet takes less
 // than a microsecond for it.

@@ -5,7 +5,9 @@
 #include <linux/pkt_cls.h>
 
 #include "answer.h"
+#include "closed.h"
 #include "conn.h"
+#include "defense.h"
 #include "door.h"
 #include "forward.h"
 #include "fragment.h"
@@ -316,6 +318,7 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 {
 	struct service *s = packet_service(p, v6);
 	struct conn *home = place_home(at, v6);
+	enum verdict refused;
 	struct conn *c;
 	__u64 result;
 	int locked;
@@ -331,6 +334,11 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 	}
 	if (!schedulable(s, p))
 		return unknown_segment(p, at, s, v6);
+	if (unlikely(settings.defending && at->asked == ASK_NOBODY)) {
+		refused = v6 ? defend6(p, s->id) : defend4(p, s->id);
+		if (refused != UNDECIDED)
+			return outcome(refused, NO_REAL);
+	}
 	s = service_serving(s, at);
 	if (unlikely(asks_first(s) && at->asked != ASKED))
 		return ask(at, s, ASK_SCHEDULER);
@@ -666,8 +674,12 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	request = service_maybe(p, v6);
 	if (unlikely(p->door))
 		request = MAYBE_MARKED;
-	if (request == MAYBE_NOT && !reply_maybe(p, v6))
-		return PASS_NO_SERVICE;
+	if (request == MAYBE_NOT && !reply_maybe(p, v6)) {
+		if (likely(!settings.closed_ports) || malformed != UNDECIDED)
+			return PASS_NO_SERVICE;
+		verdict = v6 ? packet_closed6(p) : packet_closed4(p);
+		return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
+	}
 	if (unlikely(malformed != UNDECIDED))
 		return malformed;
 	if (unlikely(p->protocol == IPPROTO_SCTP))
@@ -682,6 +694,8 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	verdict = outcome_verdict(result);
 	if (verdict == TX_REPLY)
 		verdict = reply(ctx, p, out, v6);
+	if (unlikely(settings.closed_ports) && verdict == PASS_NO_SERVICE)
+		verdict = v6 ? packet_closed6(p) : packet_closed4(p);
 	return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
 }
 

@@ -41,11 +41,33 @@ type directorBpfDevmapVal struct {
 	}
 }
 
+type directorBudgetBucket struct {
+	_      structs.HostLayout
+	Budget [4]struct {
+		_    structs.HostLayout
+		Key  uint64
+		Paid uint64
+	}
+}
+
 type directorClockReading struct {
 	_           structs.HostLayout
 	Jiffies     uint64
 	MonotonicNs uint64
 }
+
+type directorClosedKey struct {
+	_    structs.HostLayout
+	Addr [16]uint8
+}
+
+type directorClosedPorts uint32
+
+const (
+	directorClosedPortsCLOSED_PASS  directorClosedPorts = 0
+	directorClosedPortsCLOSED_DROP  directorClosedPorts = 1
+	directorClosedPortsCLOSED_RESET directorClosedPorts = 2
+)
 
 type directorConn struct {
 	_          structs.HostLayout
@@ -163,6 +185,20 @@ type directorCounters struct {
 	OutBytes   uint64
 }
 
+type directorDefending uint32
+
+const (
+	directorDefendingDEFEND_RATE   directorDefending = 1
+	directorDefendingDEFEND_GUARD  directorDefending = 2
+	directorDefendingDEFEND_SAMPLE directorDefending = 4
+)
+
+type directorDefenseState struct {
+	_        structs.HostLayout
+	DropLeft int32
+	Reserved [15]uint32
+}
+
 type directorDestination struct {
 	_       structs.HostLayout
 	LastUse uint32
@@ -196,6 +232,20 @@ type directorFragmentKey struct {
 	Protocol uint32
 }
 
+type directorGuard struct {
+	_            structs.HostLayout
+	BudgetCost   uint64
+	BudgetBurst  uint64
+	CeilingCost  uint64
+	CeilingBurst uint64
+	CeilingPaid  uint64
+	List         uint32
+	Prefix4      uint8
+	Prefix6      uint8
+	Reserved     uint16
+	Reserved2    [2]uint64
+}
+
 type directorHashKey struct {
 	_      structs.HostLayout
 	Factor uint64
@@ -226,6 +276,13 @@ const (
 	directorLimitSOURCES           directorLimit = 256
 	directorLimitPOOLS             directorLimit = 256
 	directorLimitPORT_TRIES        directorLimit = 32
+	directorLimitPREFIX_WAYS       directorLimit = 8
+	directorLimitPREFIX_LISTS      directorLimit = 1024
+	directorLimitPREFIX_LENGTHS    directorLimit = 63
+	directorLimitPREFIX_DEPTH      directorLimit = 7
+	directorLimitBUDGET_WAYS       directorLimit = 4
+	directorLimitBUDGET_BUCKETS    directorLimit = 32768
+	directorLimitSAMPLES           directorLimit = 256
 )
 
 type directorLink uint32
@@ -323,6 +380,33 @@ const (
 	directorPlanKindPLAN_LBLCR    directorPlanKind = 6
 )
 
+type directorPrefixBucket struct {
+	_     structs.HostLayout
+	Entry [8]uint64
+}
+
+type directorPrefixSays uint32
+
+const (
+	directorPrefixSaysPREFIX_NOTHING directorPrefixSays = 1
+	directorPrefixSaysPREFIX_ALLOW   directorPrefixSays = 2
+	directorPrefixSaysPREFIX_DENY    directorPrefixSays = 3
+	directorPrefixSaysPREFIX_LAST    directorPrefixSays = 4
+	directorPrefixSaysPREFIX_SAYS    directorPrefixSays = 7
+)
+
+type directorPrefixSet struct {
+	_      structs.HostLayout
+	Factor uint64
+	Base   uint32
+	Mask   uint32
+}
+
+type directorPrefixTree struct {
+	_    structs.HostLayout
+	Node [64]uint32
+}
+
 type directorReal struct {
 	_          structs.HostLayout
 	Generation uint32
@@ -414,7 +498,31 @@ type directorRuntimeSettings struct {
 		Factor uint64
 		Word   [10]uint32
 	}
-	Timeout [64]uint32
+	Timeout     [64]uint32
+	Defending   uint32
+	DropRate    int32
+	ClosedPorts uint32
+	PrefixSet   uint32
+	PrefixSets  [2]struct {
+		_      structs.HostLayout
+		Factor uint64
+		Base   uint32
+		Mask   uint32
+	}
+}
+
+type directorSample struct {
+	_       structs.HostLayout
+	Addr    [16]uint8
+	Service uint32
+	Verdict uint32
+}
+
+type directorSampleRing struct {
+	_        structs.HostLayout
+	Count    uint64
+	Reserved uint64
+	Sample   [256]directorSample
 }
 
 type directorService struct {
@@ -560,9 +668,14 @@ const (
 	directorVerdictDROP_TOO_BIG       directorVerdict = 29
 	directorVerdictDROP_UNTAKEN       directorVerdict = 30
 	directorVerdictDROP_RATE          directorVerdict = 31
-	directorVerdictDROP_ERROR         directorVerdict = 32
-	directorVerdictVERDICTS           directorVerdict = 33
-	directorVerdictUNDECIDED          directorVerdict = 33
+	directorVerdictDROP_PACKET        directorVerdict = 32
+	directorVerdictDROP_DENIED        directorVerdict = 33
+	directorVerdictDROP_BUDGET        directorVerdict = 34
+	directorVerdictDROP_CEILING       directorVerdict = 35
+	directorVerdictDROP_CLOSED        directorVerdict = 36
+	directorVerdictDROP_ERROR         directorVerdict = 37
+	directorVerdictVERDICTS           directorVerdict = 38
+	directorVerdictUNDECIDED          directorVerdict = 38
 )
 
 type directorWork struct {
@@ -673,18 +786,24 @@ type directorWork struct {
 const (
 	directorMapAnswered       = "answered"
 	directorMapAnswers        = "answers"
+	directorMapBudgets        = "budgets"
+	directorMapClosed         = "closed"
 	directorMapConns4         = "conns4"
 	directorMapConns6         = "conns6"
 	directorMapDestinations   = "destinations"
 	directorMapFragments      = "fragments"
+	directorMapGuards         = "guards"
 	directorMapMarkRules      = "mark_rules"
 	directorMapMarkShapes     = "mark_shapes"
 	directorMapOverflow       = "overflow"
 	directorMapPlans          = "plans"
 	directorMapPools          = "pools"
+	directorMapPrefixTrees    = "prefix_trees"
+	directorMapPrefixes       = "prefixes"
 	directorMapRealConns      = "real_conns"
 	directorMapRealTraffic    = "real_traffic"
 	directorMapReals          = "reals"
+	directorMapSamples        = "samples"
 	directorMapServiceKeys    = "service_keys"
 	directorMapServices       = "services"
 	directorMapSources        = "sources"
@@ -699,6 +818,7 @@ const (
 	directorProgSweepOverflow = "sweep_overflow"
 	directorVarAbiEnums       = "abi_enums"
 	directorVarConfig         = "config"
+	directorVarDefense        = "defense"
 	directorVarFilter         = "filter"
 	directorVarSettings       = "settings"
 )
@@ -759,18 +879,24 @@ type directorProgramSpecs struct {
 type directorMapSpecs struct {
 	Answered     *ebpf.MapSpec `ebpf:"answered"`
 	Answers      *ebpf.MapSpec `ebpf:"answers"`
+	Budgets      *ebpf.MapSpec `ebpf:"budgets"`
+	Closed       *ebpf.MapSpec `ebpf:"closed"`
 	Conns4       *ebpf.MapSpec `ebpf:"conns4"`
 	Conns6       *ebpf.MapSpec `ebpf:"conns6"`
 	Destinations *ebpf.MapSpec `ebpf:"destinations"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Guards       *ebpf.MapSpec `ebpf:"guards"`
 	MarkRules    *ebpf.MapSpec `ebpf:"mark_rules"`
 	MarkShapes   *ebpf.MapSpec `ebpf:"mark_shapes"`
 	Overflow     *ebpf.MapSpec `ebpf:"overflow"`
 	Plans        *ebpf.MapSpec `ebpf:"plans"`
 	Pools        *ebpf.MapSpec `ebpf:"pools"`
+	PrefixTrees  *ebpf.MapSpec `ebpf:"prefix_trees"`
+	Prefixes     *ebpf.MapSpec `ebpf:"prefixes"`
 	RealConns    *ebpf.MapSpec `ebpf:"real_conns"`
 	RealTraffic  *ebpf.MapSpec `ebpf:"real_traffic"`
 	Reals        *ebpf.MapSpec `ebpf:"reals"`
+	Samples      *ebpf.MapSpec `ebpf:"samples"`
 	ServiceKeys  *ebpf.MapSpec `ebpf:"service_keys"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
 	Sources      *ebpf.MapSpec `ebpf:"sources"`
@@ -785,6 +911,7 @@ type directorMapSpecs struct {
 type directorVariableSpecs struct {
 	AbiEnums *ebpf.VariableSpec `ebpf:"abi_enums"`
 	Config   *ebpf.VariableSpec `ebpf:"config"`
+	Defense  *ebpf.VariableSpec `ebpf:"defense"`
 	Filter   *ebpf.VariableSpec `ebpf:"filter"`
 	Settings *ebpf.VariableSpec `ebpf:"settings"`
 }
@@ -811,18 +938,24 @@ func (o *directorObjects) Close() error {
 type directorMaps struct {
 	Answered     *ebpf.Map `ebpf:"answered"`
 	Answers      *ebpf.Map `ebpf:"answers"`
+	Budgets      *ebpf.Map `ebpf:"budgets"`
+	Closed       *ebpf.Map `ebpf:"closed"`
 	Conns4       *ebpf.Map `ebpf:"conns4"`
 	Conns6       *ebpf.Map `ebpf:"conns6"`
 	Destinations *ebpf.Map `ebpf:"destinations"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Guards       *ebpf.Map `ebpf:"guards"`
 	MarkRules    *ebpf.Map `ebpf:"mark_rules"`
 	MarkShapes   *ebpf.Map `ebpf:"mark_shapes"`
 	Overflow     *ebpf.Map `ebpf:"overflow"`
 	Plans        *ebpf.Map `ebpf:"plans"`
 	Pools        *ebpf.Map `ebpf:"pools"`
+	PrefixTrees  *ebpf.Map `ebpf:"prefix_trees"`
+	Prefixes     *ebpf.Map `ebpf:"prefixes"`
 	RealConns    *ebpf.Map `ebpf:"real_conns"`
 	RealTraffic  *ebpf.Map `ebpf:"real_traffic"`
 	Reals        *ebpf.Map `ebpf:"reals"`
+	Samples      *ebpf.Map `ebpf:"samples"`
 	ServiceKeys  *ebpf.Map `ebpf:"service_keys"`
 	Services     *ebpf.Map `ebpf:"services"`
 	Sources      *ebpf.Map `ebpf:"sources"`
@@ -835,18 +968,24 @@ func (m *directorMaps) Close() error {
 	return _DirectorClose(
 		m.Answered,
 		m.Answers,
+		m.Budgets,
+		m.Closed,
 		m.Conns4,
 		m.Conns6,
 		m.Destinations,
 		m.Fragments,
+		m.Guards,
 		m.MarkRules,
 		m.MarkShapes,
 		m.Overflow,
 		m.Plans,
 		m.Pools,
+		m.PrefixTrees,
+		m.Prefixes,
 		m.RealConns,
 		m.RealTraffic,
 		m.Reals,
+		m.Samples,
 		m.ServiceKeys,
 		m.Services,
 		m.Sources,
@@ -862,6 +1001,7 @@ func (m *directorMaps) Close() error {
 type directorVariables struct {
 	AbiEnums *ebpf.Variable `ebpf:"abi_enums"`
 	Config   *ebpf.Variable `ebpf:"config"`
+	Defense  *ebpf.Variable `ebpf:"defense"`
 	Filter   *ebpf.Variable `ebpf:"filter"`
 	Settings *ebpf.Variable `ebpf:"settings"`
 }

@@ -83,13 +83,18 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 		directorMapPools:        uint32(Pools),
 		directorMapMarkShapes:   uint32(markSets * 2 * markShapes),
 		directorMapMarkRules:    s.markBuckets(),
+		directorMapGuards:       s.Services + 1,
+		directorMapPrefixes:     s.prefixBuckets(),
+		directorMapPrefixTrees:  uint32(prefixTrees),
+		directorMapBudgets:      uint32(budgetBuckets),
+		directorMapSamples:      uint32(s.CPUs),
 		directorMapRealConns:    s.Reals,
 		directorMapRealTraffic:  s.Reals * uint32(s.CPUs),
 		directorMapDestinations: max(1, s.Destinations),
 	} {
 		spec.Maps[name].MaxEntries = n
 	}
-	for _, name := range []string{mapSettings, mapFilter} {
+	for _, name := range []string{mapSettings, mapFilter, mapDefense} {
 		// The loader adds it to sections; said here, it counts when pinned maps are compared too.
 		spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
 	}
@@ -150,6 +155,7 @@ func newHashKey() (key directorHashKey) {
 const (
 	mapSettings = ".data.settings"
 	mapFilter   = ".data.filter"
+	mapDefense  = ".data.defense"
 )
 
 func (d *DataPlane) mapTables(cpus int) error {
@@ -159,7 +165,9 @@ func (d *DataPlane) mapTables(cpus int) error {
 		Overflow:     int(d.objects.Maps[directorMapOverflow].MaxEntries()),
 	}
 	var settings []Settings
+	var defense []DefenseState
 	err := errors.Join(
+		mapInto(d, &defense, mapDefense),
 		mapInto(d, &settings, mapSettings),
 		mapInto(d, &t.Filter, mapFilter),
 		mapInto(d, &t.Services, directorMapServices),
@@ -174,11 +182,16 @@ func (d *DataPlane) mapTables(cpus int) error {
 		mapInto(d, &t.Conns6, directorMapConns6),
 		mapInto(d, &t.MarkShapes, directorMapMarkShapes),
 		mapInto(d, &t.MarkRules, directorMapMarkRules),
+		mapInto(d, &t.Guards, directorMapGuards),
+		mapInto(d, &t.Prefixes, directorMapPrefixes),
+		mapInto(d, &t.Trees, directorMapPrefixTrees),
+		mapInto(d, &t.Budgets, directorMapBudgets),
+		mapInto(d, &t.Samples, directorMapSamples),
 	)
 	if err != nil {
 		return err
 	}
-	t.Settings = &settings[0]
+	t.Settings, t.Defense = &settings[0], &defense[0]
 	d.Tables = t
 	return nil
 }

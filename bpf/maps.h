@@ -7,6 +7,7 @@
  * ---------------------------------------------------------------------------
  * settings       (section)  settings        userspace       pinned
  * filter         (section)  bits            userspace       pinned
+ * defense        (section)  defense_state   both            pinned
  * conns4, conns6 set        8 slots         both, by CAS    pinned; evicted: expired, then oldest embryonic
  * overflow       conn_key   conn            both            pinned; full: the flow stays untracked
  * services       service id service         userspace,      pinned
@@ -15,6 +16,13 @@
  * plans          chunk      16 real ids     userspace       pinned
  * mark_shapes    number     shape           userspace       pinned
  * mark_rules     bucket     4 rules         userspace       pinned
+ * guards         service+1  guard           userspace,      pinned
+ *                                           ceilings: BPF
+ * prefixes       bucket     8 prefixes      userspace       pinned
+ * prefix_trees   list       lengths         userspace       pinned
+ * budgets        bucket     4 budgets       BPF             pinned; who has spent least goes
+ * samples        CPU        256 samples     BPF, own CPU    pinned; overwritten
+ * closed         address    closed_ports    userspace       pinned
  * reals          real id    real            userspace       pinned
  * sources        source     address         userspace       pinned
  * pools          pool       256 sources     userspace       pinned
@@ -54,6 +62,11 @@ array_map(service_keys, struct service_bucket, BPF_F_MMAPABLE);
 array_map(plans, struct plan_chunk, BPF_F_MMAPABLE);
 array_map(mark_shapes, struct mark_shape, BPF_F_MMAPABLE);
 array_map(mark_rules, struct mark_bucket, BPF_F_MMAPABLE);
+array_map(guards, struct guard, BPF_F_MMAPABLE);
+array_map(prefixes, struct prefix_bucket, BPF_F_MMAPABLE);
+array_map(prefix_trees, struct prefix_tree, BPF_F_MMAPABLE);
+array_map(budgets, struct budget_bucket, BPF_F_MMAPABLE);
+array_map(samples, struct sample_ring, BPF_F_MMAPABLE);
 array_map(reals, struct real, BPF_F_MMAPABLE);
 array_map(sources, struct source, BPF_F_MMAPABLE);
 array_map(pools, struct source_pool, BPF_F_MMAPABLE);
@@ -104,6 +117,14 @@ struct {
 } answered SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ADDRESSES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct closed_key);
+	__type(value, __u32);
+} closed SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);
 	__uint(max_entries, TX_PORTS);
 	__type(key, __u32);
@@ -113,5 +134,6 @@ struct {
 /* Sections of their own: read with no look-up at all. */
 struct runtime_settings settings SEC(".data.settings");
 __u64 filter[FILTER_WORDS] SEC(".data.filter");
+struct defense_state defense SEC(".data.defense");
 
 #endif

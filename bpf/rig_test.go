@@ -37,7 +37,7 @@ const (
 )
 
 // smallSizes are those of most tests. Load takes what they leave at 0 for this machine's.
-var smallSizes = Sizes{Conns4: 64, Conns6: 64, Overflow: 4, Services: 32, Reals: 64, Plans: 8192}
+var smallSizes = Sizes{Conns4: 64, Conns6: 64, Overflow: 4, Services: 32, Reals: 64, Plans: 8192, Prefixes: 1 << 13}
 
 // rig is a loaded data plane, and the services that a test sets up in it.
 type rig struct {
@@ -183,6 +183,9 @@ func (r *rig) reset(f family) {
 	clear(r.Reals)
 	clear(r.Sources)
 	clear(r.Pools)
+	clear(r.Guards)
+	clear(r.Budgets)
+	clear(r.Samples)
 	clear(r.Counts)
 	clear(r.Traffic)
 	r.forget()

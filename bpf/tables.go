@@ -9,25 +9,31 @@ import (
 
 // The rows of the tables, as the C sources define them (abi.h).
 type (
-	Settings    = directorRuntimeSettings
-	Service     = directorService
-	ServiceKey  = directorServiceKey
-	Bucket      = directorServiceBucket
-	Plan        = directorPlan
-	Real        = directorReal
-	RealTunnel  = directorTunnel
-	Source      = directorSource
-	SourcePool  = directorSourcePool
-	RealCounts  = directorRealCounts
-	RealTraffic = directorRealStats
-	Counters    = directorCounters
-	Conn        = directorConn
-	Conn4       = directorConn4
-	Conn6       = directorConn6
-	ConnKey     = directorConnKey
-	MarkBucket  = directorMarkBucket
-	MarkShape   = directorMarkShape
-	MarkSet     = directorMarkSet
+	Settings     = directorRuntimeSettings
+	DefenseState = directorDefenseState
+	Service      = directorService
+	Guard        = directorGuard
+	PrefixBucket = directorPrefixBucket
+	PrefixTree   = directorPrefixTree
+	BudgetBucket = directorBudgetBucket
+	SampleRing   = directorSampleRing
+	ServiceKey   = directorServiceKey
+	Bucket       = directorServiceBucket
+	Plan         = directorPlan
+	Real         = directorReal
+	RealTunnel   = directorTunnel
+	Source       = directorSource
+	SourcePool   = directorSourcePool
+	RealCounts   = directorRealCounts
+	RealTraffic  = directorRealStats
+	Counters     = directorCounters
+	Conn         = directorConn
+	Conn4        = directorConn4
+	Conn6        = directorConn6
+	ConnKey      = directorConnKey
+	MarkBucket   = directorMarkBucket
+	MarkShape    = directorMarkShape
+	MarkSet      = directorMarkSet
 
 	Destination    = directorDestination
 	DestinationKey = directorDestinationKey
@@ -79,8 +85,16 @@ const (
 	MarksKnown = uint32(directorMarkingMARKS_KNOWN)
 	MarksAny   = uint32(directorMarkingMARKS_ANY)
 
+	DefendRate   = uint32(directorDefendingDEFEND_RATE)
+	ClosedDrop   = uint32(directorClosedPortsCLOSED_DROP)
+	ClosedReset  = uint32(directorClosedPortsCLOSED_RESET)
+	DefendGuard  = uint32(directorDefendingDEFEND_GUARD)
+	DefendSample = uint32(directorDefendingDEFEND_SAMPLE)
+
 	// NoReal marks an empty plan slot.
 	NoReal = uint32(directorLimitNO_REAL)
+	// SetPlaces is how many places of a connection table lie side by side, as one set.
+	SetPlaces = int(directorLimitCONN_WAYS)
 	// PacketsCounted is up to how many packets of a connection are counted.
 	PacketsCounted = int(directorLimitPACKETS_COUNTED)
 	// Sources is how many addresses full-NAT knows; number 0 is none.
@@ -99,6 +113,7 @@ const (
 // that packets read at the same time with sync/atomic.
 type Tables struct {
 	Settings   *Settings
+	Defense    *DefenseState
 	Filter     []uint64
 	Services   []Service
 	Keys       []Bucket
@@ -112,6 +127,11 @@ type Tables struct {
 	Conns6     []Conn6
 	MarkShapes []MarkShape
 	MarkRules  []MarkBucket
+	Guards     []Guard // of everybody, then of service s: [s+1]
+	Prefixes   []PrefixBucket
+	Trees      []PrefixTree
+	Budgets    []BudgetBucket
+	Samples    []SampleRing // of each CPU
 	CPUs       int
 
 	Destinations int // that lblc and lblcr can remember; they are no rows
@@ -130,6 +150,7 @@ type Sizes struct {
 	Reals        uint32
 	Plans        uint32 // slots over all services
 	Marks        uint32 // entries of marking rules; 0: none
+	Prefixes     uint32 // entries of prefix lists; 0: few
 	CPUs         int    // possible CPUs; 0: this machine's
 }
 
@@ -172,6 +193,7 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 	}
 	return &Tables{
 		Settings:   new(Settings),
+		Defense:    new(DefenseState),
 		Filter:     make([]uint64, directorLimitFILTER_WORDS),
 		Services:   make([]Service, s.Services),
 		Keys:       make([]Bucket, s.keyBuckets()),
@@ -185,6 +207,11 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 		Conns6:     make([]Conn6, s.Conns6),
 		MarkShapes: make([]MarkShape, markSets*2*markShapes),
 		MarkRules:  make([]MarkBucket, s.markBuckets()),
+		Guards:     make([]Guard, s.Services+1),
+		Prefixes:   make([]PrefixBucket, s.prefixBuckets()),
+		Trees:      make([]PrefixTree, prefixTrees),
+		Budgets:    make([]BudgetBucket, budgetBuckets),
+		Samples:    make([]SampleRing, s.CPUs),
 		CPUs:       s.CPUs,
 
 		Destinations: int(s.Destinations),
@@ -195,7 +222,8 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 // Bytes is how much memory the tables take in the kernel.
 func (t *Tables) Bytes() uint64 {
 	return size(t.Filter) + size(t.Services) + size(t.Keys) + size(t.Plans) + size(t.Reals) + size(t.Sources) + size(t.Pools) +
-		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6) + size(t.MarkShapes) + size(t.MarkRules)
+		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6) + size(t.MarkShapes) + size(t.MarkRules) +
+		size(t.Guards) + size(t.Prefixes) + size(t.Trees) + size(t.Budgets) + size(t.Samples)
 }
 
 func size[T any](rows []T) uint64 {

@@ -63,6 +63,7 @@ func (b *builder) root(r root) {
 		b.config.checks = unstyled(r.checks.at.at)
 	}
 	b.notifications(r.notify.value)
+	b.defense(r.defense.value)
 	b.allServices(r.services.value)
 	b.ownerships(r.addresses.value)
 	b.announcing(r.announce.value)
@@ -78,6 +79,7 @@ func (b *builder) limits(s setting[limits]) {
 		RealServers:  l.realServers.or(d.RealServers),
 		PlanSlots:    l.planSlots.or(d.PlanSlots),
 		MarkEntries:  l.markEntries.or(d.MarkEntries),
+		Prefixes:     l.prefixes.or(d.Prefixes),
 		Destinations: l.destinations.or(d.Destinations),
 	}
 	b.mostServices, b.mostReals = int(b.config.Limits.Services), int(b.config.Limits.RealServers)
@@ -171,4 +173,5 @@ func (b *builder) service(s *setting[service], errors int) {
 	}
 	b.config.Desired.Services = append(b.config.Desired.Services, built)
 	b.config.Health = append(b.config.Health, checked)
+	b.listFiles(len(b.config.Desired.Services)-1, &s.value.guard.value)
 }

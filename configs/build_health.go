@@ -71,12 +71,12 @@ func (b *serviceBuilder) health(built *director.Service) health.Service {
 		checks := h.real(&written.value, real, written.at)
 		real.Checked = len(checks) > 0
 		real.InhibitOnFailure = real.Checked && written.value.inhibit.or(b.written.checked.inhibit.value)
-		real.Checks = written.value.text()
+		real.Written = written.value.text()
 		any = any || real.Checked
 		h.to.Reals = append(h.to.Reals, health.Real{Key: real.Key, Name: real.Name, Weight: real.Weight, Checks: checks})
 	}
 	h.quorum(built)
-	built.Checks = b.written.checksText()
+	built.Written = b.written.text()
 	if !any && !b.changing {
 		h.unchecked()
 	}

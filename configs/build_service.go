@@ -152,6 +152,7 @@ func (b *serviceBuilder) build() director.Service {
 		Persistence: b.persistence(),
 		Answer:      s.answer.or(director.AnswerUnreachable),
 		Conns:       s.conns.build(s.protocol.or(director.TCP)),
+		Guard:       s.guard.value.build(),
 		Sources:     sources(s.fullnat.value.sources.value),
 		MarkSource:  s.markSource.value,
 		VIPs:        b.vips(),

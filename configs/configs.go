@@ -41,14 +41,15 @@ type Config struct {
 	Health []health.Service // of all services, checked or not
 	checks *yaml.Node       // the checks that the file names, for services that come at run time
 	Notify []notify.Target
-	Notes  Errors // what is no fault, and may not be meant
+	Notes  Errors     // what is no fault, and may not be meant
+	lists  []listFile // not read yet
 }
 
 // Default is the configuration of a file that says nothing. It is not one to run:
 // it has no interface.
 func Default() *Config {
 	return &Config{
-		Desired:  director.Desired{Timeouts: director.DefaultTimeouts, Locals: director.LocalEnds{Ports: director.DefaultLocalPorts}},
+		Desired:  director.Desired{Timeouts: director.DefaultTimeouts, Locals: director.LocalEnds{Ports: director.DefaultLocalPorts}, Defense: director.DefaultDefense},
 		Limits:   director.DefaultLimits,
 		Socket:   DefaultSocket,
 		StateDir: DefaultStateDir,
@@ -63,25 +64,37 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Parse(file, data)
+	c, err := Parse(file, data)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.ReadLists(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Read is the content of a file, for Parse. It stops one byte after MaxFileSize, which is what Parse
 // refuses.
 func Read(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
+	data, err := readLimited(file)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	return data, nil
 }
 
-// Parse checks the content of a file, whose name is for messages only. The error
+func readLimited(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, MaxFileSize+1))
+}
+
+// Parse checks the content of a file, whose name is for messages only; files of prefixes that it names are
+// not read. The error
 // is always *Errors and has all faults; then there is no Config.
 func Parse(file string, data []byte) (*Config, error) {
 	doc := &document{file: file}

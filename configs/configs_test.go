@@ -64,7 +64,7 @@ func by(m director.Method, r director.RealServer) director.RealServer {
 }
 
 func saying(checks string, r director.RealServer) director.RealServer {
-	r.Checks = checks
+	r.Written = checks
 	return r
 }
 
@@ -89,7 +89,7 @@ interfaces:
   - {name: eth3, mode: auto}
 socket: /run/d/../x.sock
 state_dir: /sys/fs/bpf/x/
-limits: {connections4: 1024, connections6: 128k, services: 10, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, destinations: 7k}
+limits: {connections4: 1024, connections6: 128k, services: 10, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, prefixes: 64k, destinations: 7k}
 timeouts:
   {tcp: 1h30m, tcpfin: 90, udp: "1.5s", tcp_none: 3, tcp_syn_sent: 4, tcp_syn_recv: 5, tcp_time_wait: 6, tcp_close: 7,
    tcp_close_wait: 8, tcp_last_ack: 9, tcp_listen: 10, tcp_synack: 11, sctp_none: 12, sctp_init1: 13, sctp_init: 14,
@@ -97,12 +97,14 @@ timeouts:
    sctp_established: 20, sctp_shutdown_sent: 21, sctp_shutdown_received: 22, sctp_shutdown_ack_sent: 23,
    sctp_rejected: 24, sctp_closed: 25}
 fullnat: {sources: [10.0.0.254, "fd00::fe"], ports: 2000-2999}
+defense: {drop_entry: auto, drop_packet: 3, secure_tcp: always, am_droprate: 11, amemthresh: 12, occupancy: 13,
+  allow: [192.0.2.1, "2001:db8:1::/48"], deny: [192.0.2.0/24], budget: {rate: 5, burst: 6, prefix4: 24, prefix6: 56}, ceiling: 1000}
 announce: {burst: 3, refresh: 90s}
 metrics: {listen: "[::]:9500", services: 100, real_servers: 20k}
 addresses:
   - {address: 192.0.2.10, mode: interface, interface: eth9, prefix_length: 24, force: true}
   - {address: "2001:db8::10", mode: answer, interface: eth1}
-  - {address: "2001:db8::10", mode: answer, interface: eth2, force: false}
+  - {address: "2001:db8::10", mode: answer, interface: eth2, force: false, closed_ports: reset}
 checks: [{name: conn, tcp: {}}]
 notify:
   - {webhook: {url: "https://alerts.example.com/x", token: t, headers: {A: b}}, events: [real_down, quorum_lost], timeout: 3s}
@@ -132,6 +134,7 @@ services:
     method: dr
     tunnel: {type: gue, port: 6080}
     fullnat: {sources: [10.0.0.253]}
+    defense: {deny: [198.51.100.0/24], budget: {rate: 7}, ceiling: {rate: 8, burst: 9}}
     weight: 7
     slow_start: 30s
     reals:
@@ -171,6 +174,26 @@ marks:
   - {mark: 4294967295, destination_port: [554, 6970-7170]}
 `
 
+// everyKey is the service with all keys.
+func everyKey() director.Service {
+	return director.Service{
+		Name: "web", Key: keyOf(director.TCP, "192.0.2.10:80"), Scheduler: "sh", Answer: director.AnswerPass,
+		Flags: director.SchedulerFlags("sh-port", "sh-fallback"),
+		Conns: director.ConnPolicy{OnRemove: director.FateReset, OnDown: director.FateReschedule,
+			Reuse: director.ReuseClosed, ExpireNodest: true, Sloppy: true},
+		Sources: []netip.Addr{netip.MustParseAddr("10.0.0.253")},
+		Guard: director.Guard{Deny: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
+			Budget:  director.Budget{Limit: director.Limit{Rate: 7, Burst: 7}, Prefix4: 32, Prefix6: 64},
+			Ceiling: director.Limit{Rate: 8, Burst: 9}},
+		Reals: []director.RealServer{inhibited(slow(realAt("10.0.0.1:80", 7), 30)), inhibited(slow(realAt("10.0.0.2:80", 7), 30)),
+			saying("{checks: []}", slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90)),
+			inhibited(slow(tunneled(realAt("10.0.0.4:80", 7), director.TunnelOptions{Type: director.GUE, Port: 6080}), 30)),
+			inhibited(slow(tunneled(realAt("[fd00::4]:80", 7), director.TunnelOptions{Type: director.GRE, Checksum: true}), 30))},
+		Sorry:   []director.RealServer{realAt("10.0.0.9:80", 1), slow(by(director.Local, named("here", realAt("127.0.0.1:80", 7))), 30)},
+		Written: "{check: conn, inhibit_on_failure: true, quorum: 10, hysteresis: 2, min_up: 1, defense: {deny: [198.51.100.0/24], budget: {rate: 7}, ceiling: {rate: 8, burst: 9}}}",
+	}
+}
+
 func TestEverything(t *testing.T) {
 	want := &Config{
 		Desired: director.Desired{
@@ -179,19 +202,7 @@ func TestEverything(t *testing.T) {
 				{Name: "eth2", Mode: director.AttachGeneric}, {Name: "eth3"},
 			},
 			Services: []director.Service{
-				{
-					Name: "web", Key: keyOf(director.TCP, "192.0.2.10:80"), Scheduler: "sh", Answer: director.AnswerPass,
-					Flags: director.SchedulerFlags("sh-port", "sh-fallback"),
-					Conns: director.ConnPolicy{OnRemove: director.FateReset, OnDown: director.FateReschedule,
-						Reuse: director.ReuseClosed, ExpireNodest: true, Sloppy: true},
-					Sources: []netip.Addr{netip.MustParseAddr("10.0.0.253")},
-					Reals: []director.RealServer{inhibited(slow(realAt("10.0.0.1:80", 7), 30)), inhibited(slow(realAt("10.0.0.2:80", 7), 30)),
-						saying("{checks: []}", slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90)),
-						inhibited(slow(tunneled(realAt("10.0.0.4:80", 7), director.TunnelOptions{Type: director.GUE, Port: 6080}), 30)),
-						inhibited(slow(tunneled(realAt("[fd00::4]:80", 7), director.TunnelOptions{Type: director.GRE, Checksum: true}), 30))},
-					Sorry:  []director.RealServer{realAt("10.0.0.9:80", 1), slow(by(director.Local, named("here", realAt("127.0.0.1:80", 7))), 30)},
-					Checks: "{check: conn, inhibit_on_failure: true, quorum: 10, hysteresis: 2, min_up: 1}",
-				},
+				everyKey(),
 				{
 					Key: keyOf(director.UDP, "[2001:db8::10]:53"), Scheduler: "wrr", OnePacket: true, Answer: director.AnswerDrop,
 					Conns: director.ConnPolicy{OnRemove: director.FateReschedule, OnDown: director.FateReschedule},
@@ -227,8 +238,15 @@ func TestEverything(t *testing.T) {
 			Timeouts: everyTimeout(90*time.Minute, 90*time.Second, 1500*time.Millisecond),
 			Locals: director.LocalEnds{Ports: director.PortRange{First: 2000, Last: 2999},
 				Sources: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}},
+			Defense: director.Defense{Strategies: director.DefenseSettings{DropEntry: 1, DropPacket: 3, SecureTCP: 3, DropRate: 11, MemThresh: 12, Occupancy: 13},
+				Guard: director.Guard{
+					Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8:1::/48")}, Deny: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+					Budget:  director.Budget{Limit: director.Limit{Rate: 5, Burst: 6}, Prefix4: 24, Prefix6: 56},
+					Ceiling: director.Limit{Rate: 1000, Burst: 1000},
+				}},
+			Closed: map[netip.Addr]director.ClosedPorts{netip.MustParseAddr("2001:db8::10"): director.ClosedReset},
 		},
-		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 10, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Destinations: 7 << 10},
+		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 10, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Prefixes: 1 << 16, Destinations: 7 << 10},
 		Socket:   "/run/x.sock",
 		StateDir: "/sys/fs/bpf/x",
 		Addresses: []director.Address{
@@ -378,7 +396,7 @@ marks:
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{
 		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(), persistenceObject.keys(), markObject.keys(),
-		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(), metricsObject.keys(), notificationObject.keys(), webhookObject.keys(), mailObject.keys(), commandObject.keys(),
+		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(), metricsObject.keys(), notificationObject.keys(), webhookObject.keys(), mailObject.keys(), commandObject.keys(), defenseObject.keys(), guardObject.keys(), budgetObject.keys(), rateObject.keys(),
 	} {
 		for _, k := range keys {
 			if !strings.Contains(everything, k+":") {
@@ -445,6 +463,7 @@ func TestExamples(t *testing.T) {
 		"minimal.yaml":   "tcp 192.0.2.10:80 2",
 		"sorry.yaml":     "tcp 192.0.2.10:80 2 (sorry 2), tcp [2001:db8::10]:80 2 (sorry 1)",
 		"rtsp.yaml":      "fwmark 1 2",
+		"defense.yaml":   "tcp 192.0.2.25:25 2",
 		"dns.yaml":       "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
 		"fullnat.yaml":   "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
 		"addresses.yaml": "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",

@@ -126,7 +126,7 @@ func (c *Config) with(node *yaml.Node) (*Config, error) {
 	if len(doc.errs) > 0 {
 		return nil, alone(doc.errs.sorted())
 	}
-	return b.config, nil
+	return b.config, b.config.ReadLists()
 }
 
 // HealthOf is what is checked of services, of which those that changed names are not as the file has them. The

@@ -118,7 +118,7 @@ func serviceWriter(s *director.Service) writer {
 		sources.set("sources", flow(s.Sources))
 		w.set("fullnat", inline(sources.node))
 	}
-	writeChecks(w, s.Checks)
+	writeWritten(w, s.Written)
 	return w
 }
 
@@ -220,7 +220,7 @@ func realNode(s *director.Service, r *director.RealServer, method director.Metho
 		writeOption(t, "checksum", r.Tunnel.Checksum, false)
 		w.set("tunnel", inline(t.node))
 	}
-	writeChecks(w, r.Checks)
+	writeWritten(w, r.Written)
 	return inline(w.node)
 }
 

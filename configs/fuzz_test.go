@@ -84,6 +84,7 @@ func checkConfig(t *testing.T, config *Config) {
 	if l := config.Limits; len(config.Desired.Services) > int(l.Services) || reals > int(l.RealServers) || len(config.Desired.Interfaces) == 0 {
 		t.Errorf("limits %+v, %d services, %d real servers, interfaces %v", l, len(config.Desired.Services), reals, config.Desired.Interfaces)
 	}
+	config.lists = nil // files are not read
 	checkFormat(t, config)
 	unchecked(config)
 	text := written(config)
@@ -117,9 +118,9 @@ func unchecked(c *Config) {
 	c.Health, c.checks, c.Notify = nil, nil, nil
 	for i := range c.Desired.Services {
 		s := &c.Desired.Services[i]
-		s.Checks = ""
+		s.Written = ""
 		for i := range s.Reals {
-			s.Reals[i].Checks, s.Reals[i].Checked, s.Reals[i].InhibitOnFailure = "", false, false
+			s.Reals[i].Written, s.Reals[i].Checked, s.Reals[i].InhibitOnFailure = "", false, false
 		}
 	}
 }
@@ -133,23 +134,28 @@ func written(c *Config) string {
 		line("  - {name: %q, mode: %s}", i.Name, i.Mode)
 	}
 	l, d := c.Limits, c.Desired.Timeouts
-	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d, mark_entries: %d, destinations: %d}",
-		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots, l.MarkEntries, l.Destinations)
+	line("limits: {connections4: %d, connections6: %d, services: %d, real_servers: %d, plan_slots: %d, mark_entries: %d, prefixes: %d, destinations: %d}",
+		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots, l.MarkEntries, l.Prefixes, l.Destinations)
 	line("announce: {burst: %d, refresh: %s}", c.Announce.Burst, c.Announce.Refresh)
 	writeMetrics(line, c.Metrics)
 	line("addresses:")
 	for _, a := range c.Addresses {
-		line("  - {address: %q, mode: %s%s}", a.Addr, a.Mode, writtenPlace(a))
+		line("  - {address: %q, mode: %s%s%s}", a.Addr, a.Mode, writtenPlace(a), writtenClosed(c.Desired.Closed, a.Addr))
 	}
 	line("timeouts:")
 	for _, name := range director.TimeoutNames() {
 		line("  %s: %s", name, director.FormatTimeout(d.Get(name)))
 	}
 	line("fullnat: {sources: %s, ports: %s}", writtenAddrs(c.Desired.Locals.Sources), c.Desired.Locals.Ports)
+	strategies := ""
+	for _, name := range director.DefenseNames() {
+		strategies += fmt.Sprintf("%s: %s, ", name, c.Desired.Defense.Strategies.Get(name))
+	}
+	line("defense: {%s%s}", strategies, writtenGuard(c.Desired.Defense.Guard))
 	line("services:")
 	for _, s := range c.Desired.Services {
-		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, fullnat: {sources: %s}, %s %s, %s reals: [",
-			writtenName(s.Name), writtenKey(s), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenAddrs(s.Sources), writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns), writtenOptions(s))
+		line("  - {%s %s, scheduler: %s, scheduler_flags: [%s], one_packet: %t, answer: %s, fullnat: {sources: %s}, defense: {%s}, %s %s, %s reals: [",
+			writtenName(s.Name), writtenKey(s), s.Scheduler, s.Flags, s.OnePacket, s.Answer, writtenAddrs(s.Sources), writtenGuard(s.Guard), writtenPersistence(s.Persistence), writtenPolicy(s.Key.Protocol, s.Conns), writtenOptions(s))
 		line("%s    ], sorry_servers: [\n%s    ]}", writtenReals(s.Reals), writtenReals(s.Sorry))
 	}
 	line("marks:")
@@ -249,6 +255,32 @@ func writtenAddrs(addrs []netip.Addr) string {
 		list[i] = strconv.Quote(a.String())
 	}
 	return "[" + strings.Join(list, ", ") + "]"
+}
+
+func writtenPrefixes(prefixes []netip.Prefix) string {
+	list := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		list[i] = strconv.Quote(p.String())
+	}
+	return "[" + strings.Join(list, ", ") + "]"
+}
+
+func writtenGuard(g director.Guard) string {
+	text := fmt.Sprintf("allow: %s, deny: %s", writtenPrefixes(g.Allow), writtenPrefixes(g.Deny))
+	if b := g.Budget; b.Rate > 0 {
+		text += fmt.Sprintf(", budget: {rate: %d, burst: %d, prefix4: %d, prefix6: %d}", b.Rate, b.Burst, b.Prefix4, b.Prefix6)
+	}
+	if g.Ceiling.Rate > 0 {
+		text += fmt.Sprintf(", ceiling: {rate: %d, burst: %d}", g.Ceiling.Rate, g.Ceiling.Burst)
+	}
+	return text
+}
+
+func writtenClosed(closed map[netip.Addr]director.ClosedPorts, a netip.Addr) string {
+	if c, ok := closed[a]; ok {
+		return fmt.Sprintf(", closed_ports: %s", c)
+	}
+	return ""
 }
 
 func writtenName(name string) string {

@@ -29,6 +29,7 @@ type root struct {
 	metrics    setting[metrics]
 	checks     setting[list[check]]
 	notify     setting[list[notification]]
+	defense    setting[defense]
 }
 
 // bpffs bounds no path, so the kernel's PATH_MAX does; a socket's is unix(7)'s sun_path.
@@ -69,6 +70,8 @@ var rootObject = object[root]{
 			"How others are told where the addresses are: gratuitous ARP, unsolicited neighbour advertisements."),
 		key("metrics", metricsObject.kind(), func(r *root) *setting[metrics] { return &r.metrics },
 			"Metrics for Prometheus."),
+		key("defense", defenseObject.kind(), func(r *root) *setting[defense] { return &r.defense },
+			"Defenses against denial of service."),
 	},
 }
 
@@ -103,7 +106,7 @@ var ifaceKind = either("an interface name, or a mapping with name and mode",
 
 // limits are director.Limits as written.
 type limits struct {
-	connections4, connections6, services, realServers, planSlots, markEntries, destinations setting[uint32]
+	connections4, connections6, services, realServers, planSlots, markEntries, prefixes, destinations setting[uint32]
 }
 
 // fewestConnections keeps the table's buckets from being most of the table.
@@ -124,6 +127,8 @@ var limitsObject = object[limits]{
 			"Slots of the schedulers' plans over all services, 4 bytes each; 2M if absent."),
 		key("mark_entries", count(1, 1<<24), func(l *limits) *setting[uint32] { return &l.markEntries },
 			"Entries of marking rules, 256 bytes each; a range of ports needs several; 16k if absent."),
+		key("prefixes", count(1, 1<<26), func(l *limits) *setting[uint32] { return &l.prefixes },
+			"Entries of prefix lists, 64 bytes each; a prefix may need several; 256k if absent."),
 		key("destinations", count(1, 1<<24), func(l *limits) *setting[uint32] { return &l.destinations },
 			"Destination addresses that lblc and lblcr remember over all services, some 250 bytes each; 24k, as many as IPVS of a service, if absent."),
 	},
@@ -209,6 +214,7 @@ type service struct {
 	quorum      setting[uint32]
 	hysteresis  setting[uint32]
 	minUp       setting[int]
+	guard       setting[guard]
 }
 
 var serviceObject = object[service]{
@@ -268,6 +274,8 @@ var serviceObject = object[service]{
 			"Forwarding method of real servers that have none of their own; dr if absent."),
 		key("tunnel", tunnelObject.kind(), func(s *service) *setting[tunnel] { return &s.tunnel },
 			"Tunnel of real servers by tun that have none of their own; ipip if absent."),
+		key("defense", guardObject.kind(), func(s *service) *setting[guard] { return &s.guard },
+			"What this service's new connections have to get past, besides what defense at the top says."),
 		key("fullnat", serviceFullNATObject.kind(), func(s *service) *setting[fullnat] { return &s.fullnat },
 			"Where this service's connections by full-NAT come from, in the place of fullnat at the top."),
 		key("weight", weight(), func(s *service) *setting[uint32] { return &s.weight },

@@ -17,6 +17,7 @@ type ownership struct {
 	iface   setting[string]
 	prefix  setting[uint32]
 	force   setting[bool]
+	closed  setting[director.ClosedPorts]
 }
 
 var ownershipObject = object[ownership]{
@@ -32,6 +33,8 @@ var ownershipObject = object[ownership]{
 			"With mode interface: length of the prefix that the address has there; 32 or 128 if absent."),
 		key("force", boolean(), func(o *ownership) *setting[bool] { return &o.force },
 			"Take the address even if another host has it."),
+		key("closed_ports", enumeration[director.ClosedPorts]("treatment of closed ports"), func(o *ownership) *setting[director.ClosedPorts] { return &o.closed },
+			"What becomes of TCP connections and UDP packets to ports of the address that no service has: pass leaves them to the local stack; drop; reset answers at once, UDP with port unreachable; pass if absent."),
 	},
 }
 
@@ -97,6 +100,7 @@ func (b *ownershipBuilder) add(o *ownership) {
 	}
 	b.checkKeys(o)
 	b.checkMarked(o)
+	b.closePorts(o)
 	built := director.Address{
 		Addr: a, Mode: o.mode.value, Interface: o.iface.value, Prefix: b.prefixLength(o), Force: o.force.value,
 	}
@@ -106,6 +110,17 @@ func (b *ownershipBuilder) add(o *ownership) {
 	if b.isNew(o, built) {
 		b.config.Addresses = append(b.config.Addresses, built)
 	}
+}
+
+// closePorts notes what becomes of packets to closed ports.
+func (b *ownershipBuilder) closePorts(o *ownership) {
+	if !o.closed.ok {
+		return
+	}
+	if b.config.Desired.Closed == nil {
+		b.config.Desired.Closed = map[netip.Addr]director.ClosedPorts{}
+	}
+	b.config.Desired.Closed[o.address.value] = o.closed.value
 }
 
 // checkKeys finds keys that have no meaning with the mode.

@@ -17,6 +17,7 @@ type change struct {
 	edited  []*Service // wanted ones that exist, and are other ones now
 	added   []*Service
 	marks   *bpf.Marks
+	lists   *preparedLists
 	round   uint64 // services with this number are wanted
 }
 
@@ -52,13 +53,15 @@ func (d *Director) compare(want Desired) (*change, error) {
 		}
 	}
 	c.marks, err = d.prepareMarks(&want)
+	errs = append(errs, err)
+	c.lists, err = d.prepareLists(&want)
 	errs = append(errs, c.validate(), d.checkRoom(c), d.checkLocal(want.Services), err)
 	return c, errors.Join(errs...)
 }
 
 // validate looks at what is new, and at what is not a service's.
 func (c *change) validate() error {
-	errs := []error{c.want.Timeouts.validate(), c.want.Locals.validate()}
+	errs := []error{c.want.Timeouts.validate(), c.want.Locals.validate(), c.want.Defense.validate()}
 	for i, w := range c.want.Interfaces {
 		if slices.ContainsFunc(c.want.Interfaces[:i], func(x Interface) bool { return x.Name == w.Name }) {
 			errs = append(errs, fmt.Errorf("interface %s twice", w.Name))

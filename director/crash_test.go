@@ -49,7 +49,7 @@ func mapShared(file string) (*shared, error) {
 		return nil, err
 	}
 	defer f.Close()
-	const size = 1 << 20
+	const size = 4 << 20
 	if err := f.Truncate(size); err != nil {
 		return nil, err
 	}
@@ -73,6 +73,10 @@ func mapShared(file string) (*shared, error) {
 		Traffic:  carve[bpf.RealTraffic](&memory, len(like.Traffic)),
 		Conns4:   carve[bpf.Conn4](&memory, len(like.Conns4)),
 		Conns6:   carve[bpf.Conn6](&memory, len(like.Conns6)),
+		Defense:  &carve[bpf.DefenseState](&memory, 1)[0],
+		Guards:   carve[bpf.Guard](&memory, len(like.Guards)),
+		Prefixes: carve[bpf.PrefixBucket](&memory, len(like.Prefixes)),
+		Trees:    carve[bpf.PrefixTree](&memory, len(like.Trees)),
 		CPUs:     like.CPUs,
 	}
 	return s, nil

@@ -32,6 +32,8 @@ type Options struct {
 	Links  LinkByName
 	Tags   ShowTags     // nil: nothing is done
 	Own    OwnAddresses // nil: every address is taken for one of this host's
+	// Memory is how many pages are available, for automatic defenses; nil: they do not look at it.
+	Memory func() (pages int64, err error)
 }
 
 // Director keeps the tables as they should be. Its methods may be called from
@@ -44,6 +46,7 @@ type Director struct {
 	links        LinkByName
 	tags         ShowTags
 	ownAddresses OwnAddresses
+	memoryPages  func() (int64, error)
 
 	calls   chan func()
 	stopped chan struct{}
@@ -89,6 +92,9 @@ type Director struct {
 	planned    []float64        // by real server id: choices that plans have handed out
 	estimates  uint64
 	swept      swept
+	defenses   defenses
+	guards     guarding
+	senders    senders
 }
 
 // ErrStopped is returned when Run has ended.
@@ -104,6 +110,7 @@ func New(opts Options) *Director {
 		links:        opts.Links,
 		tags:         opts.Tags,
 		ownAddresses: opts.Own,
+		memoryPages:  opts.Memory,
 		calls:        make(chan func()),
 		stopped:      make(chan struct{}),
 		hops:         newLatest[map[netip.Addr]NextHop](),
@@ -131,6 +138,7 @@ func New(opts Options) *Director {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	d.restore()
+	d.senders.seen = d.tables.SamplesSeen()
 	return d
 }
 
@@ -145,6 +153,8 @@ func (d *Director) Run(ctx context.Context) error {
 	defer follow.Stop()
 	forget := time.NewTicker(scheduler.SweepInterval)
 	defer forget.Stop()
+	defend := time.NewTicker(defendTick)
+	defer defend.Stop()
 	sweeper := newSweeper(d)
 	for {
 		select {
@@ -169,10 +179,13 @@ func (d *Director) Run(ctx context.Context) error {
 			d.tellDoor()
 			d.followMarks()
 			d.followLocal()
+			d.followClosed()
 		case <-follow.C:
 			d.follow()
 		case <-forget.C:
 			d.forgetIdle()
+		case <-defend.C:
+			d.defend()
 		case <-sweep.C:
 			if err := sweeper.slice(); err != nil {
 				d.log.Error("sweep connections", "event", "sweep_failed", "error", err)
@@ -308,8 +321,12 @@ func (d *Director) prepare(want Desired) error {
 // put puts in force what cannot fail any more.
 func (d *Director) put(c *change) {
 	d.applyTimeouts(c.want.Timeouts)
+	d.applyDefense(c.want.Defense.Strategies)
+	d.applyLists(c.lists)
 	d.setLocals(c.want.Locals)
 	d.applyServices(c)
+	d.guardAll(&c.want)
+	d.applyClosed(c.want.Closed)
 	d.applyMarks(c)
 	d.resource()
 }
@@ -410,6 +427,7 @@ func (d *Director) setWant(s *service, want *Service) {
 		r.obey(&s.want)
 	}
 	d.reserved += s.needs.total()
+	d.guard(&d.tables.Guards[s.id+1], want.Key, &want.Guard)
 }
 
 // mustPublish is for plans that there is room for, since compare has seen to it.
@@ -550,6 +568,7 @@ func (d *Director) forget(s *service) {
 	d.keys.Delete(s.want.Key.row())
 	d.bequeath(s)
 	*s.row = bpf.Service{Id: s.id}
+	d.tables.Guards[s.id+1] = bpf.Guard{}
 	d.serviceIDs.give(s.id)
 	delete(d.ending, s.want.Key)
 }

@@ -61,6 +61,8 @@ func (p *fakePlane) ExplainMark(bpf.MarkQuestion) (bpf.MarkAnswer, error) {
 	return bpf.MarkAnswer{}, nil
 }
 
+func (p *fakePlane) SetClosed(map[netip.Addr]uint32) error { return nil }
+
 func (p *fakePlane) Destinations(func(*bpf.DestinationKey, *bpf.Destination) bool) error { return nil }
 
 // fakeClock counts milliseconds, and stands still unless it is moved.

@@ -41,6 +41,8 @@ type Plane interface {
 	SetTxPort(port uint16, index int) error
 	// Verdicts are the packets counted under each verdict.
 	Verdicts() (map[string]uint64, error)
+	// SetClosed says what becomes of packets to closed ports of addresses; of others they go to the stack.
+	SetClosed(map[netip.Addr]uint32) error
 	// Overflow calls yield for each connection that lies outside the tables. It is
 	// called from any goroutine, beside the other methods.
 	Overflow(yield func(*bpf.ConnKey, *bpf.Conn) bool) error

@@ -61,6 +61,7 @@ func (s *service) setWant(want *Service) {
 	s.want.Reals = slices.Clone(want.Reals) // the caller's may change
 	s.want.Sources = slices.Clone(want.Sources)
 	s.want.VIPs = slices.Clone(want.VIPs)
+	s.want.Guard = want.Guard.clone()
 	s.needs = needsOf(want)
 	// Where a packet chooses by a hash it looks at thresholds, too.
 	s.limited = !want.hashes() && slices.ContainsFunc(s.want.Reals, func(r RealServer) bool { return r.Upper > 0 })
@@ -220,7 +221,7 @@ func (s *Service) equal(o *Service) bool {
 		s.OnePacket == o.OnePacket && s.Persistence == o.Persistence && s.MHTable == o.MHTable && s.Expiration == o.Expiration &&
 		s.Answer == o.Answer && s.Conns == o.Conns && s.MarkSource == o.MarkSource &&
 		slices.Equal(s.Sources, o.Sources) && slices.Equal(s.VIPs, o.VIPs) && slices.Equal(s.Reals, o.Reals) &&
-		slices.Equal(s.Sorry, o.Sorry) && s.Checks == o.Checks
+		slices.Equal(s.Sorry, o.Sorry) && s.Written == o.Written && s.Guard.equal(&o.Guard)
 }
 
 // SchedulerFlagNames are the flags that schedulers have, as ipvsadm names them.

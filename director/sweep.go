@@ -51,6 +51,8 @@ func (s *sweeper) slice() error {
 	defer s.d.swept.worked(time.Now())
 	share4, share6 := sweepShares(len(s.d.tables.Conns4), len(s.d.tables.Conns6))
 	s.stale.slice(share4, share6)
+	s.d.dropEntries(now)
+	s.d.countSenders()
 	if !s.passed4 {
 		s.passed4 = s.next(s.table4, now, share4)
 	}
@@ -62,6 +64,7 @@ func (s *sweeper) slice() error {
 	}
 	s.passed4, s.passed6 = false, false
 	s.d.sweptLocals(s.table4, s.table6)
+	s.d.defenses.used = [2]int{s.table4.Used(), s.table6.Used()}
 	return s.passed()
 }
 

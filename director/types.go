@@ -240,6 +240,7 @@ type Service struct {
 	Persistence Persistence
 	Answer      Answer
 	Conns       ConnPolicy
+	Guard       Guard
 	Sources     []netip.Addr // of its connections by fullnat; those of a family that it has none of are the Desired's
 	MarkSource  MarkSource   // of a firewall mark
 	VIPs        []netip.Addr // with MarkFirewall: whose packets the firewall marks
@@ -247,9 +248,9 @@ type Service struct {
 	// Sorry servers get the new connections when no real server can. Where there are
 	// several wlc shares those out; with persistence mh does, by the client's address.
 	Sorry []RealServer
-	// Checks is how the health of its real servers is checked, in the configuration's words, which the
-	// domain only keeps.
-	Checks string `json:",omitempty"`
+	// Written is what the configuration says of it that is not here, as how the health of its real servers
+	// is checked, in its words. The domain only keeps it.
+	Written string `json:",omitempty"`
 }
 
 // Servers are the real servers and the sorry servers.
@@ -266,8 +267,8 @@ type RealServer struct {
 	Lower  uint32        // below so many it gets new ones again; 0: three quarters of Upper, as in IPVS
 	// SlowStart is how long its weight grows once it can get connections (again); 0: not at all.
 	SlowStart time.Duration
-	// Checks is how its health is checked, as of Service.
-	Checks string `json:",omitempty"`
+	// Written is as of Service.
+	Written string `json:",omitempty"`
 	// Checked says that SetHealth tells whether it can get connections.
 	Checked bool
 	// InhibitOnFailure quiesces it when it is down, instead of taking it out of the plans: as
@@ -315,10 +316,11 @@ type Limits struct {
 	RealServers  uint32 `json:"real_servers"` // over all services
 	PlanSlots    uint32 `json:"plan_slots"`   // over all services, 4 bytes each
 	MarkEntries  uint32 `json:"mark_entries"` // of marking rules, 256 bytes each; a range of ports needs several
+	Prefixes     uint32 `json:"prefixes"`     // entries of prefix lists, 64 bytes each; a prefix may need several
 	Destinations uint32 `json:"destinations"` // that lblc and lblcr remember, over all services
 }
 
-// DefaultLimits fit a machine with 512 MiB of memory: the tables take about 65 MiB.
+// DefaultLimits fit a machine with 512 MiB of memory: the tables take about 85 MiB.
 var DefaultLimits = Limits{
 	Connections4: 1 << 18,
 	Connections6: 1 << 16,
@@ -326,6 +328,7 @@ var DefaultLimits = Limits{
 	RealServers:  1 << 16,
 	PlanSlots:    1 << 21,
 	MarkEntries:  1 << 14,
+	Prefixes:     1 << 18,
 	Destinations: scheduler.DefaultDestinations,
 }
 
@@ -337,6 +340,8 @@ type Desired struct {
 	Timeouts   Timeouts
 	Locals     LocalEnds // of connections by full-NAT
 	Door       string    // one of Interfaces, by which packets with the firewall's marks come in; empty: there is none
+	Defense    Defense
+	Closed     map[netip.Addr]ClosedPorts // of virtual addresses; those of others are the stack's
 }
 
 // Validate tells what cannot be, for callers that do not come from a
@@ -366,6 +371,9 @@ func (s *Service) Validate() error {
 	}
 	if s.Conns.Sloppy && s.Key.Protocol == UDP {
 		fail("sloppy is for tcp and sctp only")
+	}
+	if err := s.Guard.validate(); err != nil {
+		fail("%w", err)
 	}
 	for _, err := range append(validateSources(s.Sources), s.validateSource()...) {
 		fail("%w", err)

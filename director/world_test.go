@@ -186,6 +186,7 @@ type worldPlane struct {
 	verdicts map[string]uint64
 	asked    bpf.MarkQuestion
 	rule     int // that marks every packet, as the data plane counts
+	closed   map[netip.Addr]uint32
 
 	destinations map[bpf.DestinationKey]bpf.Destination
 }
@@ -304,6 +305,14 @@ func (p *worldPlane) FreeOverflow(key *bpf.ConnKey) error {
 func (p *worldPlane) ExplainMark(q bpf.MarkQuestion) (bpf.MarkAnswer, error) {
 	p.asked = q
 	return bpf.MarkAnswer{Mark: 7, Rule: p.rule}, p.fails("explain")
+}
+
+func (p *worldPlane) SetClosed(want map[netip.Addr]uint32) error {
+	if err := p.fails("closed %v", want); err != nil {
+		return err
+	}
+	p.closed = want
+	return nil
 }
 
 func (p *worldPlane) Destinations(yield func(*bpf.DestinationKey, *bpf.Destination) bool) error {

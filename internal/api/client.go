@@ -90,6 +90,24 @@ func (c *Client) SetTimeouts(ctx context.Context, change director.Timeouts) (t d
 	return t, err
 }
 
+// Defense is what the defenses do.
+func (c *Client) Defense(ctx context.Context) (s director.DefenseState, err error) {
+	err = c.call(ctx, http.MethodGet, pathDefense, nil, nil, &s)
+	return s, err
+}
+
+// SetDefense changes settings until the configuration is read again, and returns what the defenses do then.
+func (c *Client) SetDefense(ctx context.Context, change director.DefenseChange) (s director.DefenseState, err error) {
+	err = c.call(ctx, http.MethodPatch, pathDefense, nil, change, &s)
+	return s, err
+}
+
+// DefenseReport tells who has sent most, and what became of it.
+func (c *Client) DefenseReport(ctx context.Context) (r director.DefenseReport, err error) {
+	err = c.call(ctx, http.MethodGet, pathReport, nil, nil, &r)
+	return r, err
+}
+
 // Addresses are the virtual addresses as they are held.
 func (c *Client) Addresses(ctx context.Context) (list director.AddressList, err error) {
 	err = c.call(ctx, http.MethodGet, pathAddresses, nil, nil, &list)

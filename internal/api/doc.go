@@ -12,6 +12,9 @@
 //	GET    /v1/persistence/count?filter=…  likewise
 //	GET    /v1/timeouts                    {"tcp": "15m", "tcpfin": "2m", …}, all that are in force
 //	PATCH  /v1/timeouts                    the same, changed by a body as {"tcp": "10m", "udp": 30}
+//	GET    /v1/defense                     director.DefenseState
+//	PATCH  /v1/defense                     the same, settings changed by a body as {"drop_packet": 3, "am_droprate": 5}
+//	GET    /v1/defense/report              director.DefenseReport
 //	GET    /v1/addresses                   director.AddressList
 //	GET    /v1/health                      director.HealthList
 //	GET    /v1/health/history?real=TEXT    a list of director.HealthHistory; with service=TEXT only of that one
@@ -25,7 +28,7 @@
 //	DELETE /v1/changes                     {} when all is as in the file
 //	POST   /v1/zero?service=NAME           {}; counters are shown from 0 on, those of all services without the parameter
 //
-// Timeouts that were changed are in force until the configuration is read again.
+// Timeouts and settings of defenses that were changed are in force until the configuration is read again.
 // A filter is written in ss's words, see package connfilter. An error is
 // {"error": "text"} with a status that fits (of an edit also "fault", see director.EditFault, and
 // "index"); in a stream that has begun it is
@@ -65,6 +68,12 @@ type Backend interface {
 	Timeouts(ctx context.Context) (director.Timeouts, error)
 	// SetTimeouts changes those that are not 0, and returns all in force then.
 	SetTimeouts(ctx context.Context, change director.Timeouts) (director.Timeouts, error)
+	// Defense is what the defenses do.
+	Defense(ctx context.Context) (director.DefenseState, error)
+	// SetDefense changes settings, and returns what the defenses do then. The change is valid.
+	SetDefense(ctx context.Context, change director.DefenseChange) (director.DefenseState, error)
+	// DefenseReport tells who has sent most, and what became of it.
+	DefenseReport(ctx context.Context) (director.DefenseReport, error)
 	// Addresses are the virtual addresses as they are held.
 	Addresses() director.AddressList
 	// Health is that of the services that are checked.
@@ -103,6 +112,8 @@ const (
 	pathPersistence = "/v1/persistence"
 	pathTemplates   = "/v1/persistence/count"
 	pathTimeouts    = "/v1/timeouts"
+	pathDefense     = "/v1/defense"
+	pathReport      = "/v1/defense/report"
 	pathAddresses   = "/v1/addresses"
 	pathHealth      = "/v1/health"
 	pathHistory     = "/v1/health/history"

@@ -39,10 +39,13 @@ type fakeBackend struct {
 	timeouts    director.Timeouts
 	timeoutsErr error
 
-	edits   []director.Edit
-	editErr error
-	changes director.Changes
-	zeroed  []string
+	edits      []director.Edit
+	editErr    error
+	changes    director.Changes
+	zeroed     []string
+	defense    director.DefenseState
+	defenseErr error
+	report     director.DefenseReport
 }
 
 func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
@@ -252,4 +255,21 @@ func (b *fakeBackend) DiscardChanges(context.Context) error {
 func (b *fakeBackend) Zero(_ context.Context, service string) error {
 	b.zeroed = append(b.zeroed, service)
 	return b.editErr
+}
+
+func (b *fakeBackend) Defense(context.Context) (director.DefenseState, error) {
+	return b.defense, b.defenseErr
+}
+
+func (b *fakeBackend) SetDefense(_ context.Context, change director.DefenseChange) (director.DefenseState, error) {
+	for name, text := range change {
+		if err := b.defense.Set(name, text); err != nil {
+			return b.defense, err
+		}
+	}
+	return b.defense, b.defenseErr
+}
+
+func (b *fakeBackend) DefenseReport(context.Context) (director.DefenseReport, error) {
+	return b.report, b.defenseErr
 }

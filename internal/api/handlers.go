@@ -37,6 +37,9 @@ var routes = []route{
 	{http.MethodGet, pathTemplates, reader, []string{"filter"}, 0, (*Server).countTemplates},
 	{http.MethodGet, pathTimeouts, reader, nil, 0, (*Server).timeouts},
 	{http.MethodPatch, pathTimeouts, admin, nil, maxBody, (*Server).setTimeouts},
+	{http.MethodGet, pathDefense, reader, nil, 0, (*Server).defense},
+	{http.MethodPatch, pathDefense, admin, nil, maxBody, (*Server).setDefense},
+	{http.MethodGet, pathReport, reader, nil, 0, (*Server).defenseReport},
 	{http.MethodGet, pathAddresses, reader, nil, 0, (*Server).addresses},
 	{http.MethodGet, pathHealth, reader, nil, 0, (*Server).health},
 	{http.MethodGet, pathHistory, reader, []string{"real", "service"}, 0, (*Server).healthHistory},
@@ -192,6 +195,34 @@ func (s *Server) setTimeouts(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, t)
+}
+
+func (s *Server) defense(w http.ResponseWriter, r *http.Request) error {
+	state, err := s.backend.Defense(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, state)
+}
+
+func (s *Server) setDefense(w http.ResponseWriter, r *http.Request) error {
+	var change director.DefenseChange
+	if err := readJSON(r, &change); err != nil {
+		return err
+	}
+	state, err := s.backend.SetDefense(r.Context(), change)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, state)
+}
+
+func (s *Server) defenseReport(w http.ResponseWriter, r *http.Request) error {
+	report, err := s.backend.DefenseReport(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, report)
 }
 
 func (s *Server) addresses(w http.ResponseWriter, _ *http.Request) error {

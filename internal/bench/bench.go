@@ -52,6 +52,7 @@ type scenario struct {
 	what     string
 	nat      bool // in a plane with services by nat
 	reply    bool // the real server's packets are measured
+	denied   int  // prefixes, of which the client has one
 }
 
 const (
@@ -65,6 +66,8 @@ const ipipOverhead = 20
 var scenarios = []scenario{
 	{key: "no_service_over_pass_ns", baseline: bpf.TargetPass, dst: nobody4, flags: tcpACK,
 		flows: bpf.Flows{Count: 1}, places: smallTable, limit: 20, what: "a packet that is no service's"},
+	{key: "syn_denied_over_drop_ns", baseline: bpf.TargetDrop, dst: vip4, flags: tcpSYN,
+		flows: bpf.Flows{Count: 1}, places: smallTable, denied: 100_000, limit: 60, what: "IPv4, a SYN from a denied prefix, of 100,000"},
 	{key: "dr4_established_over_raw_ns", baseline: bpf.TargetRaw, dst: vip4, flags: tcpACK,
 		flows: bpf.Flows{Count: 1}, places: smallTable, fill: true, limit: 30, what: "IPv4, dr, one hot flow"},
 	{key: "dr6_established_over_raw_ns", baseline: bpf.TargetRaw, dst: vip6, flags: tcpACK,
@@ -127,12 +130,12 @@ const overflowShare = 64
 
 func newPlane(places4, places6 uint32, reals int) (*plane, error) {
 	data, err := bpf.Load(bpf.Sizes{Conns4: places4, Conns6: places6, Overflow: (places4 + places6) / overflowShare,
-		Services: 1 << 14, Reals: 1 << 16, Plans: director.DefaultLimits.PlanSlots})
+		Services: 1 << 14, Reals: 1 << 16, Plans: director.DefaultLimits.PlanSlots, Prefixes: director.DefaultLimits.Prefixes})
 	if err != nil {
 		return nil, err
 	}
 	p := &plane{data: data, keys: bpf.NewKeyTable(data.Tables), targets: map[bpf.Target]*bpf.Bench{}}
-	for _, t := range []bpf.Target{bpf.TargetPass, bpf.TargetRaw, bpf.TargetDirector} {
+	for _, t := range []bpf.Target{bpf.TargetPass, bpf.TargetRaw, bpf.TargetDrop, bpf.TargetDirector} {
 		if p.targets[t], err = bpf.NewBench(data, t); err != nil {
 			return nil, err
 		}
@@ -275,6 +278,12 @@ func (p *plane) answered(vip netip.Addr) netip.AddrPort {
 // run measures one scenario, rounds times, and adds to its figure.
 func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
 	p.empty()
+	if s.denied > 0 {
+		if err := p.deny(s.denied); err != nil {
+			return err
+		}
+		defer p.defenseless()
+	}
 	if s.fill {
 		if err := p.learn(s); err != nil {
 			return err
@@ -324,8 +333,8 @@ func (p *plane) measure(t bpf.Target, s scenario, packets int) (float64, error) 
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", s.key, err)
 	}
-	const pass, tx = 2, 3
-	if want := map[bool]uint32{true: pass, false: tx}[s.baseline == bpf.TargetPass]; action != want {
+	const drop, pass, tx = 1, 2, 3
+	if want := map[bpf.Target]uint32{bpf.TargetDrop: drop, bpf.TargetPass: pass, bpf.TargetRaw: tx}[s.baseline]; action != want {
 		return 0, fmt.Errorf("%s: %s returned XDP action %d instead of %d: the wrong path was measured", s.key, t, action, want)
 	}
 	return float64(each), nil

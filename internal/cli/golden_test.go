@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -125,7 +126,7 @@ func farmConns() []director.Conn {
 }
 
 func TestGolden(t *testing.T) {
-	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts, addresses: owned(), health: ward(), history: past()})
+	w := newWorld(t, &fakeBackend{snapshot: farm(), conns: farmConns(), timeouts: director.DefaultTimeouts, addresses: owned(), health: ward(), history: past(), defense: defending(), report: senders()})
 	for name, args := range map[string][]string{
 		"list":                {"list"},
 		"list-nosort":         {"list", "--nosort"},
@@ -174,6 +175,11 @@ func TestGolden(t *testing.T) {
 		"health-down":         {"health", "down", "web1"},
 		"health-auto":         {"health", "auto", "wbe", "web"},
 		"addresses-json":      {"addresses", "-o", "json"},
+		"defense":             {"defense"},
+		"defense-json":        {"defense", "-o", "json"},
+		"report":              {"defense", "report"},
+		"report-one":          {"defense", "report", "-l", "1"},
+		"report-json":         {"defense", "report", "-o", "json"},
 		"reload":              {"reload"},
 		"version":             {"version"},
 		"version-flag":        {"--version"},
@@ -223,6 +229,15 @@ func TestGoldenUsage(t *testing.T) {
 		"usage-verdicts":           {"stats", "--verdicts", "web"},
 		"help-delete":              {"connections", "delete", "-h"},
 		"help-timeouts":            {"timeouts", "-h"},
+		"help-defense":             {"defense", "-h"},
+		"help-defense-set":         {"defense", "set", "-h"},
+		"help-defense-report":      {"defense", "report", "-h"},
+		"usage-defense-report":     {"defense", "report", "-l", "0"},
+		"usage-defense-set":        {"defense", "set"},
+		"usage-defense-word":       {"defense", "set", "drop_packet"},
+		"usage-defense-twice":      {"defense", "set", "drop_packet=1", "drop_packet=2"},
+		"usage-defense-mode":       {"defense", "set", "drop_packet=4"},
+		"usage-defense-unknown":    {"defense", "set", "droprate=4"},
 		"help-timeouts-set":        {"timeouts", "set", "-h"},
 		"usage-delete":             {"connections", "delete"},
 		"usage-delete-both":        {"connections", "delete", "--all", "protocol", "udp"},
@@ -292,6 +307,7 @@ func TestGoldenTrouble(t *testing.T) {
 		"trouble-table":        {&fakeBackend{connErr: errors.New("read table: broken")}, []string{"connections"}},
 		"trouble-table-midway": {&fakeBackend{conns: farmConns()[:1], million: 3, connErr: errors.New("read table: broken")}, []string{"connections"}},
 		"trouble-timeouts":     {&fakeBackend{timeoutsErr: errors.New("director has stopped")}, []string{"timeouts"}},
+		"trouble-defense":      {&fakeBackend{defenseErr: errors.New("director has stopped")}, []string{"defense"}},
 		"trouble-set":          {&fakeBackend{timeoutsErr: errors.New("director has stopped")}, []string{"timeouts", "set", "udp=3"}},
 		"trouble-delete":       {&fakeBackend{conns: farmConns(), connErr: errors.New("read table: broken")}, []string{"connections", "delete", "protocol", "udp"}},
 		"trouble-protocol":     {&fakeBackend{conns: append(farmConns()[:1], director.Conn{Protocol: 47})}, []string{"connections"}},
@@ -374,6 +390,36 @@ func TestGoldenSet(t *testing.T) {
 	w.golden(t, "set", "timeouts", "set", "tcp=10m", "tcpfin=60", "sctp_init=1h30m")
 	w.golden(t, "set-keeps", "timeouts", "set", "0", "0", "30")
 	w.golden(t, "timeouts-set", "timeouts")
+}
+
+// defending is a director under pressure.
+func defending() director.DefenseState {
+	s := director.DefenseState{DefenseSettings: director.DefaultDefense.Strategies, Cause: "memory", Rate: 3, Evicted: 1234}
+	for name, text := range map[string]string{"drop_entry": "always", "drop_packet": "2"} {
+		if err := s.Set(name, text); err != nil {
+			panic(err)
+		}
+	}
+	s.Pressure.Pages, s.Pressure.Places, s.Pressure.Used = 700, 262144, 98765
+	s.Dropped = map[string]uint64{"drop_packet": 4321}
+	return s
+}
+
+// senders are two, of which one is a nuisance.
+func senders() (r director.DefenseReport) {
+	r.Since = time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
+	r.Total.Admitted, r.Total.Dropped = 5, map[string]uint64{"drop_budget": 900, "drop_denied": 7}
+	r.Hitters = slices.Grow(r.Hitters, 2)[:2]
+	r.Hitters[0].Prefix, r.Hitters[0].Sent = netip.MustParsePrefix("198.51.100.7/32"), r.Total
+	r.Hitters[1].Prefix, r.Hitters[1].Admitted = netip.MustParsePrefix("2001:db8::/64"), 1
+	r.Prefix4, r.Prefix6, r.Dropped, r.Evicted = 32, 64, map[string]uint64{"drop_budget": 12345, "drop_denied": 7}, 3
+	return r
+}
+
+// TestGoldenDefense: what is set is shown.
+func TestGoldenDefense(t *testing.T) {
+	w := newWorld(t, &fakeBackend{defense: director.DefenseState{DefenseSettings: director.DefaultDefense.Strategies}})
+	w.golden(t, "defense-set", "defense", "set", "drop_packet=3", "net.ipv4.vs.am_droprate=1", "occupancy=0")
 }
 
 // TestGoldenColour: bold and red on a terminal, and only there.

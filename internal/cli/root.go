@@ -36,7 +36,7 @@ func (a *app) rootCommand() *cobra.Command {
 		"the daemon's `PATH` ($"+envSocket+"; default "+api.DefaultSocket+")")
 	root.PersistentFlags().Lookup("socket").DefValue = ""
 	root.AddCommand(a.runCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(),
-		a.connectionsCommand(), a.persistenceCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.addressesCommand(), a.healthCommand(), a.marksCommand(), a.reloadCommand(),
+		a.connectionsCommand(), a.persistenceCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.addressesCommand(), a.healthCommand(), a.defenseCommand(), a.marksCommand(), a.reloadCommand(),
 		a.serviceCommands(), a.realCommands(), a.drainCommand(), a.changesCommand(), a.saveCommand(),
 		a.doctorCommand(), a.realServerCommand(), a.versionCommand())
 	makeStrict(root)

@@ -60,10 +60,13 @@ type fakeBackend struct {
 	timeouts    director.Timeouts
 	timeoutsErr error
 
-	edits   []director.Edit
-	editErr error
-	changes director.Changes
-	zeroed  []string
+	edits      []director.Edit
+	editErr    error
+	changes    director.Changes
+	zeroed     []string
+	defense    director.DefenseState
+	defenseErr error
+	report     director.DefenseReport
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }
@@ -365,4 +368,24 @@ func (b *fakeBackend) made() string {
 		fmt.Fprintf(&text, "%s %q %q %s\n", e.Op, e.Service, e.Real, set)
 	}
 	return text.String()
+}
+
+func (b *fakeBackend) Defense(context.Context) (director.DefenseState, error) {
+	return b.defense, b.defenseErr
+}
+
+func (b *fakeBackend) SetDefense(_ context.Context, change director.DefenseChange) (director.DefenseState, error) {
+	for name, text := range change {
+		if err := b.defense.Set(name, text); err != nil {
+			return b.defense, err
+		}
+	}
+	if b.defense.Get("drop_packet") == "3" {
+		b.defense.Rate = b.defense.DropRate
+	}
+	return b.defense, b.defenseErr
+}
+
+func (b *fakeBackend) DefenseReport(context.Context) (director.DefenseReport, error) {
+	return b.report, b.defenseErr
 }

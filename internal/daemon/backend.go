@@ -74,6 +74,23 @@ func (b backend) SetTimeouts(ctx context.Context, change director.Timeouts) (dir
 	return b.d.director.SetTimeouts(ctx, change)
 }
 
+// Defense implements api.Backend.
+func (b backend) Defense(ctx context.Context) (director.DefenseState, error) {
+	return b.d.director.Defense(ctx)
+}
+
+// DefenseReport implements api.Backend.
+func (b backend) DefenseReport(ctx context.Context) (director.DefenseReport, error) {
+	return b.d.director.DefenseReport(ctx, director.MostReported)
+}
+
+// SetDefense implements api.Backend. A reload comes before or after it, as with timeouts.
+func (b backend) SetDefense(ctx context.Context, change director.DefenseChange) (director.DefenseState, error) {
+	b.d.reloading.Lock()
+	defer b.d.reloading.Unlock()
+	return b.d.director.SetDefense(ctx, change)
+}
+
 // Reload implements api.Backend.
 func (b backend) Reload(ctx context.Context) error { return b.d.reload(ctx) }
 

@@ -25,6 +25,7 @@ func sizes(l director.Limits) bpf.Sizes {
 		Reals:    l.RealServers,
 		Plans:    l.PlanSlots,
 		Marks:    l.MarkEntries,
+		Prefixes: l.Prefixes,
 
 		Destinations: l.Destinations,
 	}

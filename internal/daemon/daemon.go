@@ -141,6 +141,7 @@ func (d *daemon) open() error {
 		Links:  findEntrance,
 		Tags:   d.keepTags,
 		Own:    ownAddresses,
+		Memory: availablePages,
 	})
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
@@ -363,6 +364,9 @@ func load(file string, log *slog.Logger) ([]byte, *configs.Config, error) {
 		return nil, nil, err
 	}
 	config, err := configs.Parse(file, text)
+	if err == nil {
+		err = config.ReadLists()
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -5,6 +5,7 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +92,8 @@ func (noPlane) Verdicts() (map[string]uint64, error)                         { r
 func (noPlane) Overflow(func(*bpf.ConnKey, *bpf.Conn) bool) error            { return nil }
 func (noPlane) SweepOverflow() error                                         { return nil }
 func (noPlane) ForgetDestination(*bpf.DestinationKey) error                  { return nil }
+func (noPlane) SetClosed(map[netip.Addr]uint32) error                        { return nil }
+
 func (noPlane) Destinations(func(*bpf.DestinationKey, *bpf.Destination) bool) error {
 	return nil
 }

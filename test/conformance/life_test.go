@@ -23,11 +23,12 @@ import (
 type life struct {
 	*node
 	scenario
-	services []director.Service
-	removed  map[director.ServiceKey]director.Service // as they were then
-	servers  []netip.Addr                             // all real servers that are spoken of
-	target   netip.AddrPort                           // of the last packet to the service
-	timeouts director.Timeouts
+	services   []director.Service
+	removed    map[director.ServiceKey]director.Service // as they were then
+	servers    []netip.Addr                             // all real servers that are spoken of
+	target     netip.AddrPort                           // of the last packet to the service
+	timeouts   director.Timeouts
+	strategies director.DefenseSettings
 }
 
 // lifeReplayed is how many scenarios were replayed, by recording, when this was written; less is a regression.
@@ -72,11 +73,7 @@ func (s scenario) otherLife() string {
 
 func newLife(n *node, s scenario) *life {
 	l := &life{node: n, scenario: s, timeouts: director.DefaultTimeouts, target: s.VIP, removed: map[director.ServiceKey]director.Service{}}
-	n.plane.Tables.Settings.SecureTcp = 0
-	if l.sysctl("secure_tcp", 0) == 3 { // its modes are the defenses'
-		n.plane.Tables.Settings.SecureTcp = 1
-	}
-	n.t.Cleanup(func() { n.plane.Tables.Settings.SecureTcp = 0 })
+	l.strategies.SecureTCP = director.DefenseMode(l.sysctl("secure_tcp", 0))
 	return l
 }
 
@@ -132,7 +129,8 @@ func (l *life) policy() director.ConnPolicy {
 
 // apply puts the services in force as they are.
 func (l *life) apply() error {
-	want := director.Desired{Timeouts: l.timeouts, Services: l.services, Marks: marksOf(l.services)}
+	want := director.Desired{Timeouts: l.timeouts, Services: l.services, Marks: marksOf(l.services),
+		Defense: director.Defense{Strategies: l.strategies}}
 	if err := l.director.Set(l.ctx, want); err != nil {
 		return err
 	}

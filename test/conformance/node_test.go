@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,8 +37,9 @@ type node struct {
 	ctx      context.Context
 	stop     func() // ends the director
 	loopback int
-	passes   bool   // services let pass what finds no real server
-	limited  uint64 // answers that the data plane held back
+	passes   bool         // services let pass what finds no real server
+	limited  uint64       // answers that the data plane held back
+	pages    atomic.Int64 // of available memory, as the director sees it
 }
 
 // tick is how often the director looks whether connections have moved.
@@ -52,6 +54,7 @@ func startNode(t *testing.T, p *bpf.DataPlane) *node {
 	emptyTables(p.Tables)
 	forgetAll(t, p)
 	n := &node{t: t, plane: p, loopback: loopback(t)}
+	n.pages.Store(director.UnknownPages)
 	n.start(clock)
 	t.Cleanup(func() { n.stop() })
 	n.limited = n.heldBack()
@@ -67,6 +70,7 @@ func (n *node) start(clock director.Clock) {
 		Tables: n.plane.Tables,
 		Plane:  plane{n.plane},
 		Clock:  clock,
+		Memory: func() (int64, error) { return n.pages.Load(), nil },
 	})
 	stopped := make(chan error)
 	go func() { stopped <- n.director.Run(ctx) }()

@@ -8,7 +8,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// What a file says about health is kept as text beside the services, as their other values are kept:
+// What a file says about health and defense is kept as text beside the services, as their other values are kept:
 // run-time changes are made to it, and it can be written again.
 
 // text is what a service or a real server says about its checks; "" if nothing.
@@ -18,13 +18,14 @@ func (c *checked) text() string {
 	return w.text()
 }
 
-// checksText is what a service says about health.
-func (s *service) checksText() string {
+// text is what a service says about health and defense.
+func (s *service) text() string {
 	w := newWriter()
 	s.checked.write(w)
 	writeAsWritten(w, "quorum", s.quorum.at)
 	writeAsWritten(w, "hysteresis", s.hysteresis.at)
 	writeAsWritten(w, "min_up", s.minUp.at)
+	writeAsWritten(w, "defense", s.guard.at)
 	return w.text()
 }
 
@@ -64,14 +65,14 @@ func (w writer) text() string {
 	return strings.TrimSuffix(string(encode(inline(w.node))), "\n")
 }
 
-// writeChecks writes the keys of a text that a writer gave.
-func writeChecks(w writer, text string) {
+// writeWritten writes the keys of a text that a writer gave.
+func writeWritten(w writer, text string) {
 	if text == "" {
 		return
 	}
 	var top yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &top); err != nil || len(top.Content) != 1 {
-		panic("configs: checks are no mapping: " + text) // of ours
+		panic("configs: no mapping: " + text) // of ours
 	}
 	w.node.Content = append(w.node.Content, top.Content[0].Content...)
 }
