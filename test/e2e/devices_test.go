@@ -207,7 +207,7 @@ func TestVLANRoads(t *testing.T) {
 		}
 		for _, family := range families {
 			t.Run(m.name+" "+family.name, func(t *testing.T) {
-				f.on(t).mustGo(m, family.vip, traffic{large: 4_000_000, many: 200, step: 299, fraction: 40})
+				f.on(t).mustGo(family.vip, traffic{large: 4_000_000, many: 200, step: 299, fraction: 40})
 			})
 		}
 	}

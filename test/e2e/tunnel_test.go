@@ -186,6 +186,7 @@ func TestTunnelDevices(t *testing.T) {
 	var before []string
 	eachTunnel(t, netWays[1], func(f *farm, args []string) {
 		if before == nil {
+			f.routeByDirector() // for what is elsewhere: there has to be a default route
 			f.addTunnels(args)
 		} else {
 			for _, r := range f.reals {
