@@ -31,6 +31,7 @@ type Options struct {
 	Clock  Clock
 	Links  LinkByName
 	Tags   ShowTags     // nil: nothing is done
+	Merges FindMerging  // nil: none does
 	Own    OwnAddresses // nil: every address is taken for one of this host's
 }
 
@@ -43,6 +44,7 @@ type Director struct {
 	clock        Clock
 	links        LinkByName
 	tags         ShowTags
+	merges       FindMerging
 	ownAddresses OwnAddresses
 
 	calls   chan func()
@@ -98,6 +100,7 @@ func New(opts Options) *Director {
 		clock:        opts.Clock,
 		links:        opts.Links,
 		tags:         opts.Tags,
+		merges:       opts.Merges,
 		ownAddresses: opts.Own,
 		calls:        make(chan func()),
 		stopped:      make(chan struct{}),

@@ -25,6 +25,7 @@ import (
 	"xdplvs/director"
 	"xdplvs/internal/api"
 	"xdplvs/internal/nexthop"
+	"xdplvs/internal/offload"
 	"xdplvs/internal/vip"
 )
 
@@ -107,6 +108,7 @@ func (d *daemon) open() error {
 		Clock:  clock,
 		Links:  findEntrance,
 		Tags:   d.keepTags,
+		Merges: offload.Merging,
 		Own:    ownAddresses,
 	})
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
