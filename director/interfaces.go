@@ -124,7 +124,7 @@ func (d *Director) attachAgain(a *attached) error {
 func (d *Director) lookAtFrames(a *attached) {
 	before := a.warning
 	if a.warning = d.showTags(a); a.warning == "" {
-		a.warning = d.merged(a)
+		a.warning = d.merged(a, before)
 	}
 	if a.warning != "" && a.warning != before {
 		d.log.Warn("frames are not seen as they were on the wire", "event", "frames_differ", "interface", a.want.Name, "reason", a.warning)
@@ -150,19 +150,22 @@ func (d *Director) showTags(a *attached) (warning string) {
 
 // merged says who merges segments before the program gets them. What is too long for the way out is answered, so
 // clients send again, in ever shorter segments: uploads are slow.
-func (d *Director) merged(a *attached) (warning string) {
+func (d *Director) merged(a *attached, before string) (warning string) {
 	if d.merges == nil || a.on.AttachedMode() != AttachGeneric {
 		return ""
 	}
 	names, err := d.merges(a.device.Index)
-	if err != nil || len(names) == 0 {
-		return "" // it is asked again soon
+	if err != nil {
+		return before // it is asked again soon
+	}
+	if len(names) == 0 {
+		return ""
 	}
 	commands := make([]string, len(names))
 	for i, name := range names {
 		commands[i] = "ethtool -K " + name + " gro off"
 	}
-	return fmt.Sprintf("%s merges segments (GRO) before %s gets them in generic mode, and what clients send is slow: %s",
+	return fmt.Sprintf("GRO of %s merges segments before %s gets them in generic mode, and what clients send is slow: %s",
 		strings.Join(names, ", "), a.device.Name, strings.Join(commands, "; "))
 }
 

@@ -193,7 +193,7 @@ func checkMerging(l *Link, mode director.AttachMode, r *Report) {
 	}
 	for _, name := range l.Merging {
 		r.topic("offload", l.Name).warn(fmt.Sprintf("ethtool -K %s gro off", name),
-			"%s merges segments (GRO) before %s gets them in generic mode: what clients send is slow", name, l.Name)
+			"GRO of %s merges segments before %s gets them in generic mode: what clients send is slow", name, l.Name)
 	}
 }
 

@@ -161,7 +161,7 @@ func TestMergedSegments(t *testing.T) {
 	f.addReal(0)
 	f.configureOn("br0", both("web", "tcp", webPort, "rr", 1)...)
 	d := f.start()
-	const warning = "eth0 merges segments (GRO) before br0 gets them in generic mode, and what clients send is slow: ethtool -K eth0 gro off"
+	const warning = "GRO of eth0 merges segments before br0 gets them in generic mode, and what clients send is slow: ethtool -K eth0 gro off"
 	f.mustShow("br0 br0 generic warning: " + warning + "\n")
 	d.waitLog("event=frames_differ interface=br0 reason=\""+warning, 1)
 	if told, err := f.upload(); told == 0 {
