@@ -352,6 +352,30 @@ func TestRecount(t *testing.T) {
 	}
 }
 
+// Where connections come with each pass, the same difference has to be seen for longer.
+func TestRecountUnderLoad(t *testing.T) {
+	for _, passes := range []int{recountPasses, movingPasses - 1, movingPasses} {
+		var d drift
+		repaired := uint64(0)
+		for pass := range uint64(passes) {
+			repaired += d.settle(100+5*pass, 98+5*pass)
+		}
+		want := uint64(0)
+		if passes == movingPasses {
+			want = 2
+		}
+		if repaired != want {
+			t.Errorf("%d passes that count two more than they find: %d are taken off, want %d", passes, repaired, want)
+		}
+	}
+	var d drift
+	for _, by := range []uint64{2, 2, 1, 2, 2, 0, 2, 2} {
+		if repaired := d.settle(100+by, 100); repaired != 0 {
+			t.Errorf("a difference that changes is believed, %d", repaired)
+		}
+	}
+}
+
 // A sweep goes on where it stopped, and begins again after the last slot.
 func TestSweepSlices(t *testing.T) {
 	r := smallRig(t, families[0])

@@ -466,6 +466,7 @@ func TestExamples(t *testing.T) {
 		"defense.yaml":   "tcp 192.0.2.25:25 2",
 		"dns.yaml":       "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
 		"fullnat.yaml":   "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
+		"tunnel.yaml":    "tcp 192.0.2.10:80 5",
 		"addresses.yaml": "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",
 		"health.yaml":    "tcp 192.0.2.10:80 3, tcp 192.0.2.10:25 2, tcp 192.0.2.10:3306 2, udp 192.0.2.10:53 2",
 		"dr-web.yaml":    "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",

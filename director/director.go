@@ -31,6 +31,7 @@ type Options struct {
 	Clock  Clock
 	Links  LinkByName
 	Tags   ShowTags     // nil: nothing is done
+	Merges FindMerging  // nil: none does
 	Own    OwnAddresses // nil: every address is taken for one of this host's
 	// Memory is how many pages are available, for automatic defenses; nil: they do not look at it.
 	Memory func() (pages int64, err error)
@@ -45,6 +46,7 @@ type Director struct {
 	clock        Clock
 	links        LinkByName
 	tags         ShowTags
+	merges       FindMerging
 	ownAddresses OwnAddresses
 	memoryPages  func() (int64, error)
 
@@ -109,6 +111,7 @@ func New(opts Options) *Director {
 		clock:        opts.Clock,
 		links:        opts.Links,
 		tags:         opts.Tags,
+		merges:       opts.Merges,
 		ownAddresses: opts.Own,
 		memoryPages:  opts.Memory,
 		calls:        make(chan func()),

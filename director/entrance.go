@@ -23,6 +23,9 @@ type LinkByName func(name string) (Entrance, error)
 // off; the error says why they do not. It is called again and again.
 type ShowTags func(index int) error
 
+// FindMerging names the devices that merge segments before a device in generic mode gets them.
+type FindMerging func(index int) ([]string, error)
+
 // place is a device and the mode to attach in.
 type place struct {
 	Device

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // attached is an interface that is wanted, and where the program is for it. Several
@@ -82,7 +83,7 @@ func (d *Director) followInterfaces() {
 func (d *Director) noteProblem(a *attached, err error) {
 	if err == nil {
 		a.problem = ""
-		d.showTags(a)
+		d.lookAtFrames(a)
 	} else if a.problem != err.Error() {
 		a.problem = err.Error()
 		d.log.Warn("interface is not attached", "event", "detached", "interface", a.want.Name, "reason", a.problem)
@@ -119,22 +120,53 @@ func (d *Director) attachAgain(a *attached) error {
 	return errors.Join(errs...)
 }
 
-// showTags lets the program see VLAN tags, and warns if it cannot and there are some. That cards
+// lookAtFrames sees to it that the program gets frames as they were on the wire, and warns where it does not.
+func (d *Director) lookAtFrames(a *attached) {
+	before := a.warning
+	if a.warning = d.showTags(a); a.warning == "" {
+		a.warning = d.merged(a, before)
+	}
+	if a.warning != "" && a.warning != before {
+		d.log.Warn("frames are not seen as they were on the wire", "event", "frames_differ", "interface", a.want.Name, "reason", a.warning)
+	}
+}
+
+// showTags lets the program see VLAN tags, and says if it cannot and there are some. That cards
 // take them off matters where it is on behalf of a VLAN device, whose frames are known by them.
-func (d *Director) showTags(a *attached) {
-	a.warning = ""
+func (d *Director) showTags(a *attached) (warning string) {
 	if a.at.Blind && a.device == a.at.Generic && a.on.AttachedMode() == AttachGeneric {
-		a.warning = fmt.Sprintf("in generic mode VLAN tags are out of sight on %s, and frames with tags are forwarded wrongly: "+
+		return fmt.Sprintf("in generic mode VLAN tags are out of sight on %s, and frames with tags are forwarded wrongly: "+
 			"name its VLAN devices, and not %s", a.device.Name, a.want.Name)
-		return
 	}
 	if d.tags == nil {
-		return
+		return ""
 	}
 	err := d.tags(a.device.Index)
 	if err != nil && a.at.Native != a.at.Generic && a.device == a.at.Native {
-		a.warning = err.Error()
+		return err.Error()
 	}
+	return ""
+}
+
+// merged says who merges segments before the program gets them. What is too long for the way out is answered, so
+// clients send again, in ever shorter segments: uploads are slow.
+func (d *Director) merged(a *attached, before string) (warning string) {
+	if d.merges == nil || a.on.AttachedMode() != AttachGeneric {
+		return ""
+	}
+	names, err := d.merges(a.device.Index)
+	if err != nil {
+		return before // it is asked again soon
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	commands := make([]string, len(names))
+	for i, name := range names {
+		commands[i] = "ethtool -K " + name + " gro off"
+	}
+	return fmt.Sprintf("GRO of %s merges segments before %s gets them in generic mode, and what clients send is slow: %s",
+		strings.Join(names, ", "), a.device.Name, strings.Join(commands, "; "))
 }
 
 func (d *Director) logAttached(a *attached) {
@@ -144,9 +176,6 @@ func (d *Director) logAttached(a *attached) {
 		args = append(args, "device", s.Device, "because", s.Why)
 	}
 	d.log.Info("attached", args...)
-	if s.Warning != "" {
-		d.log.Warn("VLAN tags are not seen", "event", "tags_hidden", "interface", s.Name, "reason", s.Warning)
-	}
 }
 
 // attaching is a change of the interfaces: what is new works before what is old
@@ -282,7 +311,7 @@ func (a *attaching) finish() {
 	keep := map[int]bool{}
 	for i := range a.now {
 		keep[a.now[i].device.Index] = true
-		a.d.showTags(&a.now[i])
+		a.d.lookAtFrames(&a.now[i])
 	}
 	for i := range a.now {
 		if find(a.d.interfaces, a.now[i].device.Index) < 0 || find(a.fresh, a.now[i].device.Index) >= 0 {

@@ -176,6 +176,8 @@ func (s *script) run(command string, input []string) string {
 		return s.list()
 	case "card", "vlan", "slave", "unplug":
 		s.device(args[0], args[1:])
+	case "merge": // merge INDEX NAME...: those merge segments before the device
+		s.merging = map[int][]string{number(s, args[1]): args[2:]}
 	case "interfaces":
 		return s.interfaces()
 	case "logged":

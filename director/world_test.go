@@ -31,6 +31,8 @@ type world struct {
 	d      *Director
 	hops   map[netip.Addr]NextHop
 	own    map[netip.Addr]bool // addresses of the host; nil: the director does not ask
+
+	merging map[int][]string // devices that merge segments before another one gets them
 }
 
 // logged is a log that may be read while it is written.
@@ -108,7 +110,8 @@ func (w *world) options() Options {
 			}
 			return Entrance{}, errors.New("no such interface")
 		},
-		Tags: func(index int) error { return w.plane.fails("tags %d", index) },
+		Tags:   func(index int) error { return w.plane.fails("tags %d", index) },
+		Merges: func(index int) ([]string, error) { return w.merging[index], w.plane.fails("merges %d", index) },
 	}
 	if w.own != nil {
 		opts.Own = func() ([]netip.Addr, error) { return slices.Collect(maps.Keys(w.own)), w.plane.fails("own addresses") }

@@ -29,6 +29,7 @@ import (
 	"xdplvs/internal/health"
 	"xdplvs/internal/nexthop"
 	notification "xdplvs/internal/notify"
+	"xdplvs/internal/offload"
 	"xdplvs/internal/vip"
 )
 
@@ -140,6 +141,7 @@ func (d *daemon) open() error {
 		Clock:  clock,
 		Links:  findEntrance,
 		Tags:   d.keepTags,
+		Merges: offload.Merging,
 		Own:    ownAddresses,
 		Memory: availablePages,
 	})

@@ -24,6 +24,7 @@ func checkInterfaces(f *Facts, r *Report) {
 		checkForeign(l, r)
 		checkMTU(f, l, want.Mode, r)
 		checkOffloads(f, l, r)
+		checkMerging(l, want.Mode, r)
 		checkQueues(f, l, r)
 	}
 }
@@ -182,6 +183,17 @@ func checkOffloads(f *Facts, l *Link, r *Report) {
 		t.ok("%s hands over frames as its peer sends them, which is in another namespace: tx offloads should be off there", l.Name)
 	default:
 		t.ok("%s hands over frames as they were on the wire", l.Name)
+	}
+}
+
+// checkMerging: on its own device the kernel does not merge for a program in generic mode, on those below it does.
+func checkMerging(l *Link, mode director.AttachMode, r *Report) {
+	if len(l.Merging) == 0 || l.runsNative(mode) {
+		return
+	}
+	for _, name := range l.Merging {
+		r.topic("offload", l.Name).warn(fmt.Sprintf("ethtool -K %s gro off", name),
+			"GRO of %s merges segments before %s gets them in generic mode: what clients send is slow", name, l.Name)
 	}
 }
 

@@ -139,6 +139,10 @@ var linkFaults = map[string]fault{
 	"foreign":    {func(f *Facts) { f.eth0().Program = Program{ID: 7, Name: "katran"} }, []string{`failure foreign-xdp eth0 has another XDP program, "katran" of id 7: there is room for one`}},
 	"dispatcher": {func(f *Facts) { f.eth0().Program = Program{ID: 7, Name: "xdp_dispatcher"} }, []string{`failure foreign-xdp eth0 has another XDP program, "xdp_dispatcher" of id 7: there is room for one`}},
 	"LRO":        {func(f *Facts) { f.eth0().Offloads["rx-lro"] = true }, []string{"warning offload eth0 merges frames in hardware (lro): XDP sees frames that no wire can take"}},
+	"GRO below, generic": {func(f *Facts) { f.eth0().Merging, f.eth0().Features = []string{"eth7"}, 0 }, []string{
+		"warning xdp eth0 (ice): generic mode, several times as slow, because the driver offers no native XDP",
+		"warning offload GRO of eth7 merges segments before eth0 gets them in generic mode: what clients send is slow"}},
+	"GRO below, native": {func(f *Facts) { f.eth0().Merging = []string{"eth7"} }, nil},
 	"tags taken off": {func(f *Facts) { f.Links = append(f.Links, Link{Index: 9, Kind: "vlan", Parent: 2}) }, []string{
 		"warning offload eth0 takes VLAN tags off frames before XDP sees them"}},
 	"VLAN device": {func(f *Facts) { f.eth0().Kind, f.eth0().Parent, f.eth0().VLAN, f.eth0().Features = "vlan", 3, 100, 0 }, []string{

@@ -91,6 +91,7 @@ type Link struct {
 
 	Program  Program         // XDP
 	Offloads map[string]bool // by the kernel's names, as in ethtool -k
+	Merging  []string        // devices that merge segments before this one gets them
 	// Features are what the kernel says of the driver's XDP (enum netdev_xdp_act); known since
 	// Linux 6.3.
 	Features      uint64

@@ -124,6 +124,7 @@ func (l *Link) readDriver() {
 		l.Driver = filepath.Base(path)
 	}
 	l.Offloads, _ = offload.Active(l.Index)
+	l.Merging, _ = offload.Merging(l.Index)
 	l.Queues, l.MaxQueues, _ = offload.Queues(l.Index)
 }
 

@@ -3,11 +3,14 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"xdplvs/internal/netlab"
+	"xdplvs/internal/offload"
 )
 
 // Addresses on the clients' side when that is another network than the real servers'.
@@ -140,4 +143,46 @@ func (f *farm) mustServe(vip netip.Addr) {
 	f.mustSpread(f.query, vip, onePort, even)
 	must(f.t, getBytes(f.client.HTTPClient(0), vip, size))
 	must(f.t, putBytes(f.client.HTTPClient(0), vip, size))
+}
+
+// On a bridge the program is in generic mode, and the ports' GRO comes before it: what clients send is slow, the
+// director says why and what helps, and it does.
+func TestMergedSegments(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	f.sw = get(f.lab.Switch("sw"))(t)
+	f.clientEnd = f.connect(f.client, f.sw, "eth0", client4.String()+"/24", client6.String()+"/64")
+	f.directorEnd = f.connect(f.director, f.sw, "eth0")
+	for _, args := range []string{"link add br0 type bridge", "link set eth0 master br0", "link set br0 up",
+		"address add " + director4.String() + "/24 dev br0", "address add " + director6.String() + "/64 dev br0 nodad"} {
+		f.ip(f.director, args)
+	}
+	f.routeVIPs(director4, director6)
+	f.addReal(0)
+	f.configureOn("br0", both("web", "tcp", webPort, "rr", 1)...)
+	d := f.start()
+	const warning = "GRO of eth0 merges segments before br0 gets them in generic mode, and what clients send is slow: ethtool -K eth0 gro off"
+	f.mustShow("br0 br0 generic warning: " + warning + "\n")
+	d.waitLog("event=frames_differ interface=br0 reason=\""+warning, 1)
+	if told, err := f.upload(); told == 0 {
+		t.Errorf("no segments were merged: the warning is wrong (%v)", err)
+	}
+	must(t, f.director.Do(func() error { return offload.Change(f.directorEnd.Index, map[string]bool{"rx-gro": false}) }))
+	f.mustShow("br0 br0 generic\n")
+	if told, err := f.upload(); told > 0 || err != nil {
+		t.Errorf("without GRO %d packets were too long: %v", told, err)
+	}
+}
+
+// upload sends some over each family, as far as that gets in a while. It returns how many packets were answered as too long.
+func (f *farm) upload() (told uint64, err error) {
+	f.t.Helper()
+	before := f.snapshot().Verdicts["tx_too_big"]
+	for _, family := range families {
+		begun := time.Now()
+		failed := putBytes(f.client.HTTPClient(patience), family.vip, 3_000_000)
+		f.t.Logf("%s: 3 MB took %v, %v", family.name, time.Since(begun), failed)
+		err = errors.Join(err, failed)
+	}
+	return f.snapshot().Verdicts["tx_too_big"] - before, err
 }

