@@ -395,12 +395,13 @@ func TestMerge(t *testing.T) {
 // TestExamples loads the example files, of which none may be missing.
 func TestExamples(t *testing.T) {
 	names := map[string]string{
-		"minimal.yaml":   "tcp 192.0.2.10:80 2",
-		"rtsp.yaml":      "fwmark 1 2",
-		"dns.yaml":       "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
-		"fullnat.yaml":   "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
-		"addresses.yaml": "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",
-		"dr-web.yaml":    "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
+		"minimal.yaml":        "tcp 192.0.2.10:80 2",
+		"rtsp.yaml":           "fwmark 1 2",
+		"dns.yaml":            "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
+		"fullnat.yaml":        "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
+		"firewall-marks.yaml": "fwmark 7 2",
+		"addresses.yaml":      "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",
+		"dr-web.yaml":         "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
 	}
 	files, err := filepath.Glob("*.yaml")
 	if err != nil || len(files) != len(names) {
