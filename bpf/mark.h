@@ -52,13 +52,14 @@ __inline int mark_matches(const struct mark_rule *r, const __u64 *key)
 	       r->key[3] == key[3] && r->key[4] == key[4] && r->key[5] == key[5];
 }
 
-__inline void mark_in_bucket(struct mark_walk *walk, const __u64 *key, __u64 hash)
+/* 1: the bucket is full, so the key's rule may be in its second one. Go fills the first place first. */
+__inline int mark_in_bucket(struct mark_walk *walk, const __u64 *key, __u64 hash)
 {
 	__u32 index = walk->set->base + (hash & walk->set->mask), i;
 	struct mark_bucket *b = bpf_map_lookup_elem(&mark_rules, &index);
 
 	if (!b)
-		return;
+		return 0;
 	for (i = 0; i < MARK_WAYS; i++) {
 		if (mark_matches(&b->rule[i], key) && b->rule[i].rule - 1 < walk->rule) {
 			walk->rule = b->rule[i].rule - 1;
@@ -66,6 +67,7 @@ __inline void mark_in_bucket(struct mark_walk *walk, const __u64 *key, __u64 has
 			walk->packet->mark_rule = index * MARK_WAYS + i;
 		}
 	}
+	return b->rule[MARK_WAYS - 1].rule != 0;
 }
 
 /* One shape; 1 ends the walk: the rest have only rules that come later. */
@@ -79,8 +81,8 @@ __inline long mark_step(__u32 i, struct mark_walk *walk, int v6)
 		return 1;
 	mark_key(key, walk->packet, s, index, v6);
 	hash = mark_hash(key, walk->set);
-	mark_in_bucket(walk, key, hash);
-	mark_in_bucket(walk, key, second_bucket(hash));
+	if (mark_in_bucket(walk, key, hash))
+		mark_in_bucket(walk, key, second_bucket(hash));
 	return 0;
 }
 

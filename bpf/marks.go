@@ -237,6 +237,8 @@ func (t *Tables) writeMarks(m *Marks, which uint32) bool {
 
 func (t *Tables) shapeBase(which uint32, family int) int { return (int(which)*2 + family) * markShapes }
 
+// writeMark fills the first free place of the key's two buckets, in this order: the program looks
+// into the second only where the first is full.
 func (t *Tables) writeMark(e *marking, m *Marks, set *MarkSet, which uint32) bool {
 	family := familyOf(e.v6)
 	shape := slices.IndexFunc(m.shapes[family], func(s markShape) bool { return s.mask == e.mask })

@@ -460,16 +460,17 @@ func TestMerge(t *testing.T) {
 // TestExamples loads the example files, of which none may be missing.
 func TestExamples(t *testing.T) {
 	names := map[string]string{
-		"minimal.yaml":   "tcp 192.0.2.10:80 2",
-		"sorry.yaml":     "tcp 192.0.2.10:80 2 (sorry 2), tcp [2001:db8::10]:80 2 (sorry 1)",
-		"rtsp.yaml":      "fwmark 1 2",
-		"defense.yaml":   "tcp 192.0.2.25:25 2",
-		"dns.yaml":       "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
-		"fullnat.yaml":   "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
-		"tunnel.yaml":    "tcp 192.0.2.10:80 5",
-		"addresses.yaml": "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",
-		"health.yaml":    "tcp 192.0.2.10:80 3, tcp 192.0.2.10:25 2, tcp 192.0.2.10:3306 2, udp 192.0.2.10:53 2",
-		"dr-web.yaml":    "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
+		"minimal.yaml":        "tcp 192.0.2.10:80 2",
+		"sorry.yaml":          "tcp 192.0.2.10:80 2 (sorry 2), tcp [2001:db8::10]:80 2 (sorry 1)",
+		"rtsp.yaml":           "fwmark 1 2",
+		"defense.yaml":        "tcp 192.0.2.25:25 2",
+		"dns.yaml":            "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
+		"fullnat.yaml":        "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
+		"tunnel.yaml":         "tcp 192.0.2.10:80 5",
+		"addresses.yaml":      "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",
+		"health.yaml":         "tcp 192.0.2.10:80 3, tcp 192.0.2.10:25 2, tcp 192.0.2.10:3306 2, udp 192.0.2.10:53 2",
+		"dr-web.yaml":         "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
+		"firewall-marks.yaml": "fwmark 7 2",
 	}
 	files, err := filepath.Glob("*.yaml")
 	if err != nil || len(files) != len(names) {

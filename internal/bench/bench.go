@@ -53,6 +53,10 @@ type scenario struct {
 	nat      bool // in a plane with services by nat
 	reply    bool // the real server's packets are measured
 	denied   int  // prefixes, of which the client has one
+	rules    int  // that mark packets
+	// beside: the baseline is the data plane itself, with packets to this address and so many rules.
+	beside      netip.Addr
+	besideRules int
 }
 
 const (
@@ -97,12 +101,44 @@ var scenarios = []scenario{
 	byNAT("nat6_reply_over_raw_ns", nat6, true, 0, "IPv6, nat, one hot flow, the real server's packets"),
 	byNAT("fullnat4_over_raw_ns", fullnat4, false, 75, "IPv4, fullnat, one hot flow, the client's packets"),
 	byNAT("fullnat4_reply_over_raw_ns", fullnat4, true, 0, "IPv4, fullnat, one hot flow, the real server's packets"),
+	byMark("fwmark4_established_over_raw_ns", tcpACK, netip.Addr{}, 0, 0, "IPv4, dr, one hot flow that a rule marked, 10,000 rules"),
+	byMark("fwmark4_established_over_dr4_ns", tcpACK, vip4, 0, 5, "the same, more than of an address's service without rules"),
+	byMark("fwmark4_new_over_raw_ns", tcpSYN, netip.Addr{}, 0, 0, "IPv4, dr, a new connection that the last of 10,000 rules marks, stored"),
+	byMark("fwmark4_new_over_dr4_ns", tcpSYN, vip4, 0, 40, "the same, more than of an address's service without rules"),
+	byMark("fwmark4_new_over_10_rules_ns", tcpSYN, markVIP4, fewRules, 15, "the same, more than with 10 rules"),
 }
 
 // byNAT is a figure of a known connection whose packets are rewritten. A limit of 0 is none.
 func byNAT(key string, dst netip.Addr, reply bool, limit float64, what string) scenario {
 	return scenario{key: key, baseline: bpf.TargetRaw, dst: dst, flags: tcpACK, flows: bpf.Flows{Count: 1, Undo: true},
 		places: smallTable, fill: true, nat: true, reply: reply, limit: limit, what: what}
+}
+
+// So many rules mark packets.
+const (
+	manyRules = 10_000
+	fewRules  = 10
+)
+
+// byMark is a figure of a firewall mark's service, whose packets the last rule marks.
+func byMark(key string, flags byte, beside netip.Addr, besideRules int, limit float64, what string) scenario {
+	s := scenario{key: key, baseline: bpf.TargetRaw, dst: markVIP4, flags: flags, flows: bpf.Flows{Count: 1}, places: smallTable, fill: true,
+		rules: manyRules, beside: beside, besideRules: besideRules, limit: limit, what: what}
+	if flags == tcpSYN {
+		s.flows, s.fill, s.fresh = bpf.Flows{Count: 1 << 31, Counting: true}, false, 1<<17
+	}
+	if beside.IsValid() {
+		s.baseline = bpf.TargetDirector
+	}
+	return s
+}
+
+// base is what the baseline measures.
+func (s scenario) base() scenario {
+	if s.beside.IsValid() {
+		s.dst, s.rules = s.beside, s.besideRules
+	}
+	return s
 }
 
 // Figure is a measured scenario.
@@ -122,6 +158,7 @@ type plane struct {
 	keys            *bpf.KeyTable
 	services, reals uint32 // so many there are
 	targets         map[bpf.Target]*bpf.Bench
+	rules           int // that mark packets
 }
 
 // overflowShare is how many places stand behind one entry of the overflow map, as
@@ -130,7 +167,7 @@ const overflowShare = 64
 
 func newPlane(places4, places6 uint32, reals int) (*plane, error) {
 	data, err := bpf.Load(bpf.Sizes{Conns4: places4, Conns6: places6, Overflow: (places4 + places6) / overflowShare,
-		Services: 1 << 14, Reals: 1 << 16, Plans: director.DefaultLimits.PlanSlots, Prefixes: director.DefaultLimits.Prefixes})
+		Services: 1 << 14, Reals: 1 << 16, Plans: director.DefaultLimits.PlanSlots, Prefixes: director.DefaultLimits.Prefixes, Marks: director.DefaultLimits.MarkEntries})
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +199,44 @@ func (p *plane) prepare(reals int) error {
 	if err := p.serve(vip6, director.DirectRouting, reals); err != nil {
 		return err
 	}
+	if err := p.serve(markVIP4, director.DirectRouting, reals); err != nil {
+		return err
+	}
+	if err := p.keys.Set(bpf.Key{Addr: netip.IPv4Unspecified(), Mark: mark}, p.services-1); err != nil {
+		return err
+	}
+	p.keys.Delete(bpf.Key{Addr: markVIP4, Port: port, Protocol: uint8(director.TCP)})
 	return p.serve(tunVIP4, director.Tunnel, reals)
+}
+
+// mark is that of the service whose packets rules mark.
+const mark = 7
+
+// setRules puts so many marking rules in force, half of them with a prefix of sources; the last one marks
+// the service's packets.
+func (p *plane) setRules(n int) error {
+	if n == p.rules {
+		return nil
+	}
+	var rules []bpf.MarkRule
+	for i := range n {
+		r := bpf.MarkRule{Protocol: uint8(director.TCP), Dest: netip.PrefixFrom(real4(uint32(i)), 32),
+			DestPorts: []bpf.PortRange{{First: port, Last: port}}, DSCP: -1, Mark: mark + 1}
+		if i%2 == 0 {
+			r.Source = netip.PrefixFrom(nobody4, 24).Masked()
+		}
+		if i == n-1 {
+			r.Dest, r.Mark = netip.PrefixFrom(markVIP4, 32), mark
+		}
+		rules = append(rules, r)
+	}
+	m, err := bpf.NewMarks(rules, p.data.Tables)
+	if err != nil {
+		return err
+	}
+	p.keys.SetMarks(m)
+	p.rules = n
+	return nil
 }
 
 // prepareNAT adds services by nat and fullnat, with one real server each.
@@ -284,9 +358,18 @@ func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
 		}
 		defer p.defenseless()
 	}
-	if s.fill {
-		if err := p.learn(s); err != nil {
+	sides := []scenario{s}
+	if s.beside.IsValid() {
+		sides = []scenario{s.base(), s} // with its rules in force in the end
+	}
+	for _, of := range sides {
+		if err := p.setRules(of.rules); err != nil {
 			return err
+		}
+		if s.fill {
+			if err := p.learn(of); err != nil {
+				return err
+			}
 		}
 	}
 	if s.reply { // one makes the way back a proven one
@@ -299,14 +382,11 @@ func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
 		return err
 	}
 	for range rounds {
-		if s.fresh > 0 {
-			p.empty()
-		}
-		b, err := p.measure(s.baseline, s, packets)
+		b, err := p.fresh(s.baseline, s.base(), packets)
 		if err != nil {
 			return err
 		}
-		v, err := p.measure(bpf.TargetDirector, s, packets)
+		v, err := p.fresh(bpf.TargetDirector, s, packets)
 		if err != nil {
 			return err
 		}
@@ -326,6 +406,17 @@ func (s scenario) packets(p *plane, opts Options) (int, error) {
 		return 0, err
 	}
 	return max(probe, int(float64(opts.Slice.Nanoseconds())/max(each, 1))), nil
+}
+
+// fresh measures with the scenario's rules, and where connections are new in an empty table.
+func (p *plane) fresh(t bpf.Target, s scenario, packets int) (float64, error) {
+	if err := p.setRules(s.rules); err != nil {
+		return 0, err
+	}
+	if s.fresh > 0 {
+		p.empty()
+	}
+	return p.measure(t, s, packets)
 }
 
 func (p *plane) measure(t bpf.Target, s scenario, packets int) (float64, error) {

@@ -15,6 +15,7 @@ var (
 	own4     = netip.MustParseAddr("10.255.0.1") // the director, for full-NAT
 	vip6     = netip.MustParseAddr("2001:db8::10")
 	tunVIP4  = netip.MustParseAddr("192.0.2.13")
+	markVIP4 = netip.MustParseAddr("192.0.2.14") // known by a mark only
 	source4  = netip.MustParseAddr("10.0.0.1")
 	nobody4  = netip.MustParseAddr("198.51.100.7")
 	client4  = netip.MustParseAddr("10.128.0.1")

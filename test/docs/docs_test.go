@@ -54,7 +54,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 func TestConfigurationsInDocuments(t *testing.T) {
 	block := regexp.MustCompile("(?s)```yaml\n(.*?)```")
 	found := 0
-	for _, name := range []string{"README.md", "docs/schedulers.md", "docs/metrics.md", "docs/health.md"} {
+	for _, name := range []string{"README.md", "docs/marks.md", "docs/schedulers.md", "docs/metrics.md", "docs/health.md"} {
 		for _, m := range block.FindAllStringSubmatch(read(t, name), -1) {
 			found++
 			if _, err := configs.Parse(name, []byte(m[1])); err != nil {

@@ -154,6 +154,18 @@ func TestFirewallDoorRepaired(t *testing.T) {
 	if n := strings.Count(d.log.String(), "door_repaired"); n != 7 {
 		t.Errorf("7 repairs were logged %d times", n)
 	}
+	if out := f.output("marks", "list"); !strings.Contains(out, "routed into dir-marks: marks 7 (IPv4), 7 (IPv6).") || !strings.Contains(out, "put back, 7 times") {
+		t.Errorf("marks list printed\n%s", out)
+	}
+	if out := f.output("marks", "explain", "tcp", "10.0.0.1:1000", "192.0.2.10:80", "--mark", "7"); !strings.Contains(out, "Service groupv4 (fwmark 7) takes it.") {
+		t.Errorf("marks explain printed\n%s", out)
+	}
+	f.onDirector("ip", "addr", "add", "192.0.2.10/32", "dev", "lo")
+	d.waitLog("event=vip_local", 1)
+	if r := f.run("reload"); r.code != 1 || !strings.Contains(r.stderr, "192.0.2.10 is an address of this host") {
+		t.Errorf("with a local virtual address, reload ended with %d and %q", r.code, r.stderr)
+	}
+	f.onDirector("ip", "addr", "del", "192.0.2.10/32", "dev", "lo")
 	f.configure(both("web", "tcp", webPort, "rr", 1, 1, 1)...)
 	f.reload()
 	if links := f.onDirector("ip", "-o", "link"); strings.Contains(links, "dir-") {
