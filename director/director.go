@@ -51,6 +51,8 @@ type Director struct {
 	targets latest[[]netip.Addr]
 	healths latest[map[HealthKey]Health]
 
+	suspects latest[[]HealthKey]
+
 	keys       *bpf.KeyTable
 	serviceIDs *ids
 	realIDs    *ids
@@ -106,6 +108,7 @@ func New(opts Options) *Director {
 		hops:         newLatest[map[netip.Addr]NextHop](),
 		targets:      newLatest[[]netip.Addr](),
 		healths:      newLatest[map[HealthKey]Health](),
+		suspects:     newLatest[[]HealthKey](),
 		keys:         bpf.NewKeyTable(opts.Tables),
 		serviceIDs:   newIDs(len(opts.Tables.Services)),
 		realIDs:      newIDs(len(opts.Tables.Reals)),
@@ -142,6 +145,8 @@ func (d *Director) Run(ctx context.Context) error {
 	defer follow.Stop()
 	forget := time.NewTicker(scheduler.SweepInterval)
 	defer forget.Stop()
+	suspect := time.NewTicker(suspectTick)
+	defer suspect.Stop()
 	sweeper := newSweeper(d)
 	for {
 		select {
@@ -166,6 +171,8 @@ func (d *Director) Run(ctx context.Context) error {
 			d.followMarks()
 		case <-follow.C:
 			d.follow()
+		case <-suspect.C:
+			d.suspect()
 		case <-forget.C:
 			d.forgetIdle()
 		case <-sweep.C:

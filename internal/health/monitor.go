@@ -61,6 +61,7 @@ type real struct {
 	health      director.Health
 	forced      director.Condition // Unknown: by its checks
 	transitions []director.HealthTransition
+	suspected   time.Time // when that was told last
 }
 
 // New reads what a former process has kept. It starts nothing.
@@ -161,7 +162,7 @@ func (m *Monitor) inForce() (map[director.HealthKey]*real, map[director.ServiceK
 func (m *Monitor) adoptReal(want Real, key director.HealthKey, old *real, checks map[string]healthcheck.Check) *real {
 	r := &real{Real: want, key: key}
 	if old != nil {
-		r.health, r.forced, r.transitions = old.health, old.forced, old.transitions
+		r.health, r.forced, r.transitions, r.suspected = old.health, old.forced, old.transitions, old.suspected
 	}
 	for _, c := range want.Checks {
 		name := checkName(key, c.Name)
@@ -346,4 +347,31 @@ func nameOr(name, key string) string {
 		return name
 	}
 	return key
+}
+
+// suspectedAgain is after how long it is told again that a real server is suspected.
+const suspectedAgain = 10 * time.Second
+
+// Suspect has the checks of real servers made at once: there are signs that they may have died.
+func (m *Monitor) Suspect(keys []director.HealthKey) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.services {
+		for _, r := range s.reals {
+			if slices.Contains(keys, r.key) {
+				m.suspect(s, r)
+			}
+		}
+	}
+}
+
+func (m *Monitor) suspect(s *service, r *real) {
+	for _, name := range r.names {
+		m.manager.Trigger(name)
+	}
+	if now := time.Now(); now.Sub(r.suspected) >= suspectedAgain {
+		r.suspected = now
+		m.opts.Log.Info("connections to a real server come to nothing, it is checked at once", "event", "real_suspect",
+			"service", nameOr(s.Name, s.Key.String()), "real", nameOr(r.Real.Name, r.Real.Key.String()), "address", r.Real.Key.String())
+	}
 }

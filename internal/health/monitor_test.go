@@ -384,6 +384,37 @@ func TestReload(t *testing.T) {
 	})
 }
 
+// TestSuspect: who is suspected is asked at once, told of once, and nobody else is asked.
+func TestSuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer func() { w.stop() }()
+		w.wards.set("10.0.0.1:80", fine)
+		w.wards.set("10.0.0.2:80", fine)
+		w.mustSet(w.farm(2, func(s *Service) {
+			for i := range s.Reals {
+				s.Reals[i].Checks[0].Timing = healthcheck.Timing{Interval: time.Hour, Fall: 2, Spread: -1}
+			}
+		}))
+		w.pass(60)
+		w.wards.set("10.0.0.1:80", broken)
+		w.wards.set("10.0.0.2:80", broken)
+		probes := w.wards.probes
+		suspects := []director.HealthKey{w.services[0].reals[0].key}
+		w.Suspect(suspects)
+		w.Suspect(suspects)
+		synctest.Wait()
+		if n := w.wards.probes - probes; n != 1 {
+			t.Errorf("%d probes at once", n)
+		}
+		w.pass(2) // the rest is the fast interval's
+		w.expect("two results later", "1=down:0 2=up:100")
+		if n := strings.Count(w.log.String(), "event=real_suspect"); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+	})
+}
+
 // TestOrder: what is set by hand holds, whatever checks say, until it is taken back; over a restart too.
 func TestOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
