@@ -317,6 +317,32 @@ func TestOnDownChecked(t *testing.T) {
 	}
 }
 
+// Probes to real servers by nat and fullnat go past the services: their answers are the director's own.
+func TestCheckedByNAT(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t, 2)
+	var services []service
+	for i, method := range []string{"nat", "fullnat"} {
+		for _, s := range both(method, "tcp", uint16(7000+i), "rr", 1, 1) {
+			s.keys = "method: " + method + ", check: {http: /, port: 8080, " + checkTimes + "}"
+			services = append(services, s)
+		}
+	}
+	f.configure(services...)
+	f.start()
+	for _, s := range services {
+		h := f.condition(s.name, "rs1", director.Up)
+		if !strings.Contains(h.Evidence, "L7OK/200") {
+			t.Errorf("%s: %+v", s.name, h)
+		}
+	}
+	must(t, f.reals[0].http.Close())
+	for _, s := range services {
+		f.condition(s.name, "rs1", director.Down)
+		f.condition(s.name, "rs2", director.Up)
+	}
+}
+
 // A service loses its quorum and regains it; meanwhile it serves with what it has.
 func TestQuorumOfService(t *testing.T) {
 	t.Parallel()
