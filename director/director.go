@@ -56,6 +56,8 @@ type Director struct {
 	targets latest[[]netip.Addr]
 	healths latest[map[HealthKey]Health]
 
+	suspects latest[[]HealthKey]
+
 	keys       *bpf.KeyTable
 	serviceIDs *ids
 	realIDs    *ids
@@ -119,6 +121,7 @@ func New(opts Options) *Director {
 		hops:         newLatest[map[netip.Addr]NextHop](),
 		targets:      newLatest[[]netip.Addr](),
 		healths:      newLatest[map[HealthKey]Health](),
+		suspects:     newLatest[[]HealthKey](),
 		keys:         bpf.NewKeyTable(opts.Tables),
 		serviceIDs:   newIDs(len(opts.Tables.Services)),
 		realIDs:      newIDs(len(opts.Tables.Reals)),
@@ -158,6 +161,8 @@ func (d *Director) Run(ctx context.Context) error {
 	defer forget.Stop()
 	defend := time.NewTicker(defendTick)
 	defer defend.Stop()
+	suspect := time.NewTicker(suspectTick)
+	defer suspect.Stop()
 	sweeper := newSweeper(d)
 	for {
 		select {
@@ -185,6 +190,8 @@ func (d *Director) Run(ctx context.Context) error {
 			d.followClosed()
 		case <-follow.C:
 			d.follow()
+		case <-suspect.C:
+			d.suspect()
 		case <-forget.C:
 			d.forgetIdle()
 		case <-defend.C:

@@ -112,19 +112,17 @@ func (r *real) out() bool {
 	return r.want.Checked && r.health.Condition == Down && !r.want.InhibitOnFailure
 }
 
-// known reports whether its health lets the real server be in the schedulers' lists.
-func (r *real) known() bool {
-	return !r.want.Checked || !r.out() && r.health.Condition != Unknown
-}
+// missing reports whether the real server's health takes it out of the plans.
+func (r *real) missing() bool { return r.out() || r.want.Checked && r.health.Condition == Unknown }
 
 // present reports whether the real server is in the schedulers' lists as one to choose. One that
 // is not counts as overloaded there: it gets nothing, and its weight is unchanged.
-func (r *real) present() bool { return r.hop.Resolved && r.known() }
+func (r *real) present() bool { return r.hop.Resolved && !r.missing() }
 
-// weight is the configured one, or 0 as long as the real server is quiesced for its health. Its next
-// hop is no matter: that may change without an edit of the scheduler's list.
+// weight is the configured one, or 0 as long as the real server is quiesced for its health. It does
+// not depend on the next hop: a scheduler is told of weights, and looks again at the rest by itself.
 func (r *real) weight() uint32 {
-	if r.known() && !r.well() {
+	if !r.well() && !r.missing() {
 		return 0
 	}
 	return r.want.Weight

@@ -27,10 +27,11 @@ type real struct {
 	rate   estimator
 	// lastWeight is the last that was not 0: mh's table stays as it is when a real server is quiesced.
 	lastWeight uint32
-	former     string       // name of the service that it was removed from
-	idle       bool         // removed, and had no connections when reap saw it last
-	onDown     Fate         // of its connections when its next hop is lost, or it is down
-	health     Health       // as it was heeded last
+	former     string // name of the service that it was removed from
+	idle       bool   // removed, and had no connections when reap saw it last
+	onDown     Fate   // of its connections when its next hop is lost, or it is down
+	health     Health // as it was heeded last
+	growth     growth
 	sources    []netip.Addr // of the service, see Service
 
 	since   time.Time // when its slow start began; zero: there is none

@@ -185,6 +185,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.director.Run(ctx) })
 	group.Go(func() error { return d.resolver.Run(ctx) })
 	group.Go(func() error { return d.feedHops(ctx) })
+	group.Go(func() error { return d.feedSuspects(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
 	group.Go(func() error { return d.door.Run(ctx) })
 	group.Go(func() error { return d.health.Run(ctx) })

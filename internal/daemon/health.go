@@ -46,3 +46,15 @@ func (b backend) HealthHistory(real, service string) ([]director.HealthHistory, 
 
 // OrderHealth implements api.Backend.
 func (b backend) OrderHealth(order director.HealthOrder) (int, error) { return b.d.health.Order(order) }
+
+// feedSuspects carries signs of trouble from the data plane to the checks.
+func (d *daemon) feedSuspects(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case keys := <-d.director.Suspects():
+			d.health.Suspect(keys)
+		}
+	}
+}

@@ -61,6 +61,7 @@ type real struct {
 	health      director.Health
 	forced      director.Condition // Unknown: by its checks
 	transitions []director.HealthTransition
+	suspected   time.Time // when that was told last
 }
 
 // New reads what a former process has kept. It starts nothing.
@@ -86,15 +87,25 @@ func (m *Monitor) Run(ctx context.Context) error {
 	return nil
 }
 
+// longestPause bounds how long a change waits where there are many, one after the other.
+const longestPause = 50 * time.Millisecond
+
+// follow takes no more than a twentieth of the time, unless that were too slow.
 func (m *Monitor) follow(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-m.manager.Changed():
-			m.mu.Lock()
-			m.refresh()
-			m.mu.Unlock()
+		}
+		begin := time.Now()
+		m.mu.Lock()
+		m.refresh()
+		m.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(19*time.Since(begin), longestPause)):
 		}
 	}
 }
@@ -161,7 +172,7 @@ func (m *Monitor) inForce() (map[director.HealthKey]*real, map[director.ServiceK
 func (m *Monitor) adoptReal(want Real, key director.HealthKey, old *real, checks map[string]healthcheck.Check) *real {
 	r := &real{Real: want, key: key}
 	if old != nil {
-		r.health, r.forced, r.transitions = old.health, old.forced, old.transitions
+		r.health, r.forced, r.transitions, r.suspected = old.health, old.forced, old.transitions, old.suspected
 	}
 	for _, c := range want.Checks {
 		name := checkName(key, c.Name)
@@ -247,7 +258,7 @@ func (m *Monitor) judge(s *service) (changed bool) {
 		states = healthcheck.MinUp(states, s.MinUp)
 	}
 	for i, r := range s.reals {
-		health := healthOf(states[i])
+		health := healthOf(&states[i], &r.health)
 		if r.forced != director.Unknown {
 			health = forcedHealth(r)
 		}
@@ -303,14 +314,17 @@ func worse(a, b healthcheck.State) bool {
 	return rank(a) < rank(b)
 }
 
-// healthOf is what follows from a state.
-func healthOf(s healthcheck.State) director.Health {
-	h := director.Health{Condition: conditionOf(s), Since: s.Since}
-	if s.Evidence.Code != "" {
-		h.Evidence = s.Evidence.String()
-	}
+// healthOf is what follows from a state. The evidence is another one only since the condition is.
+func healthOf(s *healthcheck.State, was *director.Health) director.Health {
+	h := director.Health{Condition: conditionOf(*s), Since: s.Since}
 	if h.Condition == director.Up {
 		h.Factor = s.Factor
+	}
+	switch {
+	case h.Condition == was.Condition && h.Since.Equal(was.Since) && !was.Forced:
+		h.Since, h.Evidence = was.Since, was.Evidence
+	case s.Evidence.Code != "":
+		h.Evidence = s.Evidence.String()
 	}
 	return h
 }
@@ -346,4 +360,31 @@ func nameOr(name, key string) string {
 		return name
 	}
 	return key
+}
+
+// suspectedAgain is after how long it is told again that a real server is suspected.
+const suspectedAgain = 10 * time.Second
+
+// Suspect has the checks of real servers made at once: there are signs that they may have died.
+func (m *Monitor) Suspect(keys []director.HealthKey) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.services {
+		for _, r := range s.reals {
+			if slices.Contains(keys, r.key) {
+				m.suspect(s, r)
+			}
+		}
+	}
+}
+
+func (m *Monitor) suspect(s *service, r *real) {
+	for _, name := range r.names {
+		m.manager.Trigger(name)
+	}
+	if now := time.Now(); now.Sub(r.suspected) >= suspectedAgain {
+		r.suspected = now
+		m.opts.Log.Info("connections to a real server come to nothing, it is checked at once", "event", "real_suspect",
+			"service", nameOr(s.Name, s.Key.String()), "real", nameOr(r.Real.Name, r.Real.Key.String()), "address", r.Real.Key.String())
+	}
 }

@@ -34,6 +34,12 @@ func (w *wards) set(addr string, r healthcheck.Result) {
 	w.results[netip.MustParseAddrPort(addr)] = r
 }
 
+func (w *wards) asked() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.probes
+}
+
 func (w *wards) Identity() string { return "wards" }
 
 func (w *wards) Check(_ context.Context, t healthcheck.Target) healthcheck.Result {
@@ -144,6 +150,8 @@ func (w *world) pass(seconds int) {
 
 // conditions are those of the real servers, in order, as up:100 down:0.
 func (w *world) conditions() string {
+	w.mu.Lock() // under which it is told
+	defer w.mu.Unlock()
 	var all []string
 	for key, h := range w.health {
 		all = append(all, fmt.Sprintf("%d=%s:%d", key.Real.Addr.As4()[3], h.Condition, h.Factor))
@@ -161,11 +169,34 @@ func (w *world) expect(what, want string) {
 
 func (w *world) expectEvents(want ...string) {
 	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	slices.Sort(w.events)
 	if !slices.Equal(w.events, want) {
 		w.t.Errorf("events %q, want %q", w.events, want)
 	}
 	w.events = nil
+}
+
+// healthAt is that of the nth real server, as it was told last.
+func (w *world) healthAt(n int) director.Health {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.health[w.services[0].reals[n].key]
+}
+
+// hasQuorum is what was told of the service's quorum.
+func (w *world) hasQuorum() (quorum, told bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	quorum, told = w.quorum[web]
+	return quorum, told
+}
+
+func (w *world) logText() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.String()
 }
 
 // TestConditions: what checks say becomes what the director is told, each transition is told once.
@@ -186,11 +217,9 @@ func TestConditions(t *testing.T) {
 		w.pass(3)
 		w.expect("turned", "1=down:0 2=up:50 3=up:100 4=drain:0 5=unknown:0")
 		w.pass(60)
-		if len(w.events) != 2 {
-			t.Errorf("events %q", w.events)
-		}
-		if n := strings.Count(w.log.String(), "event=real_down"); n != 2 || !strings.Contains(w.log.String(), `evidence="L7STS/503`) {
-			t.Errorf("%d real servers were logged to be down:\n%s", n, w.log.String())
+		w.expectEvents("real_down 10.0.0.1", "real_up 10.0.0.3")
+		if n := strings.Count(w.logText(), "event=real_down"); n != 2 || !strings.Contains(w.logText(), `evidence="L7STS/503`) {
+			t.Errorf("%d real servers were logged to be down:\n%s", n, w.logText())
 		}
 		history, err := w.History("10.0.0.1", "")
 		if err != nil || len(history) != 1 || len(history[0].Transitions) != 2 || len(history[0].Results) != healthcheck.MaxHistory {
@@ -235,35 +264,35 @@ func TestQuorum(t *testing.T) {
 		}
 		all(fine, fine, unsent)
 		w.mustSet(w.farm(3, func(s *Service) { s.Quorum = Quorum{Weight: 4, Hysteresis: 1} }))
-		if _, told := w.quorum[web]; told {
+		if _, told := w.hasQuorum(); told {
 			t.Error("it was decided while a real server is unknown")
 		}
 		all(fine, fine, broken)
 		w.pass(4)
-		if !w.quorum[web] {
+		if quorum, _ := w.hasQuorum(); !quorum {
 			t.Error("4 of 4 is no quorum")
 		}
 		w.expectEvents("real_down 10.0.0.3")
 		all(broken, fine, broken)
 		w.pass(4)
-		if w.quorum[web] {
+		if quorum, _ := w.hasQuorum(); quorum {
 			t.Error("2 of 4 - 1 is a quorum")
 		}
 		w.expectEvents("quorum_lost 2", "real_down 10.0.0.1")
 		all(fine, fine, broken)
 		w.pass(4)
-		if w.quorum[web] {
+		if quorum, _ := w.hasQuorum(); quorum {
 			t.Error("4 of 4 + 1 has it regained")
 		}
 		w.kill()
 		w.start()
 		w.mustSet(w.farm(3, func(s *Service) { s.Quorum = Quorum{Weight: 4, Hysteresis: 1} }))
-		if quorum, told := w.quorum[web]; quorum || !told {
+		if quorum, told := w.hasQuorum(); quorum || !told {
 			t.Error("a restart has it regained")
 		}
 		all(fine, fine, fine)
 		w.pass(4)
-		if !w.quorum[web] || !strings.Contains(w.log.String(), "event=quorum_gained") {
+		if quorum, _ := w.hasQuorum(); !quorum || !strings.Contains(w.logText(), "event=quorum_gained") {
 			t.Error("6 of 4 + 1 has it not regained")
 		}
 		if q := w.List().Services[0].Quorum; !q.Decided || q.Lost || q.Up != 6 || q.Weight != 4 {
@@ -301,8 +330,8 @@ func TestRestart(t *testing.T) {
 		w.pass(5)
 		const before = "1=up:100 2=up:50 3=down:0 4=drain:0"
 		w.expect("before", before)
-		evidence := w.health[director.HealthKey{Service: web, Real: w.services[0].reals[2].Real.Key}]
-		w.events = nil
+		evidence := w.healthAt(2)
+		w.expectEvents("real_down 10.0.0.3", "real_drain 10.0.0.4")
 
 		w.kill()
 		for i := range 4 {
@@ -315,7 +344,7 @@ func TestRestart(t *testing.T) {
 		w.mustSet(w.farm(4))
 		w.pass(5)
 		w.expect("nothing heard", before)
-		if got := w.health[director.HealthKey{Service: web, Real: w.services[0].reals[2].Real.Key}]; got.Evidence != evidence.Evidence || !got.Since.Equal(evidence.Since) {
+		if got := w.healthAt(2); got.Evidence != evidence.Evidence || !got.Since.Equal(evidence.Since) {
 			t.Errorf("evidence is %+v, was %+v", got, evidence)
 		}
 		w.wards.set("10.0.0.1:80", broken)
@@ -344,8 +373,8 @@ func TestKeptFile(t *testing.T) {
 			w.start()
 			w.mustSet(w.farm(1))
 			w.expect(text, "1=unknown:0")
-			if !strings.Contains(w.log.String(), "event=health_lost") {
-				t.Errorf("%q is not told of: %s", text, w.log.String())
+			if !strings.Contains(w.logText(), "event=health_lost") {
+				t.Errorf("%q is not told of: %s", text, w.logText())
 			}
 			w.stop()
 		}
@@ -364,12 +393,12 @@ func TestReload(t *testing.T) {
 		w.wards.set("10.0.0.3:80", unsent)
 		w.mustSet(w.farm(2, unchecked))
 		w.expect("one is checked", "1=up:100")
-		probes := w.wards.probes
+		probes := w.wards.asked()
 		for range 10 {
 			w.mustSet(w.farm(2, unchecked))
 		}
-		if w.wards.probes != probes {
-			t.Errorf("%d probes for nothing", w.wards.probes-probes)
+		if w.wards.asked() != probes {
+			t.Errorf("%d probes for nothing", w.wards.asked()-probes)
 		}
 		w.mustSet(w.farm(3))
 		w.pass(5)
@@ -381,6 +410,37 @@ func TestReload(t *testing.T) {
 		w.expect("two results", "1=up:100 2=down:0 3=unknown:0")
 		w.mustSet(nil)
 		w.expect("no service", "")
+	})
+}
+
+// TestSuspect: who is suspected is asked at once, told of once, and nobody else is asked.
+func TestSuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer func() { w.stop() }()
+		w.wards.set("10.0.0.1:80", fine)
+		w.wards.set("10.0.0.2:80", fine)
+		w.mustSet(w.farm(2, func(s *Service) {
+			for i := range s.Reals {
+				s.Reals[i].Checks[0].Timing = healthcheck.Timing{Interval: time.Hour, Fall: 2, Spread: -1}
+			}
+		}))
+		w.pass(60)
+		w.wards.set("10.0.0.1:80", broken)
+		w.wards.set("10.0.0.2:80", broken)
+		probes := w.wards.asked()
+		suspects := []director.HealthKey{w.services[0].reals[0].key}
+		w.Suspect(suspects)
+		w.Suspect(suspects)
+		synctest.Wait()
+		if n := w.wards.asked() - probes; n != 1 {
+			t.Errorf("%d probes at once", n)
+		}
+		w.pass(2) // the rest is the fast interval's
+		w.expect("two results later", "1=down:0 2=up:100")
+		if n := strings.Count(w.logText(), "event=real_suspect"); n != 1 {
+			t.Errorf("told %d times", n)
+		}
 	})
 }
 
@@ -417,4 +477,25 @@ func TestOrder(t *testing.T) {
 		order("10.0.0.9", "", "down", `0 no real server "10.0.0.9" (known: 10.0.0.1:80, 10.0.0.2:80, 10.0.0.3:80)`)
 		order("10.0.0.3", "", "down", `0 real server 10.0.0.3 is not checked: its weight says whether it is used`)
 	})
+}
+
+// BenchmarkTurn is what it costs that one of 5,000 real servers turns.
+func BenchmarkTurn(b *testing.B) {
+	m := New(Options{Apply: func(map[director.HealthKey]director.Health) {}})
+	s := Service{Key: web, Name: "web"}
+	for i := range 5000 {
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 80)
+		s.Reals = append(s.Reals, Real{Key: director.RealKey{Addr: addr.Addr(), Port: 80}, Weight: 1, Checks: []Check{{"c", healthcheck.Check{
+			Target: healthcheck.Target{Address: addr}, Checker: &wards{}}}}})
+	}
+	if err := m.Set([]Service{s}); err != nil {
+		b.Fatal(err)
+	}
+	forced := []director.Condition{director.Up, director.Down}
+	for i := 0; b.Loop(); i++ {
+		m.mu.Lock()
+		m.services[0].reals[7].forced = forced[i%2]
+		m.refresh()
+		m.mu.Unlock()
+	}
 }

@@ -250,6 +250,38 @@ func TestHealthStays(t *testing.T) {
 	}
 }
 
+// A real server whose connections come to nothing is checked at once, long before the interval is over,
+// by direct routing, where no answer is seen, and by nat; nobody is suspected who serves.
+func TestSuspected(t *testing.T) {
+	t.Parallel()
+	for _, d := range deaths {
+		t.Run(d.name, func(t *testing.T) {
+			f := newFarm(t, 2)
+			f.configure(with("method: dr, check: {tcp: {}, interval: 60s, timeout: 200ms, fall: 1, jitter: 0}", both("web", "tcp", webPort, "rr", 1, 1))...)
+			daemon := f.start()
+			f.condition("web4", "rs1", director.Up)
+			f.condition("web4", "rs2", director.Up)
+			k := f.knock(vip4, 10*time.Millisecond)
+			time.Sleep(2 * time.Second)
+			if strings.Contains(daemon.log.String(), "event=real_suspect") {
+				t.Error("somebody is suspected while all serve")
+			}
+			died := time.Now()
+			d.die(f, f.reals[0])
+			daemon.waitLog("event=real_suspect", 1)
+			took := time.Since(died)
+			if t.Logf("%s: suspected after %v", d.name, took); took > 500*time.Millisecond {
+				t.Errorf("%s: suspected after %v", d.name, took)
+			}
+			f.condition("web4", "rs1", director.Down)
+			k.end()
+			if last := k.lastFailed().Sub(died); last > time.Second {
+				t.Errorf("%s: the last connection was sent to the dead real server after %v", d.name, last)
+			}
+		})
+	}
+}
+
 // Connections of a real server that is down get what on_down says; inhibited, they go on.
 func TestOnDownChecked(t *testing.T) {
 	t.Parallel()
@@ -282,6 +314,32 @@ func TestOnDownChecked(t *testing.T) {
 	f.mustBe("a flow that moves", "rs2", moved.ask)
 	for range 4 {
 		f.session(vip6, altPort, "rs2")
+	}
+}
+
+// Probes to real servers by nat and fullnat go past the services: their answers are the director's own.
+func TestCheckedByNAT(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t, 2)
+	var services []service
+	for i, method := range []string{"nat", "fullnat"} {
+		for _, s := range both(method, "tcp", uint16(7000+i), "rr", 1, 1) {
+			s.keys = "method: " + method + ", check: {http: /, port: 8080, " + checkTimes + "}"
+			services = append(services, s)
+		}
+	}
+	f.configure(services...)
+	f.start()
+	for _, s := range services {
+		h := f.condition(s.name, "rs1", director.Up)
+		if !strings.Contains(h.Evidence, "L7OK/200") {
+			t.Errorf("%s: %+v", s.name, h)
+		}
+	}
+	must(t, f.reals[0].http.Close())
+	for _, s := range services {
+		f.condition(s.name, "rs1", director.Down)
+		f.condition(s.name, "rs2", director.Up)
 	}
 }
 
