@@ -78,12 +78,12 @@ type directorConn4Set struct {
 }
 
 type directorConn6 struct {
-	_        structs.HostLayout
-	C        directorConn
-	Saddr    [16]uint8
-	Daddr    [16]uint8
-	Local    [16]uint8
-	Reserved [3]uint64
+	_     structs.HostLayout
+	C     directorConn
+	Saddr [16]uint8
+	Daddr [16]uint8
+	Call  uint64
+	Text  [32]uint8
 }
 
 type directorConn6Set struct {
@@ -225,6 +225,8 @@ const (
 	directorLimitSOURCES           directorLimit = 256
 	directorLimitPOOLS             directorLimit = 256
 	directorLimitPORT_TRIES        directorLimit = 32
+	directorLimitCALL_ID_MAX       directorLimit = 255
+	directorLimitCALL_TEXT         directorLimit = 32
 )
 
 type directorLink uint32
@@ -454,6 +456,7 @@ const (
 	directorServiceFlagSERVICE_EXPIRE_QUIESCENT directorServiceFlag = 256
 	directorServiceFlagSERVICE_KEEP_DOWN        directorServiceFlag = 512
 	directorServiceFlagSERVICE_SORRY            directorServiceFlag = 1024
+	directorServiceFlagSERVICE_SIP              directorServiceFlag = 4096
 	directorServiceFlagSERVICE_NO_QUORUM        directorServiceFlag = 2048
 )
 
@@ -540,14 +543,15 @@ const (
 	directorVerdictDROP_NO_REAL       directorVerdict = 23
 	directorVerdictDROP_REAL_GONE     directorVerdict = 24
 	directorVerdictDROP_NO_ROOM       directorVerdict = 25
-	directorVerdictDROP_NO_PORT       directorVerdict = 26
-	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 27
-	directorVerdictDROP_TTL           directorVerdict = 28
-	directorVerdictDROP_TOO_BIG       directorVerdict = 29
-	directorVerdictDROP_RATE          directorVerdict = 30
-	directorVerdictDROP_ERROR         directorVerdict = 31
-	directorVerdictVERDICTS           directorVerdict = 32
-	directorVerdictUNDECIDED          directorVerdict = 32
+	directorVerdictDROP_NO_CALL_ID    directorVerdict = 26
+	directorVerdictDROP_NO_PORT       directorVerdict = 27
+	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 28
+	directorVerdictDROP_TTL           directorVerdict = 29
+	directorVerdictDROP_TOO_BIG       directorVerdict = 30
+	directorVerdictDROP_RATE          directorVerdict = 31
+	directorVerdictDROP_ERROR         directorVerdict = 32
+	directorVerdictVERDICTS           directorVerdict = 33
+	directorVerdictUNDECIDED          directorVerdict = 33
 )
 
 type directorWork struct {
@@ -645,6 +649,12 @@ type directorWork struct {
 		Addr  [4]uint64
 		Ports uint32
 		_     [4]byte
+	}
+	Call struct {
+		_     structs.HostLayout
+		Hash  uint64
+		Text  [32]uint8
+		Bytes [2048]uint8
 	}
 }
 

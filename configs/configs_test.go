@@ -76,7 +76,7 @@ interfaces:
   - {name: eth3, mode: auto}
 socket: /run/d/../x.sock
 state_dir: /sys/fs/bpf/x/
-limits: {connections4: 1024, connections6: 128k, services: 9, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, destinations: 7k}
+limits: {connections4: 1024, connections6: 128k, services: 10, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, destinations: 7k}
 timeouts:
   {tcp: 1h30m, tcpfin: 90, udp: "1.5s", tcp_none: 3, tcp_syn_sent: 4, tcp_syn_recv: 5, tcp_time_wait: 6, tcp_close: 7,
    tcp_close_wait: 8, tcp_last_ack: 9, tcp_listen: 10, tcp_synack: 11, sctp_none: 12, sctp_init1: 13, sctp_init: 14,
@@ -138,6 +138,7 @@ services:
   - {address: 192.0.2.11, port: any, persistence: {netmask: 255.255.255.0}}
   - {virtual: 192.0.2.10:444, scheduler: mh, mh_table: 65537}
   - {virtual: 192.0.2.10:445, scheduler: lblc, lblc_expiration: 1h}
+  - {virtual: 192.0.2.10:5060, protocol: udp, persistence: {netmask: 0, engine: sip}}
   - {virtual: 192.0.2.10:446, scheduler: lblcr, lblcr_expiration: 90}
 marks:
   - {mark: 7, protocol: tcp, source: "2001:db8:1::/48", destination: "2001:db8::10", source_port: 1024-65535, destination_port: "80, 443,8000-8080", interface: eth1, dscp: 46}
@@ -181,6 +182,10 @@ func TestEverything(t *testing.T) {
 				},
 				{Key: keyOf(director.TCP, "192.0.2.10:444"), Scheduler: "mh", MHTable: 65537},
 				{Key: keyOf(director.TCP, "192.0.2.10:445"), Scheduler: "lblc", Expiration: time.Hour},
+				{
+					Key: keyOf(director.UDP, "192.0.2.10:5060"), Scheduler: "wrr", Conns: director.DefaultConnPolicy(director.UDP),
+					Persistence: director.Persistence{Timeout: director.DefaultPersistence, AnyClient: true, Engine: director.SIPEngine},
+				},
 				{Key: keyOf(director.TCP, "192.0.2.10:446"), Scheduler: "lblcr", Expiration: 90 * time.Second},
 			},
 			Marks: []director.MarkRule{
@@ -196,7 +201,7 @@ func TestEverything(t *testing.T) {
 			Locals: director.LocalEnds{Ports: director.PortRange{First: 2000, Last: 2999},
 				Sources: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}},
 		},
-		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 9, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Destinations: 7 << 10},
+		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 10, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Destinations: 7 << 10},
 		Socket:   "/run/x.sock",
 		StateDir: "/sys/fs/bpf/x",
 		Addresses: []director.Address{
@@ -376,6 +381,7 @@ func TestMerge(t *testing.T) {
 // TestExamples loads the example files, of which none may be missing.
 func TestExamples(t *testing.T) {
 	names := map[string]string{
+		"sip.yaml":       "udp 192.0.2.10:5060 2, udp [2001:db8::10]:5060 2",
 		"minimal.yaml":   "tcp 192.0.2.10:80 2",
 		"sorry.yaml":     "tcp 192.0.2.10:80 2 (sorry 2), tcp [2001:db8::10]:80 2 (sorry 1)",
 		"rtsp.yaml":      "fwmark 1 2",
