@@ -166,17 +166,16 @@ static long call_step(__u32 i, struct call_walk *w)
 /* Characters of the datagram that are looked at; 0: there are none. */
 __inline __u32 call_load(struct xdp_md *ctx, const struct packet *p, struct call *call)
 {
-	__u32 at = p->l4 + sizeof(struct udphdr), size;
+	__u32 at = p->l4 + sizeof(struct udphdr), last;
 
 	if (p->protocol != IPPROTO_UDP || p->fragment == FRAGMENT_LATER || p->length <= at)
 		return 0;
-	size = p->length - at;
-	if (size > CALL_BYTES)
-		size = CALL_BYTES;
-	OPAQUE(size);
-	if (size - 1 >= CALL_BYTES || bpf_xdp_load_bytes(ctx, p->l3 + at, call->bytes, size))
-		return 0;
-	return size;
+	last = p->length - at - 1;
+	if (last >= CALL_BYTES)
+		last = CALL_BYTES - 1;
+	OPAQUE(last); /* the compiler knows its range, and Linux 6.1 sees it from here on only */
+	last &= CALL_BYTES - 1;
+	return bpf_xdp_load_bytes(ctx, p->l3 + at, call->bytes, last + 1) ? 0 : last + 1;
 }
 
 /* Is it a SIP message with a Call-ID? Its hash and text are in the work area then. */

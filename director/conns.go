@@ -89,12 +89,12 @@ type lister struct {
 	templates bool // it is those that are listed
 
 	// Where the connection that is yielded lies.
-	index int          // of its slot
-	in6   bool         // which is in the table of IPv6
-	seen  bpf.Conn     // what was read there
+	index int      // of its slot
+	in6   bool     // which is in the table of IPv6
+	seen  bpf.Conn // what was read there
 	// callID is that of a SIP call's template.
 	callID string
-	key   *bpf.ConnKey // not nil: it lies outside the tables
+	key    *bpf.ConnKey // not nil: it lies outside the tables
 }
 
 // listed is what a listing tells of a real server.
