@@ -40,6 +40,8 @@ enum limit {
 	BUDGET_WAYS = 4,
 	BUDGET_BUCKETS = 1 << 15,
 	SAMPLES = 256,		 /* that each CPU keeps */
+	CALL_ID_MAX = 255,	 /* characters of a SIP Call-ID, as in IPVS (IP_VS_PEDATA_MAXLEN) */
+	CALL_TEXT = 32,		 /* bytes for those that are kept to be shown */
 };
 
 /*
@@ -76,6 +78,7 @@ enum verdict {
 	DROP_NO_REAL,		/* no usable real server, and the service says drop */
 	DROP_REAL_GONE,		/* the connection's real server was removed */
 	DROP_NO_ROOM,		/* nat: the connection cannot be stored, and its replies would not be known */
+	DROP_NO_CALL_ID,	/* persistence by SIP calls, and no Call-ID to be found */
 	DROP_NO_PORT,		/* fullnat: none of the local ports that were tried is free */
 	DROP_NO_NEXT_HOP,	/* the real server's link-layer address is unknown */
 	DROP_TTL,		/* TTL ended, and no answer may be sent */
@@ -188,8 +191,9 @@ struct conn6 {
 	struct conn c;
 	__u8 saddr[16];
 	__u8 daddr[16];
-	__u8 local[16];
-	__u64 reserved[3];
+	/* Of a template of a SIP call, for either family; IPv4 addresses are mapped then. */
+	__u64 call;	   /* hash of the Call-ID; the last 8 bytes of saddr are XORed with it */
+	__u8 text[CALL_TEXT]; /* the Call-ID, 0 behind it; the last byte: 1 if it is longer, and cut off */
 };
 
 struct conn4_set {
@@ -403,6 +407,7 @@ enum service_flag {
 	SERVICE_EXPIRE_QUIESCENT = 256, /* templates of a quiesced real server are worth nothing */
 	SERVICE_KEEP_DOWN = 512, /* those of one that cannot be reached are worth as much as ever */
 	SERVICE_SORRY = 1024,	/* another one's sorry servers: no packet finds it by a key */
+	SERVICE_SIP = 4096,	/* persistence goes by the Call-ID, too */
 	SERVICE_NO_QUORUM = 2048, /* new connections are the sorry servers', if one can be reached */
 };
 

@@ -190,7 +190,16 @@ func (r *rig) describeTemplate(e *entry) string {
 	if TemplateAssured(&e.conn) {
 		assured = "ASSURED "
 	}
-	return fmt.Sprintf("%s:%d>%s:%d %stemplate %s", r.f.nameOf(e.key.src), e.key.sport, r.f.nameOf(e.key.dst), e.key.dport, assured, r.names[e.conn.Real])
+	src, call := e.key.src, ""
+	if e.v6 && e.slot >= 0 {
+		if client, id, cut, ok := TemplateCall(&r.Conns6[e.slot]); ok {
+			src, call = netip.AddrFrom16(client), fmt.Sprintf(" call %s", id)
+			if cut {
+				call += "…"
+			}
+		}
+	}
+	return fmt.Sprintf("%s:%d>%s:%d %stemplate %s%s", r.f.nameOf(src.Unmap()), e.key.sport, r.f.nameOf(e.key.dst.Unmap()), e.key.dport, assured, r.names[e.conn.Real], call)
 }
 
 // audit recounts everything that is counted, and finds every entry where its

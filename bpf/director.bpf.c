@@ -23,6 +23,7 @@
 #include "plan.h"
 #include "reply.h"
 #include "service.h"
+#include "sip.h"
 #include "sorry.h"
 #include "stats.h"
 #include "tunnel.h"
@@ -576,11 +577,34 @@ __noinline __u64 packet_icmp6(struct xdp_md *ctx, struct packet *p)
 	return p ? packet_icmp(ctx, p, 1) : outcome(DROP_ERROR, NO_REAL);
 }
 
+/* Is the service's persistence by SIP calls? */
+__inline int service_is_sip(__u32 service)
+{
+	struct service *s = bpf_map_lookup_elem(&services, &service);
+
+	return s && s->flags & SERVICE_SIP;
+}
+
+/* The real server of a SIP call. Only the first fragment of a message has its Call-ID. 0: neither has this packet. */
+__inline int choose_call(struct xdp_md *ctx, struct packet *p, struct place *at, __u32 service, int v6)
+{
+	if (p->fragment == FRAGMENT_LATER) {
+		at->chosen = fragment_chosen(p);
+		return at->chosen != NO_REAL;
+	}
+	if (!call_find(ctx, p))
+		return 0;
+	at->chosen = persist6(p, at, service, v6);
+	if (p->fragment == FRAGMENT_FIRST)
+		fragment_choose(p, at->chosen);
+	return 1;
+}
+
 /*
  * No connection of this key is known: persistence and sorry servers are asked
  * where they have a say, and full-NAT ends what it has begun.
  */
-__inline __u64 packet_unknown(struct packet *p, struct place *at, int v6)
+__inline __u64 packet_unknown(struct xdp_md *ctx, struct packet *p, struct place *at, int v6)
 {
 	__u64 result;
 	__u32 id;
@@ -590,7 +614,10 @@ __inline __u64 packet_unknown(struct packet *p, struct place *at, int v6)
 	result = v6 ? packet_new6(p, at) : packet_new4(p, at);
 	if (unlikely(at->asked == ASK_TEMPLATE || at->asked == ASK_SCHEDULER)) {
 		id = outcome_real(result);
-		at->chosen = v6 ? persist6(p, at, id) : persist4(p, at, id);
+		if (!service_is_sip(id))
+			at->chosen = v6 ? persist6(p, at, id, 1) : persist4(p, at, id);
+		else if (!choose_call(ctx, p, at, id, v6))
+			return outcome(DROP_NO_CALL_ID, NO_REAL);
 		at->asked = ASKED;
 		result = v6 ? packet_new6(p, at) : packet_new4(p, at);
 	}
@@ -632,7 +659,7 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 			return r && r->generation != k.generation ? outcome(stale_verdict(r, p), NO_REAL) :
 								    packet_known(p, &k);
 	}
-	return packet_unknown(p, at, v6);
+	return packet_unknown(ctx, p, at, v6);
 }
 
 /* Fragments: the first tells the ports, the later ones ask. UNDECIDED: go on. */

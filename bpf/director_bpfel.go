@@ -100,12 +100,12 @@ type directorConn4Set struct {
 }
 
 type directorConn6 struct {
-	_        structs.HostLayout
-	C        directorConn
-	Saddr    [16]uint8
-	Daddr    [16]uint8
-	Local    [16]uint8
-	Reserved [3]uint64
+	_     structs.HostLayout
+	C     directorConn
+	Saddr [16]uint8
+	Daddr [16]uint8
+	Call  uint64
+	Text  [32]uint8
 }
 
 type directorConn6Set struct {
@@ -283,6 +283,8 @@ const (
 	directorLimitBUDGET_WAYS       directorLimit = 4
 	directorLimitBUDGET_BUCKETS    directorLimit = 32768
 	directorLimitSAMPLES           directorLimit = 256
+	directorLimitCALL_ID_MAX       directorLimit = 255
+	directorLimitCALL_TEXT         directorLimit = 32
 )
 
 type directorLink uint32
@@ -576,6 +578,7 @@ const (
 	directorServiceFlagSERVICE_EXPIRE_QUIESCENT directorServiceFlag = 256
 	directorServiceFlagSERVICE_KEEP_DOWN        directorServiceFlag = 512
 	directorServiceFlagSERVICE_SORRY            directorServiceFlag = 1024
+	directorServiceFlagSERVICE_SIP              directorServiceFlag = 4096
 	directorServiceFlagSERVICE_NO_QUORUM        directorServiceFlag = 2048
 )
 
@@ -662,20 +665,21 @@ const (
 	directorVerdictDROP_NO_REAL       directorVerdict = 23
 	directorVerdictDROP_REAL_GONE     directorVerdict = 24
 	directorVerdictDROP_NO_ROOM       directorVerdict = 25
-	directorVerdictDROP_NO_PORT       directorVerdict = 26
-	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 27
-	directorVerdictDROP_TTL           directorVerdict = 28
-	directorVerdictDROP_TOO_BIG       directorVerdict = 29
-	directorVerdictDROP_UNTAKEN       directorVerdict = 30
-	directorVerdictDROP_RATE          directorVerdict = 31
-	directorVerdictDROP_PACKET        directorVerdict = 32
-	directorVerdictDROP_DENIED        directorVerdict = 33
-	directorVerdictDROP_BUDGET        directorVerdict = 34
-	directorVerdictDROP_CEILING       directorVerdict = 35
-	directorVerdictDROP_CLOSED        directorVerdict = 36
-	directorVerdictDROP_ERROR         directorVerdict = 37
-	directorVerdictVERDICTS           directorVerdict = 38
-	directorVerdictUNDECIDED          directorVerdict = 38
+	directorVerdictDROP_NO_CALL_ID    directorVerdict = 26
+	directorVerdictDROP_NO_PORT       directorVerdict = 27
+	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 28
+	directorVerdictDROP_TTL           directorVerdict = 29
+	directorVerdictDROP_TOO_BIG       directorVerdict = 30
+	directorVerdictDROP_UNTAKEN       directorVerdict = 31
+	directorVerdictDROP_RATE          directorVerdict = 32
+	directorVerdictDROP_PACKET        directorVerdict = 33
+	directorVerdictDROP_DENIED        directorVerdict = 34
+	directorVerdictDROP_BUDGET        directorVerdict = 35
+	directorVerdictDROP_CEILING       directorVerdict = 36
+	directorVerdictDROP_CLOSED        directorVerdict = 37
+	directorVerdictDROP_ERROR         directorVerdict = 38
+	directorVerdictVERDICTS           directorVerdict = 39
+	directorVerdictUNDECIDED          directorVerdict = 39
 )
 
 type directorWork struct {
@@ -777,6 +781,12 @@ type directorWork struct {
 		Addr  [4]uint64
 		Ports uint32
 		_     [4]byte
+	}
+	Call struct {
+		_     structs.HostLayout
+		Hash  uint64
+		Text  [32]uint8
+		Bytes [2048]uint8
 	}
 }
 

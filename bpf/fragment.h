@@ -33,6 +33,36 @@ __noinline int fragment_remember(struct packet *p)
 	return bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
 }
 
+/* Beside the protocol: the entry says which real server a packet's fragments go to. */
+#define FRAGMENT_CHOSEN 0x100
+
+/* Only the first fragment has what the real server is chosen by: the later ones follow it. */
+__noinline int fragment_choose(struct packet *p, __u32 id)
+{
+	struct fragment_key key;
+	__u32 chosen = id;
+
+	if (!p)
+		return 0;
+	fragment_key(&key, p);
+	key.protocol |= FRAGMENT_CHOSEN;
+	return bpf_map_update_elem(&fragments, &key, &chosen, BPF_ANY);
+}
+
+/* The real server that the first fragment's went to; NO_REAL: it was not seen. */
+__noinline __u32 fragment_chosen(struct packet *p)
+{
+	struct fragment_key key;
+	__u32 *id;
+
+	if (!p)
+		return NO_REAL;
+	fragment_key(&key, p);
+	key.protocol |= FRAGMENT_CHOSEN;
+	id = bpf_map_lookup_elem(&fragments, &key);
+	return id ? *id : NO_REAL;
+}
+
 /* 1: the ports are known now. */
 __noinline int fragment_recall(struct packet *p)
 {

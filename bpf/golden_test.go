@@ -71,7 +71,7 @@ func TestProgram(t *testing.T) {
 
 // programTests are those of all files.
 func programTests() []programTest {
-	return slices.Concat(parseTests, vlanTests, flowTests, pickTests, forwardTests, answerTests, icmpTests, fragmentTests, staleTests, persistTests, sorryTests, tooBigTests, localTests, defenseTests, closedTests, guardTests)
+	return slices.Concat(parseTests, vlanTests, flowTests, pickTests, forwardTests, answerTests, icmpTests, fragmentTests, staleTests, persistTests, sorryTests, sipTests, tooBigTests, localTests, defenseTests, closedTests, guardTests)
 }
 
 func (test programTest) run(t *testing.T, r *rig) {

@@ -15,6 +15,40 @@
 /* No transport protocol that services have: what packets say can never be a template's key. */
 #define TEMPLATE_PROTOCOL 0x40
 
+/* Beside it: the template is a SIP call's. */
+#define TEMPLATE_CALL 0x20
+
+/*
+ * The key of the template of a SIP call, in the IPv6 table whatever the packet's
+ * family: only there is room for it.
+ */
+__inline void template_call_key(struct packet *t, const struct packet *p, const struct service *s, __u64 hash, int v6)
+{
+	__u64 client = p->addr[0] & s->client_mask[0];
+
+	t->ports = (__u32)s->template_port << 16;
+	t->protocol = (s->mark ? 0 : p->protocol) | TEMPLATE_PROTOCOL | TEMPLATE_CALL;
+	t->now = p->now;
+	t->ingress = 0;
+	t->addr[0] = v6 ? client : 0;
+	t->addr[1] = hash ^ (v6 ? p->addr[1] & s->client_mask[1] : client << 32 | 0xffff0000);
+	t->addr[2] = s->mark ?: (v6 ? p->addr[2] : 0);
+	t->addr[3] = s->mark ? 0 : (v6 ? p->addr[3] : (p->addr[0] & 0xffffffff00000000) | 0xffff0000);
+}
+
+/* Notes of which call template c is. */
+__inline void template_name(struct conn *c, const struct call *call)
+{
+	struct conn6 *t = (void *)c;
+	const __u64 *from = (const void *)call->text;
+	__u64 *to = (void *)t->text;
+	__u32 i;
+
+	t->call = call->hash;
+	for (i = 0; i < CALL_TEXT / sizeof(*to); i++)
+		to[i] = from[i];
+}
+
 /* The key of the template for packet p, as if it were a packet. */
 __inline void template_key(struct packet *t, const struct packet *p, const struct service *s, int v6)
 {
@@ -135,6 +169,7 @@ __inline __u32 template_new(struct packet *p, struct place *at, struct service *
 	struct real_counts *counts = counts_get(id);
 	struct work *w = work_get();
 	struct conn_new *n;
+	struct conn *c;
 
 	if (!r)
 		return NO_REAL;
@@ -148,8 +183,13 @@ __inline __u32 template_new(struct packet *p, struct place *at, struct service *
 	n->link = s->persistent;
 	n->link_version = 1ULL << TEMPLATE_VERSION;
 	mac_copy(n->peer, packet_source(p));
-	if (!conn_store_set(&w->reply, &w->reply_at, home, n, v6))
+	c = conn_reserve(&w->reply, &w->reply_at, home, v6);
+	if (!c)
 		return id;
+	if (v6 && w->reply.protocol & TEMPLATE_CALL)
+		template_name(c, &w->call);
+	conn_locate(c, &w->reply_at, v6);
+	conn_publish(c, &w->reply, &w->reply_at, n, v6);
 	__sync_fetch_and_add(&counts->templates, 1);
 	at->link = link_to(&w->reply_at) | (__u64)v6 << LINK_V6;
 	return id;
@@ -175,51 +215,65 @@ __inline void template_unlock(struct work *w, int v6)
 
 /*
  * Finds the real server for a client's new connection by packet p, which belongs
- * to place at, by its template or the scheduler; at->link leads to the template then. No lock of a connection's is
- * held here: several CPUs may ask for one connection, and are told the same.
+ * to place at, by the template with the key in w->reply or the scheduler; at->link leads to the template then.
+ * No lock of a connection's is held here: several CPUs may ask for one connection, and are told the same.
+ * v6: the packet's family; table6: that of the template's table.
  */
-__inline __u32 persist(struct packet *p, struct place *at, __u32 service, int v6)
+__inline __u32 persist_by(struct packet *p, struct place *at, struct service *s, struct work *w, int v6, int table6)
 {
-	struct service *s = bpf_map_lookup_elem(&services, &service);
 	struct conn *home, *c;
-	struct work *w = work_get();
 	int locked;
 	__u32 id;
 
-	if (!s || !w)
-		return NO_REAL;
-	if (!s->persistent)
-		return template_pick(s, p, at->want >> 32, v6);
-	template_key(&w->reply, p, s, v6);
-	c = conn_find(&w->reply, &w->reply_at, v6);
-	id = c ? template_use(c, w, at, s, v6) : NO_REAL;
-	home = place_home(&w->reply_at, v6);
+	c = conn_find(&w->reply, &w->reply_at, table6);
+	id = c ? template_use(c, w, at, s, table6) : NO_REAL;
+	home = place_home(&w->reply_at, table6);
 	if (id != NO_REAL || at->asked != ASK_SCHEDULER || !home)
 		return id;
 	locked = place_lock(&w->reply_at, home);
 	if (unlikely(!locked)) {
-		c = conn_find_or_lock(&w->reply, &w->reply_at, home, &locked, v6);
-		id = c ? template_use(c, w, at, s, v6) : NO_REAL;
+		c = conn_find_or_lock(&w->reply, &w->reply_at, home, &locked, table6);
+		id = c ? template_use(c, w, at, s, table6) : NO_REAL;
 		if (id != NO_REAL)
 			return id;
 	}
-	if (!locked || (c && !(v6 ? template_free6(c, home, w, s) : template_free4(c, home, w, s))))
+	if (!locked || (c && !(table6 ? template_free6(c, home, w, s) : template_free4(c, home, w, s))))
 		home = NULL;
-	id = template_pick(s, p, at->want >> 32, v6);
-	id = v6 ? template_new6(p, at, s, home, id) : template_new4(p, at, s, home, id);
+	id = v6 ? template_pick(s, p, at->want >> 32, 1) : template_pick(s, p, at->want >> 32, 0);
+	id = table6 ? template_new6(p, at, s, home, id) : template_new4(p, at, s, home, id);
 	if (locked)
-		template_unlock(w, v6);
+		template_unlock(w, table6);
 	return id;
 }
 
 __noinline __u32 persist4(struct packet *p, struct place *at, __u32 service)
 {
-	return p && at ? persist(p, at, service, 0) : NO_REAL;
+	struct service *s = bpf_map_lookup_elem(&services, &service);
+	struct work *w = work_get();
+
+	if (!p || !at || !s || !w)
+		return NO_REAL;
+	if (!s->persistent)
+		return template_pick(s, p, at->want >> 32, 0);
+	template_key(&w->reply, p, s, 0);
+	return persist_by(p, at, s, w, 0, 0);
 }
 
-__noinline __u32 persist6(struct packet *p, struct place *at, __u32 service)
+/* For IPv6, and for SIP calls of either family, whose Call-ID call_find has found. */
+__noinline __u32 persist6(struct packet *p, struct place *at, __u32 service, __u32 v6)
 {
-	return p && at ? persist(p, at, service, 1) : NO_REAL;
+	struct service *s = bpf_map_lookup_elem(&services, &service);
+	struct work *w = work_get();
+
+	if (!p || !at || !s || !w)
+		return NO_REAL;
+	if (!s->persistent)
+		return template_pick(s, p, at->want >> 32, 1);
+	if (s->flags & SERVICE_SIP)
+		template_call_key(&w->reply, p, s, w->call.hash, v6);
+	else
+		template_key(&w->reply, p, s, 1);
+	return persist_by(p, at, s, w, v6, 1);
 }
 
 #endif

@@ -63,6 +63,7 @@ const (
 	ServiceKeepDown        = uint32(directorServiceFlagSERVICE_KEEP_DOWN)
 	ServiceSorry           = uint32(directorServiceFlagSERVICE_SORRY)
 	ServiceNoQuorum        = uint32(directorServiceFlagSERVICE_NO_QUORUM)
+	ServiceSIP             = uint32(directorServiceFlagSERVICE_SIP)
 
 	ServiceHashPort = uint32(directorServiceFlagSERVICE_HASH_PORT)
 	ServiceFallback = uint32(directorServiceFlagSERVICE_FALLBACK)

@@ -2,7 +2,11 @@
 
 package bpf
 
-import "sync/atomic"
+import (
+	"bytes"
+	"encoding/binary"
+	"sync/atomic"
+)
 
 // The parts of a template's link, see enum link in abi.h.
 const (
@@ -16,10 +20,27 @@ const (
 const MaxPersistence = uint32(directorLinkTEMPLATE_FIELD)
 
 // TemplateProtocol is the protocol that a template is for; 0: every one.
-func TemplateProtocol(c *Conn) uint8 { return ConnProtocol(c) &^ templateProtocol }
+func TemplateProtocol(c *Conn) uint8 { return ConnProtocol(c) &^ (templateProtocol | templateCall) }
 
-// templateProtocol is TEMPLATE_PROTOCOL of persist.h.
-const templateProtocol = 0x40
+// templateProtocol and templateCall are TEMPLATE_PROTOCOL and TEMPLATE_CALL of persist.h.
+const (
+	templateProtocol = 0x40
+	templateCall     = 0x20
+)
+
+// TemplateCall reports whether a template is that of a SIP call, and returns the
+// client that it is for, IPv4 mapped, and its Call-ID; cut: as far as that is kept.
+func TemplateCall(c *Conn6) (client [16]byte, id []byte, cut, ok bool) {
+	if ok = IsTemplate(&c.C) && ConnProtocol(&c.C)&templateCall != 0; !ok {
+		return client, nil, false, false
+	}
+	client = c.Saddr
+	low := binary.NativeEndian.Uint64(client[8:])
+	binary.NativeEndian.PutUint64(client[8:], low^c.Call)
+	last := len(c.Text) - 1
+	id, _, _ = bytes.Cut(c.Text[:last], []byte{0})
+	return client, id, c.Text[last] != 0, true
+}
 
 // TemplateSeconds is a template's timeout.
 func TemplateSeconds(c *Conn) uint32 { return uint32(c.Link & templateField) }

@@ -54,6 +54,9 @@ func (f family) nameOf(a netip.Addr) string {
 	case f.other:
 		return "other"
 	}
+	if a.IsUnspecified() {
+		return "any"
+	}
 	return a.String()
 }
 

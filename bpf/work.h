@@ -12,6 +12,15 @@ struct nat_ends {
 	__u32 ports;
 };
 
+#define CALL_BYTES 2048
+
+/* A Call-ID, and the datagram that it is looked for in. */
+struct call {
+	__u64 hash; /* keyed */
+	__u8 text[CALL_TEXT];
+	__u8 bytes[CALL_BYTES];
+};
+
 struct work {
 	struct packet packet;
 	struct place at;
@@ -20,6 +29,7 @@ struct work {
 	struct conn_new fresh;
 	struct destination destination; /* lblc, lblcr: the one that is stored */
 	struct nat_ends ends; /* that the packet shall have */
+	struct call call; /* SIP */
 };
 
 struct {

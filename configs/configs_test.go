@@ -89,7 +89,7 @@ interfaces:
   - {name: eth3, mode: auto}
 socket: /run/d/../x.sock
 state_dir: /sys/fs/bpf/x/
-limits: {connections4: 1024, connections6: 128k, services: 10, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, prefixes: 64k, destinations: 7k}
+limits: {connections4: 1024, connections6: 128k, services: 11, real_servers: 5K, plan_slots: 1M, mark_entries: 32k, prefixes: 64k, destinations: 7k}
 timeouts:
   {tcp: 1h30m, tcpfin: 90, udp: "1.5s", tcp_none: 3, tcp_syn_sent: 4, tcp_syn_recv: 5, tcp_time_wait: 6, tcp_close: 7,
    tcp_close_wait: 8, tcp_last_ack: 9, tcp_listen: 10, tcp_synack: 11, sctp_none: 12, sctp_init1: 13, sctp_init: 14,
@@ -167,6 +167,7 @@ services:
   - {address: 192.0.2.11, port: any, persistence: {netmask: 255.255.255.0}}
   - {virtual: 192.0.2.10:444, scheduler: mh, mh_table: 65537}
   - {virtual: 192.0.2.10:445, scheduler: lblc, lblc_expiration: 1h}
+  - {virtual: 192.0.2.10:5060, protocol: udp, persistence: {netmask: 0, engine: sip}}
   - {virtual: 192.0.2.10:446, scheduler: lblcr, lblcr_expiration: 90}
   - {fwmark: 8, mark_source: firewall, vips: [192.0.2.20, 192.0.2.21]}
 marks:
@@ -220,6 +221,10 @@ func TestEverything(t *testing.T) {
 				},
 				{Key: keyOf(director.TCP, "192.0.2.10:444"), Scheduler: "mh", MHTable: 65537},
 				{Key: keyOf(director.TCP, "192.0.2.10:445"), Scheduler: "lblc", Expiration: time.Hour},
+				{
+					Key: keyOf(director.UDP, "192.0.2.10:5060"), Scheduler: "wrr", Conns: director.DefaultConnPolicy(director.UDP),
+					Persistence: director.Persistence{Timeout: director.DefaultPersistence, AnyClient: true, Engine: director.SIPEngine},
+				},
 				{Key: keyOf(director.TCP, "192.0.2.10:446"), Scheduler: "lblcr", Expiration: 90 * time.Second},
 				{
 					Key: director.MarkKey(8, false), Scheduler: "wrr", MarkSource: director.MarkFirewall,
@@ -246,7 +251,7 @@ func TestEverything(t *testing.T) {
 				}},
 			Closed: map[netip.Addr]director.ClosedPorts{netip.MustParseAddr("2001:db8::10"): director.ClosedReset},
 		},
-		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 10, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Prefixes: 1 << 16, Destinations: 7 << 10},
+		Limits:   director.Limits{Connections4: 1 << 10, Connections6: 1 << 17, Services: 11, RealServers: 5 << 10, PlanSlots: 1 << 20, MarkEntries: 1 << 15, Prefixes: 1 << 16, Destinations: 7 << 10},
 		Socket:   "/run/x.sock",
 		StateDir: "/sys/fs/bpf/x",
 		Addresses: []director.Address{
@@ -471,6 +476,7 @@ func TestExamples(t *testing.T) {
 		"health.yaml":         "tcp 192.0.2.10:80 3, tcp 192.0.2.10:25 2, tcp 192.0.2.10:3306 2, udp 192.0.2.10:53 2",
 		"dr-web.yaml":         "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
 		"firewall-marks.yaml": "fwmark 7 2",
+		"sip.yaml":            "udp 192.0.2.10:5060 2, udp [2001:db8::10]:5060 2",
 	}
 	files, err := filepath.Glob("*.yaml")
 	if err != nil || len(files) != len(names) {

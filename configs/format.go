@@ -156,6 +156,10 @@ func writePersistence(w writer, p director.Persistence) {
 	long := newWriter()
 	long.set("timeout", writtenDuration(p.Timeout))
 	writeOption(long, "netmask", p.Prefix, 0)
+	if p.AnyClient {
+		long.set("netmask", 0)
+	}
+	writeOption(long, "engine", p.Engine, director.NoEngine)
 	writeOption(long, "expire_quiescent", p.ExpireQuiescent, false)
 	if p.KeepDown {
 		long.set("on_down", director.FateKeep.String())

@@ -198,9 +198,9 @@ func writtenPersistence(p director.Persistence) string {
 	if p.Timeout == 0 {
 		return ""
 	}
-	text := fmt.Sprintf("persistence: {timeout: %d, expire_quiescent: %t, on_down: %s", p.Timeout/time.Second, p.ExpireQuiescent,
+	text := fmt.Sprintf("persistence: {timeout: %d, expire_quiescent: %t, engine: %s, on_down: %s", p.Timeout/time.Second, p.ExpireQuiescent, p.Engine,
 		map[bool]string{true: "keep", false: "reschedule"}[p.KeepDown])
-	if p.Prefix > 0 {
+	if p.Prefix > 0 || p.AnyClient {
 		text += fmt.Sprintf(", netmask: %d", p.Prefix)
 	}
 	return text + "},"

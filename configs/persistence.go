@@ -16,6 +16,7 @@ import (
 type persistence struct {
 	timeout         setting[time.Duration]
 	netmask         setting[uint8]
+	engine          setting[director.Engine]
 	expireQuiescent setting[bool]
 	onDown          setting[director.Fate]
 }
@@ -26,7 +27,9 @@ var persistenceObject = object[persistence]{
 		key("timeout", persistenceTimeout(), func(p *persistence) *setting[time.Duration] { return &p.timeout },
 			"How long a client that has no connections left is remembered, whole seconds; 5m if absent."),
 		key("netmask", netmask(), func(p *persistence) *setting[uint8] { return &p.netmask },
-			"Which bits of the client's address count: 24 or 255.255.255.0 sends all of a /24 to one real server; all bits if absent."),
+			"Which bits of the client's address count: 24 or 255.255.255.0 sends all of a /24 to one real server; all bits if absent, and none, 0, only with an engine."),
+		key("engine", enumeration[director.Engine]("persistence engine"), func(p *persistence) *setting[director.Engine] { return &p.engine },
+			"IPVS's persistence engine: sip lets each call, by its Call-ID, have a real server of its own (SIP over UDP); none if absent."),
 		key("expire_quiescent", boolean(), func(p *persistence) *setting[bool] { return &p.expireQuiescent },
 			"IPVS's expire_quiescent_template: the clients of a real server whose weight becomes 0 are scheduled anew; false if absent."),
 		key("on_down", persistenceFate(), func(p *persistence) *setting[director.Fate] { return &p.onDown },
@@ -51,11 +54,11 @@ func persistenceTimeout() kind[time.Duration] {
 
 // netmask is a prefix length, or an IPv4 netmask as ipvsadm has it.
 func netmask() kind[uint8] {
-	const what = "a prefix length from 1 to 128, or a netmask such as 255.255.255.0"
-	s := schema{"anyOf": []schema{{"type": "integer", "minimum": 1, "maximum": 128}, {"type": "string"}}}
+	const what = "a prefix length from 0 to 128, or a netmask such as 255.255.255.0"
+	s := schema{"anyOf": []schema{{"type": "integer", "minimum": 0, "maximum": 128}, {"type": "string"}}}
 	return parsed(what, s, func(text string) (uint8, string, bool) {
 		if n, note, ok := decimal(text); ok || note != "" {
-			return uint8(n), note, ok && n >= 1 && n <= 128
+			return uint8(n), note, ok && n <= 128
 		}
 		a, err := netip.ParseAddr(text)
 		if err != nil || !a.Is4() {
@@ -65,7 +68,7 @@ func netmask() kind[uint8] {
 		if bits == 0 {
 			return 0, "its ones must come before its zeros", false
 		}
-		return uint8(ones), "", ones > 0
+		return uint8(ones), "", true
 	})
 }
 
@@ -87,8 +90,16 @@ func (b *serviceBuilder) persistence() (p director.Persistence) {
 	p = director.Persistence{
 		Timeout:         w.timeout.or(director.DefaultPersistence),
 		Prefix:          w.netmask.value,
+		AnyClient:       w.netmask.ok && w.netmask.value == 0,
+		Engine:          w.engine.value,
 		ExpireQuiescent: w.expireQuiescent.value,
 		KeepDown:        w.onDown.value == director.FateKeep && w.onDown.ok,
+	}
+	if p.AnyClient && p.Engine == director.NoEngine && !w.engine.wrong() {
+		w.netmask.at.failf("at least one bit of the client's address must count, unless an engine tells what else does")
+	}
+	if p.Engine == director.SIPEngine && b.keyed && b.key.Mark == 0 && b.key.Protocol != director.UDP {
+		w.engine.at.failf("engine sip is for udp, the service is %s", b.key.Protocol)
 	}
 	if b.keyed && int(p.Prefix) > b.key.Addr.BitLen() {
 		w.netmask.at.failf("%d bits are more than the %d of the service's addresses", p.Prefix, b.key.Addr.BitLen())

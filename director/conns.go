@@ -89,9 +89,12 @@ type lister struct {
 	templates bool // it is those that are listed
 
 	// Where the connection that is yielded lies.
-	index int          // of its slot
-	seen  bpf.Conn     // what was read there
-	key   *bpf.ConnKey // not nil: it lies outside the tables
+	index int      // of its slot
+	in6   bool     // which is in the table of IPv6
+	seen  bpf.Conn // what was read there
+	// callID is that of a SIP call's template.
+	callID string
+	key    *bpf.ConnKey // not nil: it lies outside the tables
 }
 
 // listed is what a listing tells of a real server.
@@ -157,7 +160,7 @@ func (l *lister) slot4(i int) error {
 	var src, dst [4]byte
 	binary.NativeEndian.PutUint32(src[:], c.Saddr)
 	binary.NativeEndian.PutUint32(dst[:], c.Daddr)
-	l.index = i
+	l.index, l.in6, l.callID = i, false, ""
 	return l.emit(&c.C, netip.AddrFrom4(src), netip.AddrFrom4(dst))
 }
 
@@ -166,8 +169,25 @@ func (l *lister) slot6(i int) error {
 	if !ok {
 		return nil
 	}
-	l.index = i
-	return l.emit(&c.C, netip.AddrFrom16(c.Saddr), netip.AddrFrom16(c.Daddr))
+	l.index, l.in6, l.callID = i, true, ""
+	client, id, cut, call := bpf.TemplateCall(&c)
+	if !call {
+		return l.emit(&c.C, netip.AddrFrom16(c.Saddr), netip.AddrFrom16(c.Daddr))
+	}
+	l.callID = callText(id, cut)
+	return l.emit(&c.C, netip.AddrFrom16(client).Unmap(), netip.AddrFrom16(c.Daddr).Unmap())
+}
+
+// callText is a Call-ID in UTF-8: beyond ASCII its bytes are taken for Latin 1's letters, as IPVS takes them.
+func callText(id []byte, cut bool) string {
+	text := make([]rune, len(id), len(id)+1)
+	for i, b := range id {
+		text[i] = rune(b)
+	}
+	if cut {
+		text = append(text, '…')
+	}
+	return string(text)
 }
 
 func (l *lister) overflow() (err error) {
@@ -224,6 +244,7 @@ func (l *lister) template(c *bpf.Conn, r *listed) {
 	t := &l.conn
 	t.Protocol = Protocol(bpf.TemplateProtocol(c))
 	t.Controls = bpf.TemplateControls(c)
+	t.CallID = l.callID
 	t.State = "NONE"
 	if bpf.TemplateAssured(c) {
 		t.State = "ASSURED"
@@ -270,23 +291,23 @@ func (l *lister) free() bool {
 }
 
 func (l *lister) freeSeen() bool {
-	if l.conn.Client.Addr().Is4() {
-		return l.tables.Free4(l.index, &l.seen)
+	if l.in6 {
+		return l.tables.Free6(l.index, &l.seen)
 	}
-	return l.tables.Free6(l.index, &l.seen)
+	return l.tables.Free4(l.index, &l.seen)
 }
 
 // readAgain reports whether the slot holds the same connection still.
 func (l *lister) readAgain() bool {
 	var ok bool
 	tag := l.seen.Tag
-	if l.conn.Client.Addr().Is4() {
-		var c bpf.Conn4
-		c, ok = bpf.ReadConn4(&l.tables.Conns4[l.index])
-		l.seen = c.C
-	} else {
+	if l.in6 {
 		var c bpf.Conn6
 		c, ok = bpf.ReadConn6(&l.tables.Conns6[l.index])
+		l.seen = c.C
+	} else {
+		var c bpf.Conn4
+		c, ok = bpf.ReadConn4(&l.tables.Conns4[l.index])
 		l.seen = c.C
 	}
 	return ok && l.seen.Tag == tag

@@ -4,6 +4,7 @@ package director
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
 	"net"
@@ -18,10 +19,35 @@ import (
 // first. A template remembers which, and is forgotten when the client has begun
 // none for Timeout and has none left.
 type Persistence struct {
-	Timeout         time.Duration `json:"timeout"`          // whole seconds; 0: there is no persistence
-	Prefix          uint8         `json:"prefix,omitempty"` // leading bits of the client's address that count; 0: all
+	Timeout         time.Duration `json:"timeout"`              // whole seconds; 0: there is no persistence
+	Prefix          uint8         `json:"prefix,omitempty"`     // leading bits of the client's address that count; 0: all
+	AnyClient       bool          `json:"any_client,omitempty"` // none counts: of calls only
+	Engine          Engine        `json:"engine,omitempty"`
 	ExpireQuiescent bool          `json:"expire_quiescent,omitempty"`
 	KeepDown        bool          `json:"keep_down,omitempty"` // templates of a real server that is down stay worth something
+}
+
+// Engine is what templates go by besides the client: IPVS's persistence engines.
+type Engine uint8
+
+// The engines.
+const (
+	NoEngine  Engine = iota
+	SIPEngine        // the Call-ID of SIP messages over UDP; what has none is dropped
+)
+
+var engineNames = names[Engine]{{NoEngine, "none"}, {SIPEngine, "sip"}}
+
+// String returns the name that configuration and ipvsadm use.
+func (e Engine) String() string { return engineNames.format(e) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (e Engine) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler; the error names the known engines.
+func (e *Engine) UnmarshalText(text []byte) (err error) {
+	*e, err = engineNames.parse("persistence engine", text)
+	return err
 }
 
 // DefaultPersistence is ipvsadm's timeout.
@@ -36,16 +62,24 @@ const ftpPort = 21
 
 // NetmaskBits are the bits that count, all of them spelled out.
 func (p Persistence) NetmaskBits(family netip.Addr) int {
-	if p.Prefix == 0 {
+	switch {
+	case p.AnyClient:
+		return 0
+	case p.Prefix == 0:
 		return family.BitLen()
 	}
 	return int(p.Prefix)
 }
 
-func (p Persistence) validate(family netip.Addr) error {
+func (p Persistence) validate(key ServiceKey) error {
+	family := key.Addr
 	switch {
 	case p == Persistence{}:
 		return nil
+	case p.Engine == SIPEngine && key.Protocol != UDP && key.Mark == 0:
+		return fmt.Errorf("persistence: engine sip is for udp, the service is %s", key.Protocol)
+	case p.AnyClient && (p.Prefix != 0 || p.Engine == NoEngine):
+		return errors.New("persistence: some bits of the client's address must count, unless a call does")
 	case p.Timeout < time.Second || p.Timeout > MaxPersistence || p.Timeout%time.Second != 0:
 		return fmt.Errorf("persistence: timeout %v is not 1s to %v in whole seconds", p.Timeout, MaxPersistence)
 	case int(p.Prefix) > family.BitLen():
@@ -83,6 +117,9 @@ func (p Persistence) flags() (flags uint32) {
 	}
 	if p.KeepDown {
 		flags |= bpf.ServiceKeepDown
+	}
+	if p.Engine == SIPEngine {
+		flags |= bpf.ServiceSIP
 	}
 	return flags
 }

@@ -115,4 +115,5 @@ type Conn struct {
 	Service  string         `json:"service,omitempty"`
 	Mark     uint32         `json:"mark,omitempty"`     // of a template: the firewall mark that it is for, whatever the protocol
 	Controls uint32         `json:"controls,omitempty"` // of a template: connections
+	CallID   string         `json:"call_id,omitempty"`  // of a SIP call's template; one that ends in … is longer
 }

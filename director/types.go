@@ -354,7 +354,7 @@ func (s *Service) Validate() error {
 	if fault := s.Key.fault(); fault != "" {
 		fail("%s", fault)
 	}
-	if err := s.Persistence.validate(s.Key.Addr); err != nil {
+	if err := s.Persistence.validate(s.Key); err != nil {
 		fail("%w", err)
 	}
 	if _, err := newScheduler(*s); err != nil {

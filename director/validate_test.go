@@ -25,14 +25,19 @@ func TestValidate(t *testing.T) {
 		spoil func(*Service)
 		text  string
 	}{
-		"no address":            {func(s *Service) { s.Key.Addr = netip.Addr{} }, "no valid address"},
-		"mapped address":        {func(s *Service) { s.Key.Addr = addr("::ffff:192.0.2.1") }, "IPv4-mapped address: write it as IPv4"},
-		"zone":                  {func(s *Service) { s.Key.Addr = addr("fe80::1%eth0") }, "address with a zone"},
-		"unspecified":           {func(s *Service) { s.Key.Addr = addr("0.0.0.0") }, "unspecified address"},
-		"multicast":             {func(s *Service) { s.Key.Addr = addr("ff02::1") }, "multicast address"},
-		"mark and port":         {func(s *Service) { s.Key.Mark = 1 }, "a firewall mark stands for protocol, address and port"},
-		"persistence":           {func(s *Service) { s.Persistence.Timeout = 1500 * time.Millisecond }, "timeout 1.5s is not 1s to"},
-		"persistence too long":  {func(s *Service) { s.Persistence.Timeout = MaxPersistence + time.Second }, "is not 1s to 576h"},
+		"no address":           {func(s *Service) { s.Key.Addr = netip.Addr{} }, "no valid address"},
+		"mapped address":       {func(s *Service) { s.Key.Addr = addr("::ffff:192.0.2.1") }, "IPv4-mapped address: write it as IPv4"},
+		"zone":                 {func(s *Service) { s.Key.Addr = addr("fe80::1%eth0") }, "address with a zone"},
+		"unspecified":          {func(s *Service) { s.Key.Addr = addr("0.0.0.0") }, "unspecified address"},
+		"multicast":            {func(s *Service) { s.Key.Addr = addr("ff02::1") }, "multicast address"},
+		"mark and port":        {func(s *Service) { s.Key.Mark = 1 }, "a firewall mark stands for protocol, address and port"},
+		"persistence":          {func(s *Service) { s.Persistence.Timeout = 1500 * time.Millisecond }, "timeout 1.5s is not 1s to"},
+		"persistence too long": {func(s *Service) { s.Persistence.Timeout = MaxPersistence + time.Second }, "is not 1s to 576h"},
+		"engine of tcp": {func(s *Service) {
+			s.Key.Protocol, s.Persistence = TCP, Persistence{Timeout: time.Second, Engine: SIPEngine}
+		}, "engine sip is for udp, the service is tcp"},
+		"nobody's persistence":  {func(s *Service) { s.Persistence = Persistence{Timeout: time.Second, AnyClient: true} }, "some bits of the client's address must count"},
+		"sorry and real":        {func(s *Service) { s.Sorry = s.Reals }, "is a real server and a sorry server"},
 		"persistence's netmask": {func(s *Service) { s.Persistence = Persistence{Timeout: time.Second, Prefix: 33} }, "prefix length 33 is above 32"},
 		"netmask alone":         {func(s *Service) { s.Persistence.Prefix = 24 }, "timeout 0s is not 1s to"},
 		"one packet, not UDP":   {func(s *Service) { s.Key.Protocol, s.OnePacket = TCP, true }, "one-packet scheduling is for udp only"},

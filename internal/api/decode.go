@@ -97,7 +97,7 @@ func (d *decoder) short(line []byte, c *director.Conn) bool {
 	c.State = value(&s, &d.words, parseWord)
 	s.literal(`,"expires":`)
 	c.Expires = s.duration()
-	c.Service, c.Mark, c.Controls = "", 0, 0
+	c.Service, c.Mark, c.Controls, c.CallID = "", 0, 0, ""
 	if s.next(`,"service":`) {
 		c.Service = value(&s, &d.words, parseWord)
 	}

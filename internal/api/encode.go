@@ -35,6 +35,10 @@ func AppendConn(dst []byte, c *director.Conn) []byte {
 	}
 	dst = appendNumber(dst, `,"mark":`, c.Mark)
 	dst = appendNumber(dst, `,"controls":`, c.Controls)
+	if c.CallID != "" {
+		dst = append(dst, `,"call_id":`...)
+		dst = appendString(dst, c.CallID)
+	}
 	return append(dst, '}')
 }
 

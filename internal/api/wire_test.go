@@ -35,6 +35,7 @@ func oddConns() map[string]director.Conn {
 	add("state", func(c *director.Conn) { c.State = "S-RECEIVED" })
 	add("expired", func(c *director.Conn) { c.Expires = -time.Second })
 	add("template", func(c *director.Conn) { c.Protocol, c.Mark, c.Controls = 0, 4294967295, 7 })
+	add("call", func(c *director.Conn) { c.CallID = "a84b4c76e66710@\"pc33.<atlanta>é…" })
 	add("for ever", func(c *director.Conn) { c.Expires = math.MaxInt64 })
 	return odd
 }

@@ -256,6 +256,9 @@ func appendConnExtra(dst []byte, c *director.Conn) []byte {
 	if c.Controls != 0 {
 		dst = strconv.AppendUint(append(dst, "  controls="...), uint64(c.Controls), 10)
 	}
+	if c.CallID != "" {
+		dst = append(append(dst, "  call-id="...), c.CallID...)
+	}
 	return dst
 }
 

@@ -351,6 +351,30 @@ func TestGoldenFullNAT(t *testing.T) {
 	}
 }
 
+// callFarm is a service whose clients' calls persistence tells apart.
+func callFarm() *fakeBackend {
+	s := service(director.UDP, "192.0.2.1:5060", "rr", real("10.0.0.11:5060", director.DirectRouting, 1, 0, 0))
+	s.Name, s.OnePacket = "sip", true
+	s.Persistence = director.Persistence{Timeout: 3 * time.Minute, AnyClient: true, Engine: director.SIPEngine}
+	c := conn(director.UDP, time.Minute, "NONE", "0.0.0.0:0", "192.0.2.1:5060", "10.0.0.11:5060")
+	c.Service, c.CallID = "sip", "a84b4c76e66710@pc33.atlanta.exa…"
+	return &fakeBackend{templates: []director.Conn{c}, snapshot: &director.Snapshot{TableSize: 4096, Services: []director.ServiceState{s}}}
+}
+
+// TestGoldenCalls: a call is shown as far as it is known.
+func TestGoldenCalls(t *testing.T) {
+	w := newWorld(t, callFarm())
+	for name, args := range map[string][]string{
+		"call-list":             {"list"},
+		"call-list-json":        {"list", "-o", "json"},
+		"call-persistence":      {"persistence"},
+		"call-persistence-wide": {"persistence", "-o", "wide"},
+		"call-persistence-json": {"persistence", "-o", "json"},
+	} {
+		t.Run(name, func(t *testing.T) { w.golden(t, name, args...) })
+	}
+}
+
 // sorryFarm is a service whose sorry servers are in use, one without quorum, and one whose sorry server waits.
 func sorryFarm() *director.Snapshot {
 	web := service(director.TCP, "192.0.2.1:80", "wlc", real("10.0.0.1:80", director.DirectRouting, 0, 5, 0))

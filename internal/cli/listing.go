@@ -219,12 +219,15 @@ func persistenceWords(s *director.ServiceState) string {
 	bits := p.NetmaskBits(s.Key.Addr)
 	switch {
 	case bits == s.Key.Addr.BitLen():
-		return words
 	case s.Key.Addr.Is6():
-		return words + fmt.Sprintf(" mask %d", bits)
+		words += fmt.Sprintf(" mask %d", bits)
 	default:
-		return words + " mask " + net.IP(net.CIDRMask(bits, 32)).String()
+		words += " mask " + net.IP(net.CIDRMask(bits, 32)).String()
 	}
+	if p.Engine != director.NoEngine {
+		words += " pe " + p.Engine.String()
+	}
+	return words
 }
 
 func (l *listing) serviceExtra(s *director.ServiceState) string {

@@ -29,6 +29,7 @@ type history struct {
 	reached map[int]bool
 	sched   scheduler.Scheduler
 	servers []scheduler.Server
+	apology apology
 	log     []string
 }
 
@@ -57,6 +58,7 @@ func TestEvents(t *testing.T) {
 							scheduler: name, flags: flags[random.IntN(len(flags))], light: i%2 == 0,
 							protocol: [...]director.Protocol{director.TCP, director.UDP}[random.IntN(2)],
 						})
+						h.apologize()
 						for range eventsEach {
 							h.event()
 						}
@@ -114,7 +116,7 @@ func (h *history) share() {
 
 func (h *history) event() {
 	h.t.Helper()
-	switch i := h.random.IntN(len(h.addrs)); h.random.IntN(12) {
+	switch i := h.random.IntN(len(h.addrs)); h.random.IntN(13) {
 	case 0:
 		h.edit(i, h.weight(template{light: h.random.IntN(3) > 0}))
 	case 1:
@@ -127,6 +129,8 @@ func (h *history) event() {
 		h.reached[i] = h.random.IntN(2) == 0
 		h.log = append(h.log, fmt.Sprintf("%d reached: %v", i, h.reached[i]))
 		h.reachAll()
+	case 5:
+		h.waver()
 	default:
 		h.connect()
 	}
@@ -207,7 +211,9 @@ func (h *history) edited() {
 func (h *history) refresh() {
 	h.t.Helper()
 	h.settle()
-	for _, r := range h.snapshot().Services[0].Reals {
+	state := h.snapshot().Services[0]
+	h.refreshSorry(state.Sorry)
+	for _, r := range state.Reals {
 		i := slices.IndexFunc(h.servers, func(s scheduler.Server) bool { return s.Addr == r.Key.Addr })
 		s := &h.servers[i]
 		s.Active, s.Inactive, s.Overloaded = r.Active, r.Inactive, r.Overloaded || !r.Reachable
@@ -221,11 +227,17 @@ func (h *history) refresh() {
 func (h *history) reachAll() {
 	h.t.Helper()
 	hops := map[netip.Addr]director.NextHop{}
-	for i, addr := range h.addrs {
+	hop := func(i int, addr netip.Addr) {
 		hops[addr] = director.NextHop{Reason: "the test says so"}
 		if h.reached[i] {
 			hops[addr] = hopTo(i, h.loopback)
 		}
+	}
+	for i, addr := range h.addrs {
+		hop(i, addr)
+	}
+	for i, r := range h.service.Sorry {
+		hop(firstSorry+i, r.Key.Addr)
 	}
 	h.director.SetNextHops(hops)
 	h.settle()
@@ -239,18 +251,14 @@ func (h *history) connect() {
 		netip.AddrPortFrom(h.draw(h.random), uint16(1024+h.random.IntN(1<<16-1024))),
 		netip.AddrPortFrom(h.targets[h.random.IntN(len(h.targets))], h.service.Key.Port),
 	}
-	want := refused
-	p := scheduler.Packet{Src: f.client.Addr(), SrcPort: f.client.Port(), Dst: f.target.Addr()}
-	if i := h.sched.Pick(p, h.servers); i >= 0 {
-		want = int(h.servers[i].ID)
-	}
+	want := h.wantedFor(scheduler.Packet{Src: f.client.Addr(), SrcPort: f.client.Port(), Dst: f.target.Addr()})
 	got, err := h.send(f.frame(h.service.Key.Protocol, packet.SYN))
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	h.log = append(h.log, fmt.Sprintf("%s to %s: %d", f.client, f.target, got))
 	if got != want {
-		h.t.Fatalf("%s %s: want %d of %+v after %q", h.service.Scheduler, h.service.Flags, want, h.servers, h.log)
+		h.t.Fatalf("%s %s: want %d of %+v, sorry %+v after %q", h.service.Scheduler, h.service.Flags, want, h.servers, h.apology.servers, h.log)
 	}
 	if got != refused && h.service.Key.Protocol == director.TCP && h.random.IntN(2) == 0 {
 		if err := h.abort(f); err != nil {
