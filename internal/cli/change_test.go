@@ -56,6 +56,7 @@ func TestGoldenChanges(t *testing.T) {
 		"changes-json":           {&fakeBackend{changes: runTimeChanges()}, []string{"changes", "-o", "json"}},
 		"changes-discard":        {&fakeBackend{changes: runTimeChanges()}, []string{"changes", "discard"}},
 		"trouble-discard":        {refused, []string{"changes", "discard"}},
+		"save-ipvsadm":           {&fakeBackend{snapshot: farm()}, []string{"save", "-o", "ipvsadm"}},
 		"save":                   {&fakeBackend{}, []string{"save"}},
 		"trouble-save":           {&fakeBackend{editErr: errors.New("write configuration: its services refer to each other")}, []string{"save"}},
 		"service-refused":        {refused, []string{"service", "remove", "wbe"}},

@@ -85,7 +85,10 @@ func Run(ctx context.Context, env Env, args []string) int {
 // exitCode says what went wrong, unless it was said, and makes it a number.
 func (a *app) exitCode(command *cobra.Command, err error) int {
 	var usage *usageError
+	var code errCode
 	switch {
+	case errors.As(err, &code):
+		return int(code)
 	case errors.Is(a.out.err, syscall.EPIPE): // director connections | head
 		return exitFailure
 	case a.out.err != nil:

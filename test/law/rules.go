@@ -42,7 +42,8 @@ var DirectorLaw = Law{
 		"internal/metrics":    {"director"},
 		"internal/realserver": {"director", "internal/genl"},
 		"internal/doctor":     {"bpf", "director", "internal/genl", "internal/nexthop", "internal/offload"},
-		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/realserver"},
+		"internal/ipvsadm":    {"director"},
+		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/ipvsadm", "internal/realserver"},
 		// The one place where parts meet, and the only one that knows the file format.
 		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/atomicfile", "internal/doctor", "internal/metrics", "internal/nexthop", "internal/offload", "internal/vip"},
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
