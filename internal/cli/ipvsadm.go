@@ -3,9 +3,13 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -80,4 +84,28 @@ func (d ipvsadmDirector) Fault(err error) director.EditFault {
 func (d ipvsadmDirector) Unreachable(err error) bool {
 	var connect *api.ConnectError
 	return errors.As(err, &connect)
+}
+
+func (a *app) procCommand() *cobra.Command {
+	names := ipvsadm.ProcNames()
+	return &cobra.Command{
+		Use:   "proc " + strings.Join(names, "|"),
+		Short: "Print what IPVS shows in /proc/net",
+		Long: "Print what a kernel with IPVS shows in the file of /proc/net of that name, for programs\n" +
+			"that read it. All is counted as of one CPU.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 || !slices.Contains(names, args[0]) {
+				return fmt.Errorf("want one of %s", strings.Join(names, ", "))
+			}
+			return nil
+		},
+		ValidArgs: names,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client := a.client()
+			defer client.Close()
+			out := bufio.NewWriter(a.out)
+			err := ipvsadm.Proc(cmd.Context(), out, ipvsadmDirector{client}, args[0])
+			return errors.Join(err, out.Flush())
+		},
+	}
 }

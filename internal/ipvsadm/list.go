@@ -175,11 +175,11 @@ const (
 var (
 	plainLayout = layout{addressColumn + " Scheduler Flags\n" + realColumn + "           Forward Weight ActiveConn InActConn",
 		(*printer).flagged, func(_ *printer, r *director.RealState) string {
-			return fmt.Sprintf("%-7s %-6d %-10d %-10d", r.Method.IPVSName(), r.Weight, r.Active, r.Inactive)
+			return fmt.Sprintf("%-7s %-6d %-10d %-10d", forwardName(r.Method), r.Weight, r.Active, r.Inactive)
 		}}
 	tunnelLayout = layout{addressColumn + " Scheduler Flags\n" + realColumn + "           Forward TunnelInfo    Weight ActiveConn InActConn",
 		(*printer).flagged, func(_ *printer, r *director.RealState) string {
-			return fmt.Sprintf("%-7s %-13s %-6d %-10d %-10d", r.Method.IPVSName(), tunnelInfo(r), r.Weight, r.Active, r.Inactive)
+			return fmt.Sprintf("%-7s %-13s %-6d %-10d %-10d", forwardName(r.Method), tunnelInfo(r), r.Weight, r.Active, r.Inactive)
 		}}
 	thresholdsLayout = layout{fmt.Sprintf("%-33s %-10s %-10s %-10s %-10s\n%s", addressColumn, "Uthreshold", "Lthreshold", "ActiveConn", "InActConn", realColumn),
 		(*printer).flagged, func(_ *printer, r *director.RealState) string {
@@ -276,6 +276,15 @@ func Column(v uint64, exact bool) string {
 	default:
 		return fmt.Sprintf("%8dT", v/1e12)
 	}
+}
+
+// forwardName is Route for what is delivered locally: IPVS finds that out by the address, and tools know
+// no other word.
+func forwardName(m director.Method) string {
+	if m == director.Local {
+		m = director.DirectRouting
+	}
+	return m.IPVSName()
 }
 
 // tunnelInfo is type, port of GUE, and whether there are checksums.
