@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xdplvs/internal/cli"
+	"xdplvs/internal/daemon"
 )
 
 func main() {
@@ -30,6 +31,8 @@ func main() {
 		Check:            checkConfig,
 		Doctor:           examine,
 		Services:         readServices,
+		Import:           daemon.Import,
+		ImportFormats:    daemon.ImportFormats(),
 	}
 	if cli.IsIPVSADM(os.Args[0]) {
 		os.Exit(cli.RunIPVSADM(ctx, env, os.Args[0], os.Args[1:]))

@@ -46,6 +46,11 @@ type Env struct {
 	Doctor func(ctx context.Context, file string, timeout time.Duration) (*doctor.Report, error)
 	// Services are those of a configuration.
 	Services func(file string) ([]director.Service, error)
+	// Import reads the configuration of another director: what it is in ours, and a line FILE:LINE: TEXT:
+	// REASON for each line that is not carried over.
+	Import func(format, file string) (text []byte, notes []string, err error)
+	// ImportFormats are those that Import knows.
+	ImportFormats []string
 	// ApplyReal makes this machine a real server; nil: realserver.Apply.
 	ApplyReal func(plan realserver.Plan, remove bool, tell func(realserver.Step)) error
 }

@@ -140,3 +140,8 @@ func ipv4(text string) (netip.Addr, bool) {
 	binary.BigEndian.PutUint32(b[:], uint32(value))
 	return netip.AddrFrom4(b), true
 }
+
+// ParseEndpoint reads host[:port] as ipvsadm does.
+func ParseEndpoint(text string, protocol director.Protocol, names Names) (where netip.AddrPort, ok bool) {
+	return endpoint(text, protocol, names)
+}

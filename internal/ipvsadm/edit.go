@@ -173,3 +173,15 @@ func (c *call) locate(set settings) {
 		set["port"] = c.real.Port
 	}
 }
+
+// ParseRule reads a line of ipvsadm-save, without ipvsadm's name.
+func ParseRule(words []string, names Names) (director.Edit, error) {
+	c, err := parse("ipvsadm", words, names)
+	if err != nil {
+		return director.Edit{}, err
+	}
+	if !c.edits() {
+		return director.Edit{}, fmt.Errorf("it changes no service and no real server")
+	}
+	return c.edit()
+}
