@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -37,6 +38,8 @@ type fakeBackend struct {
 	editErr error
 	changes director.Changes
 	zeroed  []string
+	preview director.Preview
+	applied []string
 }
 
 func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
@@ -221,5 +224,25 @@ func (b *fakeBackend) DiscardChanges(context.Context) error {
 
 func (b *fakeBackend) Zero(_ context.Context, service string) error {
 	b.zeroed = append(b.zeroed, service)
+	return b.editErr
+}
+
+func (b *fakeBackend) Preview(_ context.Context, file string, text []byte) (director.Preview, error) {
+	b.applied = append(b.applied, "plan "+file+" "+string(text))
+	return b.preview, b.editErr
+}
+
+func (b *fakeBackend) Apply(_ context.Context, file string, text []byte, confirm time.Duration) error {
+	b.applied = append(b.applied, fmt.Sprintf("apply %s %s %s", file, text, confirm))
+	return b.editErr
+}
+
+func (b *fakeBackend) Confirm(context.Context) error {
+	b.applied = append(b.applied, "confirm")
+	return b.editErr
+}
+
+func (b *fakeBackend) Rollback(context.Context) error {
+	b.applied = append(b.applied, "rollback")
 	return b.editErr
 }

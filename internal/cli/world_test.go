@@ -59,6 +59,8 @@ type fakeBackend struct {
 	editErr error
 	changes director.Changes
 	zeroed  []string
+	preview director.Preview
+	applied []string
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }
@@ -340,4 +342,24 @@ func (b *fakeBackend) made() string {
 		fmt.Fprintf(&text, "%s %q %q %s\n", e.Op, e.Service, e.Real, set)
 	}
 	return text.String()
+}
+
+func (b *fakeBackend) Preview(_ context.Context, file string, text []byte) (director.Preview, error) {
+	b.applied = append(b.applied, "plan "+file+" "+string(text))
+	return b.preview, b.editErr
+}
+
+func (b *fakeBackend) Apply(_ context.Context, file string, text []byte, confirm time.Duration) error {
+	b.applied = append(b.applied, fmt.Sprintf("apply %s %s %s", file, text, confirm))
+	return b.editErr
+}
+
+func (b *fakeBackend) Confirm(context.Context) error {
+	b.applied = append(b.applied, "confirm")
+	return b.editErr
+}
+
+func (b *fakeBackend) Rollback(context.Context) error {
+	b.applied = append(b.applied, "rollback")
+	return b.editErr
 }

@@ -59,6 +59,7 @@ type daemon struct {
 	// state's, holds no files.
 	changesFile string
 	zeroes      zeroes
+	unconfirmed *trial // of apply --confirm
 }
 
 // Run runs the director until ctx ends. A SIGHUP reads the configuration again.
@@ -282,26 +283,48 @@ func (d *daemon) reload(ctx context.Context) error {
 }
 
 func (d *daemon) readAgain(ctx context.Context) error {
+	if d.unconfirmed != nil {
+		return errUnconfirmed
+	}
 	text, err := configs.Read(d.opts.ConfigFile)
 	if err != nil {
 		return err
 	}
-	config, err := configs.Parse(d.opts.ConfigFile, text)
+	former := d.doc.text
+	if err := d.take(ctx, d.opts.ConfigFile, text); err != nil {
+		return err
+	}
+	d.remember(former)
+	return nil
+}
+
+// take puts a file's text in force, with the run-time changes.
+func (d *daemon) take(ctx context.Context, file string, text []byte) error {
+	doc, err := d.read(file, text)
 	if err != nil {
 		return err
 	}
+	d.warnPorts(&doc.config.Desired)
+	return d.put(ctx, doc, doc.config.Desired.Timeouts)
+}
+
+// read makes a document of a file's text, if it can be in force while the director runs.
+func (d *daemon) read(file string, text []byte) (document, error) {
+	config, err := configs.Parse(file, text)
+	if err != nil {
+		return document{}, err
+	}
 	if config.Limits != d.config.Limits || config.StateDir != d.config.StateDir {
-		return fmt.Errorf("%s: limits and state_dir are fixed while the director runs: restart it to change them", d.opts.ConfigFile)
+		return document{}, fmt.Errorf("%s: limits and state_dir are fixed while the director runs: restart it to change them", file)
 	}
 	if d.opts.Socket == "" && config.Socket != d.config.Socket {
-		return fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
+		return document{}, fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", file)
 	}
 	doc := newDocument(text, config, d.doc.changes)
 	if err := doc.check(); err != nil {
-		return fmt.Errorf("%s: %w (discard the run-time changes: director changes discard)", d.opts.ConfigFile, err)
+		return document{}, fmt.Errorf("%s: %w (discard the run-time changes: director changes discard)", file, err)
 	}
-	d.warnPorts(&config.Desired)
-	return d.put(ctx, doc, config.Desired.Timeouts)
+	return doc, nil
 }
 
 // end says what becomes of the data plane, and sees to it.

@@ -226,3 +226,22 @@ func TestZero(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestEditOfMany: one change of a large configuration is in force soon.
+func TestEditOfMany(t *testing.T) {
+	h := newHalf(t, string(manyServices(10000)))
+	limit := 500 * time.Millisecond // of a busy machine: 30 ms are usual
+	if raceEnabled {
+		limit *= 10
+	}
+	change := director.Edit{Op: director.EditReal, Service: "tcp 198.18.19.136:80", Real: "10.19.136.2", Set: weigh("7").Set}
+	h.edit(change)
+	begun := time.Now()
+	change.Set = weigh("8").Set
+	h.edit(change)
+	took := time.Since(begun)
+	t.Logf("changed in %v", took.Round(time.Millisecond))
+	if took > limit || h.snapshot().Services[5000].Reals[2].Weight != 8 {
+		t.Errorf("took %v, %+v", took, h.snapshot().Services[5000].Reals)
+	}
+}

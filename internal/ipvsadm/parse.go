@@ -70,7 +70,6 @@ type parser struct {
 	group string // what is left of a word of several short flags
 	word  string // the one that is read
 	call
-	v6 bool // -6
 }
 
 // parse reads the words after the program's name.

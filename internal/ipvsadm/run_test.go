@@ -101,7 +101,7 @@ func TestNoDirector(t *testing.T) {
 }
 
 // named knows some names.
-type named struct{ noNames }
+type named struct{}
 
 func (named) Host(name string) (netip.Addr, bool) {
 	return netip.MustParseAddr("192.0.2.1"), name == "web.example"
