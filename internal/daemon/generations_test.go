@@ -144,11 +144,13 @@ services:
   - {name: web, virtual: "192.0.2.1:80", on_remove: reset, reals: [{name: rs1, address: 10.0.0.1}, {name: rs2, address: 10.0.0.2}, 10.0.0.3, 10.0.0.4]}
   - {virtual: "192.0.2.1:81", reals: [10.0.0.1]}
   - {virtual: "192.0.2.1:53", protocol: udp, reals: [10.0.0.1]}
+  - {virtual: "192.0.2.1:82", reals: [10.0.0.1]}
 `
 	const after = `interfaces: [eth0, eth1]
 services:
   - {name: web, virtual: "192.0.2.1:80", scheduler: sh, on_remove: reset, reals: [{name: rs1, address: 10.0.0.1}, {name: rs2, address: 10.0.0.2, weight: 0}, {address: 10.0.0.4, method: nat, port: 8080}, {address: 10.0.0.5, weight: 3}]}
-  - {virtual: "192.0.2.1:81", reals: [10.0.0.1]}
+  - {virtual: "192.0.2.1:81", reals: [{address: 10.0.0.1, method: tun}]}
+  - {virtual: "192.0.2.1:82", reals: [10.0.0.1]}
 `
 	read := func(text string) *document {
 		config, err := configs.Parse("test", []byte(text))
@@ -182,13 +184,15 @@ services:
 		"  - 10.0.0.4:80 [] 31 reset",
 		"  + 10.0.0.4:8080 [{port  8080} {method  nat}] 0 none",
 		"  + 10.0.0.5:80 [{weight  3}] 0 none",
+		"  tcp 192.0.2.1:81 []",
+		"  ~ 10.0.0.1:81 [{method  tun}] 101 drain",
 		"- udp 192.0.2.1:53 []",
 		"  - 10.0.0.1:53 [] 201 reschedule",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if want := (director.Unchanged{Services: 1, RealServers: 2, Connections: 1 + 101}); p.Unchanged != want || !reflect.DeepEqual(p.Other, []string{"interfaces"}) {
+	if want := (director.Unchanged{Services: 1, RealServers: 2, Connections: 1 + 301}); p.Unchanged != want || !reflect.DeepEqual(p.Other, []string{"interfaces"}) {
 		t.Errorf("unchanged %+v, other %v", p.Unchanged, p.Other)
 	}
 	if same := preview(from, from, s); !same.Empty() {
