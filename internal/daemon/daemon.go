@@ -304,6 +304,11 @@ func (d *daemon) take(ctx context.Context, file string, text []byte) error {
 	if err != nil {
 		return err
 	}
+	return d.use(ctx, doc)
+}
+
+// use puts a document in force, with its own timeouts.
+func (d *daemon) use(ctx context.Context, doc document) error {
 	d.warnPorts(&doc.config.Desired)
 	return d.put(ctx, doc, doc.config.Desired.Timeouts)
 }

@@ -19,8 +19,16 @@ import (
 // trial is a configuration that is in force until it is confirmed, or its time is over. The file is
 // written when it is confirmed: so whatever ends the daemon before, the former one is back.
 type trial struct {
-	former []byte
+	former document
+	begun  []director.Service // of the trial, before anything was changed at run time
 	back   *time.Timer
+}
+
+// changes are those upon the former file: what was changed before the trial, and since then. What the
+// trial's file says is none, although it may say the same.
+func (t *trial) changes(now []director.Service) director.Changes {
+	want := director.Diff(t.begun, now).Apply(t.former.services)
+	return director.Diff(t.former.config.Desired.Services, want)
 }
 
 var (
@@ -88,25 +96,36 @@ func (b backend) Apply(ctx context.Context, file string, text []byte, confirm ti
 	if d.unconfirmed != nil {
 		return errUnconfirmed
 	}
-	former := d.doc.text
-	if err := d.take(ctx, file, text); err != nil {
+	doc, err := d.read(file, text)
+	if err != nil {
+		return err
+	}
+	former := d.doc
+	if confirm > 0 {
+		d.unconfirmed = &trial{former: former, begun: doc.services}
+	}
+	if err := d.use(ctx, doc); err != nil {
+		d.unconfirmed = nil
 		return err
 	}
 	if confirm == 0 {
 		return d.keep(ctx, former)
 	}
-	t := &trial{former: former}
+	t := d.unconfirmed
 	t.back = time.AfterFunc(confirm, func() { d.expire(t) })
-	d.unconfirmed = t
 	return nil
 }
 
 // keep writes what is in force to the daemon's file. If it cannot be written, the former is back.
-func (d *daemon) keep(ctx context.Context, former []byte) error {
-	if err := atomicfile.Replace(d.opts.ConfigFile, d.doc.text); err != nil {
-		return errors.Join(fmt.Errorf("write configuration: %w", err), d.take(ctx, d.opts.ConfigFile, former))
+func (d *daemon) keep(ctx context.Context, former document) error {
+	err := atomicfile.Replace(d.opts.ConfigFile, d.doc.text)
+	if err == nil {
+		err = d.keepChanges(d.doc.changes) // those upon this file
 	}
-	d.remember(former)
+	if err != nil {
+		return errors.Join(fmt.Errorf("write configuration: %w", err), d.use(ctx, former))
+	}
+	d.remember(former.text)
 	d.log.Info("configuration applied", "event", "applied", "file", d.opts.ConfigFile)
 	return nil
 }
@@ -129,7 +148,7 @@ func (d *daemon) giveUp(ctx context.Context) error {
 	t := d.unconfirmed
 	t.back.Stop()
 	d.unconfirmed = nil
-	return d.take(ctx, d.opts.ConfigFile, t.former)
+	return d.use(ctx, newDocument(t.former.text, t.former.config, t.changes(d.doc.services)))
 }
 
 // Confirm implements api.Backend.
@@ -163,13 +182,13 @@ func (b backend) Rollback(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read former configuration: %w", err)
 	}
-	undone := d.doc.text
+	undone := d.doc
 	if err := d.take(ctx, last, text); err != nil {
 		return err
 	}
 	if err := atomicfile.Replace(d.opts.ConfigFile, text); err != nil {
-		return errors.Join(fmt.Errorf("write configuration: %w", err), d.take(ctx, d.opts.ConfigFile, undone))
+		return errors.Join(fmt.Errorf("write configuration: %w", err), d.use(ctx, undone))
 	}
 	d.log.Info("rolled back", "event", "rolled_back", "file", d.opts.ConfigFile)
-	return errors.Join(os.Remove(last), atomicfile.Write(filepath.Join(d.generationsDir(), "undone.yaml"), undone))
+	return errors.Join(os.Remove(last), atomicfile.Write(filepath.Join(d.generationsDir(), "undone.yaml"), undone.text))
 }

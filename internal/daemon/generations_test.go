@@ -125,6 +125,37 @@ func TestNotConfirmed(t *testing.T) {
 	}
 }
 
+// TestTrialKeepsChanges: a change that the trial's file has, too, is there when the former file is back, by
+// itself or after kill -9; so is one that was made meanwhile.
+func TestTrialKeepsChanges(t *testing.T) {
+	for name, back := range map[string]func(*half) error{
+		"rollback": func(h *half) error { return h.backend().Rollback(t.Context()) },
+		"kill":     func(h *half) error { return h.daemon.recall([]byte(h.onDisk())) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHalf(t, weighing(1))
+			h.edit(weigh("0"))
+			h.apply(weighing(0), time.Hour)
+			h.edit(addService("192.0.2.2:80"))
+			if !strings.Contains(h.recorded(), "192.0.2.2") || len(h.backend().Changes().Services) != 1 {
+				t.Errorf("recorded %s", h.recorded())
+			}
+			if err := back(h); err != nil {
+				t.Fatal(err)
+			}
+			if s := h.doc.services; len(s) != 2 || s[0].Reals[0].Weight != 0 {
+				t.Errorf("back with %+v", s)
+			}
+		})
+	}
+	h := newHalf(t, weighing(1))
+	h.edit(weigh("0"))
+	h.apply(weighing(0), time.Hour)
+	if err := h.backend().Confirm(t.Context()); err != nil || h.recorded() != "" {
+		t.Errorf("confirmed: %v, recorded %s", err, h.recorded())
+	}
+}
+
 // TestNotWritten: a configuration that cannot be written is not in force.
 func TestNotWritten(t *testing.T) {
 	h := newHalf(t, weighing(1))

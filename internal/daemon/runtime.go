@@ -119,7 +119,11 @@ func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeou
 	if err := d.director.Set(ctx, want); err != nil {
 		return err
 	}
-	if err := d.keepChanges(doc.changes); err != nil {
+	changes := doc.changes
+	if d.unconfirmed != nil { // a start finds the former file
+		changes = d.unconfirmed.changes(doc.services)
+	}
+	if err := d.keepChanges(changes); err != nil {
 		former := d.doc.desired()
 		former.Timeouts = timeouts
 		return errors.Join(err, d.director.Set(ctx, former))
