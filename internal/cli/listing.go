@@ -5,7 +5,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -178,23 +177,16 @@ func serviceFlags(s *director.ServiceState) (words string) {
 	return words
 }
 
-// persistenceWords are those of ipvsadm, which names a netmask only where it is not
-// every bit.
+// persistenceWords are those of ipvsadm.
 func persistenceWords(s *director.ServiceState) string {
-	p := s.Persistence
-	if p.Timeout == 0 {
+	if s.Persistence.Timeout == 0 {
 		return ""
 	}
-	words := fmt.Sprintf(" persistent %d", p.Timeout/time.Second)
-	bits := p.NetmaskBits(s.Key.Addr)
-	switch {
-	case bits == s.Key.Addr.BitLen():
-		return words
-	case s.Key.Addr.Is6():
-		return words + fmt.Sprintf(" mask %d", bits)
-	default:
-		return words + " mask " + net.IP(net.CIDRMask(bits, 32)).String()
+	words := fmt.Sprintf(" persistent %d", s.Persistence.Timeout/time.Second)
+	if mask := ipvsadm.Netmask(s); mask != "" {
+		words += " mask " + mask
 	}
+	return words
 }
 
 func (l *listing) serviceExtra(s *director.ServiceState) string {

@@ -223,7 +223,7 @@ func (p *printer) flagged(s *director.ServiceState) string {
 	}
 	if timeout := s.Persistence.Timeout; timeout != 0 {
 		line += fmt.Sprintf(" persistent %d", timeout/time.Second)
-		if mask := netmask(s); mask != "" {
+		if mask := Netmask(s); mask != "" {
 			line += " mask " + mask
 		}
 	}
@@ -233,8 +233,9 @@ func (p *printer) flagged(s *director.ServiceState) string {
 	return line
 }
 
-// netmask is the mask of a service's persistence; "": all bits.
-func netmask(s *director.ServiceState) string {
+// Netmask is the mask of a service's persistence as ipvsadm shows it, which it does only where it is not
+// every bit: "".
+func Netmask(s *director.ServiceState) string {
 	switch bits := s.Persistence.NetmaskBits(s.Key.Addr); {
 	case bits == s.Key.Addr.BitLen():
 		return ""

@@ -59,7 +59,7 @@ func (p *printer) serviceOption(k director.ServiceKey) string {
 func serviceRule(s *director.ServiceState) (text string) {
 	if s.Persistence.Timeout != 0 {
 		text += fmt.Sprintf(" -p %d", s.Persistence.Timeout/time.Second)
-		if mask := netmask(s); mask != "" {
+		if mask := Netmask(s); mask != "" {
 			text += " -M " + mask
 		}
 	}
