@@ -226,10 +226,8 @@ func TestEverything(t *testing.T) {
 					Persistence: director.Persistence{Timeout: director.DefaultPersistence, AnyClient: true, Engine: director.SIPEngine},
 				},
 				{Key: keyOf(director.TCP, "192.0.2.10:446"), Scheduler: "lblcr", Expiration: 90 * time.Second},
-				{
-					Key: director.MarkKey(8, false), Scheduler: "wrr", MarkSource: director.MarkFirewall,
-					VIPs: []netip.Addr{netip.MustParseAddr("192.0.2.20"), netip.MustParseAddr("192.0.2.21")},
-				},
+				{Key: director.MarkKey(8, false), Scheduler: "wrr", MarkSource: director.MarkFirewall,
+					VIPs: []netip.Addr{netip.MustParseAddr("192.0.2.20"), netip.MustParseAddr("192.0.2.21")}},
 			},
 			Marks: []director.MarkRule{
 				{

@@ -15,41 +15,44 @@ import (
 // Edit makes edits to services, which may use the checks of the configuration, one after the other, and returns those that result; what it was given
 // stays as it is. It makes all or none: the error is then a *director.EditError.
 func (c *Config) Edit(services []director.Service, edits []director.Edit) ([]director.Service, error) {
-	e := newEditing(slices.Clone(services))
-	e.file = c
+	e := c.NewEditor(services)
 	for i := range edits {
-		if err := e.edit(&edits[i]); err != nil {
+		if err := e.Edit(&edits[i]); err != nil {
 			err.Index = i
 			return nil, err
 		}
 	}
-	if !e.holes {
-		return e.services, nil
-	}
-	return slices.DeleteFunc(e.services, func(s director.Service) bool { return s.Key == director.ServiceKey{} }), nil
+	return e.Services(), nil
 }
 
 // FindService is the key of the service that a text means, as director.Edit has it; the error is a
 // *director.EditError.
 func FindService(services []director.Service, text string) (director.ServiceKey, error) {
-	at, err := newEditing(services).find(text)
+	at, err := newEditor(services).find(text)
 	if err != nil {
 		return director.ServiceKey{}, err
 	}
 	return services[at].Key, nil
 }
 
-func newEditing(services []director.Service) *editing {
-	e := &editing{services: services, index: make(map[director.ServiceKey]int, len(services)), own: map[int]bool{}}
+// NewEditor is an Editor of services, which stay as they are.
+func (c *Config) NewEditor(services []director.Service) *Editor {
+	e := newEditor(slices.Clone(services))
+	e.file = c
+	return e
+}
+
+func newEditor(services []director.Service) *Editor {
+	e := &Editor{services: services, index: make(map[director.ServiceKey]int, len(services)), own: map[int]bool{}}
 	for i := range services {
 		e.index[services[i].Key] = i
 	}
 	return e
 }
 
-// editing is a list of services that is changed. Who is removed leaves a hole, so that the others
-// keep their places.
-type editing struct {
+// Editor is a list of services that is changed step by step. Who is removed leaves a hole, so that the
+// others keep their places.
+type Editor struct {
 	file     *Config // whose checks there are
 	services []director.Service
 	index    map[director.ServiceKey]int
@@ -61,7 +64,16 @@ func faulty(fault director.EditFault, format string, args ...any) *director.Edit
 	return &director.EditError{Fault: fault, Text: fmt.Sprintf(format, args...)}
 }
 
-func (e *editing) edit(step *director.Edit) *director.EditError {
+// Services are those that there are now. The Editor is not used any more.
+func (e *Editor) Services() []director.Service {
+	if !e.holes {
+		return e.services
+	}
+	return slices.DeleteFunc(e.services, func(s director.Service) bool { return s.Key == director.ServiceKey{} })
+}
+
+// Edit makes one edit, or nothing.
+func (e *Editor) Edit(step *director.Edit) *director.EditError {
 	switch step.Op {
 	case director.AddService:
 		return e.addService(step)
@@ -101,7 +113,7 @@ func known(ops []director.EditOp) string {
 	return strings.Join(texts, ", ")
 }
 
-func (e *editing) addService(step *director.Edit) *director.EditError {
+func (e *Editor) addService(step *director.Edit) *director.EditError {
 	s, err := e.file.EditService(nil, step.Set)
 	if err != nil {
 		return faulty(director.FaultInvalid, "add service: %s", err)
@@ -117,7 +129,7 @@ func (e *editing) addService(step *director.Edit) *director.EditError {
 	return nil
 }
 
-func (e *editing) nameTaken(name string, but int) *director.EditError {
+func (e *Editor) nameTaken(name string, but int) *director.EditError {
 	if name == "" {
 		return nil
 	}
@@ -128,7 +140,7 @@ func (e *editing) nameTaken(name string, but int) *director.EditError {
 	return faulty(director.FaultInvalid, "name %s is already that of service %s", name, e.services[at].Key)
 }
 
-func (e *editing) editService(at int, step *director.Edit) *director.EditError {
+func (e *Editor) editService(at int, step *director.Edit) *director.EditError {
 	former := &e.services[at]
 	s, err := e.file.EditService(former, step.Set)
 	if err != nil {
@@ -145,7 +157,7 @@ func (e *editing) editService(at int, step *director.Edit) *director.EditError {
 }
 
 // find finds the service that a text means.
-func (e *editing) find(text string) (int, *director.EditError) {
+func (e *Editor) find(text string) (int, *director.EditError) {
 	if key, err := director.ParseServiceKey(text); err == nil {
 		if at, ok := e.index[key]; ok {
 			return at, nil
@@ -175,7 +187,7 @@ func (e *editing) find(text string) (int, *director.EditError) {
 }
 
 // names are some that are known.
-func (e *editing) names() string {
+func (e *Editor) names() string {
 	var names []string
 	for i := range e.services {
 		if s := &e.services[i]; s.Key != (director.ServiceKey{}) {
@@ -189,7 +201,7 @@ func (e *editing) names() string {
 }
 
 // reals are the service's real servers, to be changed.
-func (e *editing) reals(at int) []director.RealServer {
+func (e *Editor) reals(at int) []director.RealServer {
 	if !e.own[at] {
 		e.services[at].Reals = slices.Clone(e.services[at].Reals)
 		e.own[at] = true
@@ -197,7 +209,7 @@ func (e *editing) reals(at int) []director.RealServer {
 	return e.services[at].Reals
 }
 
-func (e *editing) addReal(at int, step *director.Edit) *director.EditError {
+func (e *Editor) addReal(at int, step *director.Edit) *director.EditError {
 	s := &e.services[at]
 	r, err := e.file.EditReal(s, nil, step.Set)
 	if err != nil {
@@ -225,7 +237,7 @@ func realNameTaken(s *director.Service, name string, but int) *director.EditErro
 }
 
 // changeReal edits or removes one.
-func (e *editing) changeReal(at int, step *director.Edit) *director.EditError {
+func (e *Editor) changeReal(at int, step *director.Edit) *director.EditError {
 	s := &e.services[at]
 	i, fault := findReal(s, step.Real)
 	if fault != nil {

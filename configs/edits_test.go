@@ -159,3 +159,11 @@ func FuzzEdit(f *testing.F) {
 		}
 	})
 }
+
+// TestPortOfMark: with a firewall mark a real server by dr may have a port, as in IPVS. It is a part of its name.
+func TestPortOfMark(t *testing.T) {
+	s := parseService(t, "{fwmark: 7, reals: [10.0.0.1:80, 10.0.0.1:443]}")
+	if len(s.Reals) != 2 || s.Reals[0].Key.Port != 80 || s.Reals[1].Key.Port != 443 {
+		t.Errorf("got %+v", s.Reals)
+	}
+}

@@ -142,6 +142,7 @@ func (b *serviceBuilder) checkPort(w *realServer, v director.RealServer) {
 	}
 	switch {
 	case v.Key.Port == b.key.Port:
+	case !v.Method.Translates() && b.key.Mark != 0: // a name only, as in IPVS
 	case !v.Method.Translates():
 		w.port.at.failf("method %s leaves packets as they are, so the port must be %s, found %d", v.Method, port, v.Key.Port)
 	case b.key.Port == 0 && b.written.persistence.given():

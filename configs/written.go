@@ -3,9 +3,12 @@
 package configs
 
 import (
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"xdplvs/director"
 )
 
 // What a file says about health and defense is kept as text beside the services, as their other values are kept:
@@ -75,4 +78,47 @@ func writeWritten(w writer, text string) {
 		panic("configs: no mapping: " + text) // of ours
 	}
 	w.node.Content = append(w.node.Content, top.Content[0].Content...)
+}
+
+// hidden stands for a secret where what is written is shown.
+const hidden = "(hidden)"
+
+// withoutSecrets is a copy of a node where secrets that stand in it are hidden.
+func withoutSecrets(n *yaml.Node) *yaml.Node {
+	c := *n
+	c.Content = make([]*yaml.Node, len(n.Content))
+	for i, child := range n.Content {
+		c.Content[i] = withoutSecrets(child)
+		if i%2 == 1 && n.Kind == yaml.MappingNode && child.Kind == yaml.ScalarNode && isSecret(n.Content[i-1].Value) {
+			c.Content[i] = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: hidden}
+		}
+	}
+	return &c
+}
+
+func isSecret(key string) bool { return key == "password" || key == "secret" || key == "token" }
+
+// Hide takes the secrets out of what is written of services and real servers, for those who may look only.
+func Hide(changes director.Changes) director.Changes {
+	hide := func(text *string) {
+		w := newWriter()
+		writeWritten(w, *text)
+		*text = writer{withoutSecrets(w.node)}.text()
+	}
+	changes.Services = slices.Clone(changes.Services)
+	for i := range changes.Services {
+		s := &changes.Services[i]
+		if s.Options != nil {
+			s.Options = new(*s.Options)
+			hide(&s.Options.Written)
+		}
+		s.Reals = slices.Clone(s.Reals)
+		for n := range s.Reals {
+			if r := &s.Reals[n]; r.Options != nil {
+				r.Options = new(*r.Options)
+				hide(&r.Options.Written)
+			}
+		}
+	}
+	return changes
 }

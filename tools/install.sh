@@ -5,7 +5,8 @@
 # It is quiet, and quick, when nothing is missing. Without root or apt it names the packages.
 #
 #   test    a C compiler for the race detector; as root also what the tests run in namespaces, the servers that
-#           health checks are tested with, and Prometheus's checker: their services are neither started nor enabled
+#           health checks are tested with, Prometheus's checker, and ldirectord, which runs a farm by ipvsadm's
+#           command line: their services are neither started nor enabled
 #   check   what compiles the BPF programs, and shellcheck
 #   demo    what the commands that make demo KEEP=1 prints need
 #   vm      what boots another kernel
@@ -37,6 +38,7 @@ need_servers() {
 	need_server dovecot-imapd dovecot /usr/lib/dovecot/imap
 	need_server dovecot-pop3d dovecot /usr/lib/dovecot/pop3
 	need_server freeradius freeradius /usr/sbin/freeradius
+	need_server ldirectord ldirectord /usr/sbin/ldirectord
 	need mariadb-client-core test -e /usr/bin/mariadb
 	need mariadb-server-core test -e /usr/sbin/mariadbd
 	need_server nginx-light nginx /usr/sbin/nginx

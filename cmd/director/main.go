@@ -13,13 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xdplvs/internal/cli"
+	"xdplvs/internal/daemon"
 )
 
 func main() {
 	// A second signal, when the first has asked for an end, ends the program at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	os.Exit(cli.Run(ctx, cli.Env{
+	env := cli.Env{
 		Stdin:            os.Stdin,
 		Stdout:           os.Stdout,
 		Stderr:           os.Stderr,
@@ -30,7 +31,13 @@ func main() {
 		Check:            checkConfig,
 		Doctor:           examine,
 		Services:         readServices,
-	}, os.Args[1:]))
+		Import:           daemon.Import,
+		ImportFormats:    daemon.ImportFormats(),
+	}
+	if cli.IsIPVSADM(os.Args[0]) {
+		os.Exit(cli.RunIPVSADM(ctx, env, os.Args[0], os.Args[1:]))
+	}
+	os.Exit(cli.Run(ctx, env, os.Args[1:]))
 }
 
 // ignoreClosedLog keeps a daemon alive whose log nobody reads any more: Go ends

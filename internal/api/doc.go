@@ -26,6 +26,11 @@
 //	                                       "real": "10.0.0.1:80", "set": {"weight": 3}}]} are in force, all or none
 //	GET    /v1/changes                     director.Changes, what is not as in the file
 //	DELETE /v1/changes                     {} when all is as in the file
+//	POST   /v1/plan                        director.Preview of a body {"file": "new.yaml", "text": "interfaces: …"}
+//	POST   /v1/apply?confirm=2m            {} when that configuration is in force; with confirm until it is confirmed, or
+//	                                       the time is over
+//	POST   /v1/confirm                     {}
+//	POST   /v1/rollback                    {} when the former configuration is in force
 //	POST   /v1/zero?service=NAME           {}; counters are shown from 0 on, those of all services without the parameter
 //
 // Timeouts and settings of defenses that were changed are in force until the configuration is read again.
@@ -40,6 +45,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"xdplvs/director"
 )
@@ -98,6 +104,15 @@ type Backend interface {
 	Changes() director.Changes
 	// DiscardChanges makes everything as the configuration says.
 	DiscardChanges(ctx context.Context) error
+	// Preview tells what a configuration would change.
+	Preview(ctx context.Context, file string, text []byte) (director.Preview, error)
+	// Apply puts a configuration in force and in the place of the daemon's file; with confirm above 0, until
+	// that time is over, or for good if Confirm is called before.
+	Apply(ctx context.Context, file string, text []byte, confirm time.Duration) error
+	// Confirm makes a configuration stay that waits for it.
+	Confirm(ctx context.Context) error
+	// Rollback returns to the former configuration.
+	Rollback(ctx context.Context) error
 	// Zero lets the counters of a service, or of all, begin at 0.
 	Zero(ctx context.Context, service string) error
 	// Version is the daemon's version.
@@ -125,6 +140,10 @@ const (
 	pathConfig      = "/v1/config"
 	pathChanges     = "/v1/changes"
 	pathZero        = "/v1/zero"
+	pathPlan        = "/v1/plan"
+	pathApply       = "/v1/apply"
+	pathConfirm     = "/v1/confirm"
+	pathRollback    = "/v1/rollback"
 )
 
 // The bodies of the small answers.
@@ -133,6 +152,10 @@ type (
 		Error string             `json:"error"`
 		Fault director.EditFault `json:"fault,omitempty"`
 		Index int                `json:"index,omitempty"`
+	}
+	fileBody struct {
+		File string `json:"file"`
+		Text string `json:"text"`
 	}
 	editsBody struct {
 		Edits []director.Edit `json:"edits"`

@@ -46,6 +46,8 @@ type fakeBackend struct {
 	defense    director.DefenseState
 	defenseErr error
 	report     director.DefenseReport
+	preview    director.Preview
+	applied    []string
 }
 
 func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
@@ -272,4 +274,24 @@ func (b *fakeBackend) SetDefense(_ context.Context, change director.DefenseChang
 
 func (b *fakeBackend) DefenseReport(context.Context) (director.DefenseReport, error) {
 	return b.report, b.defenseErr
+}
+
+func (b *fakeBackend) Preview(_ context.Context, file string, text []byte) (director.Preview, error) {
+	b.applied = append(b.applied, "plan "+file+" "+string(text))
+	return b.preview, b.editErr
+}
+
+func (b *fakeBackend) Apply(_ context.Context, file string, text []byte, confirm time.Duration) error {
+	b.applied = append(b.applied, fmt.Sprintf("apply %s %s %s", file, text, confirm))
+	return b.editErr
+}
+
+func (b *fakeBackend) Confirm(context.Context) error {
+	b.applied = append(b.applied, "confirm")
+	return b.editErr
+}
+
+func (b *fakeBackend) Rollback(context.Context) error {
+	b.applied = append(b.applied, "rollback")
+	return b.editErr
 }

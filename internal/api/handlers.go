@@ -48,10 +48,14 @@ var routes = []route{
 	{http.MethodGet, pathExplain, reader, explainParams, 0, (*Server).explainMark},
 	{http.MethodGet, pathVersion, reader, nil, 0, (*Server).version},
 	{http.MethodPost, pathReload, admin, nil, 0, (*Server).reload},
-	{http.MethodGet, pathConfig, reader, nil, 0, (*Server).config},
+	{http.MethodGet, pathConfig, admin, nil, 0, (*Server).config},
 	{http.MethodPatch, pathConfig, admin, nil, maxEdits, (*Server).edit},
 	{http.MethodGet, pathChanges, reader, nil, 0, (*Server).changes},
 	{http.MethodDelete, pathChanges, admin, nil, 0, (*Server).discardChanges},
+	{http.MethodPost, pathPlan, admin, nil, maxEdits, (*Server).plan},
+	{http.MethodPost, pathApply, admin, []string{"confirm"}, maxEdits, (*Server).apply},
+	{http.MethodPost, pathConfirm, admin, nil, 0, (*Server).confirm},
+	{http.MethodPost, pathRollback, admin, nil, 0, (*Server).rollback},
 	{http.MethodPost, pathZero, admin, []string{"service"}, 0, (*Server).zero},
 }
 
@@ -259,10 +263,7 @@ func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) error {
-	if err := s.backend.Reload(r.Context()); err != nil {
-		return failure(http.StatusUnprocessableEntity, "%s", err)
-	}
-	return writeJSON(w, struct{}{})
+	return done(w, s.backend.Reload(r.Context()))
 }
 
 // entries is what lists connections, or templates.

@@ -65,10 +65,7 @@ func (s *Server) changes(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *Server) discardChanges(w http.ResponseWriter, r *http.Request) error {
-	if err := s.backend.DiscardChanges(r.Context()); err != nil {
-		return failure(http.StatusUnprocessableEntity, "%s", err)
-	}
-	return writeJSON(w, struct{}{})
+	return done(w, s.backend.DiscardChanges(r.Context()))
 }
 
 func (s *Server) zero(w http.ResponseWriter, r *http.Request) error {

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"reflect"
 	"testing"
+	"time"
 
 	"xdplvs/director"
 )
@@ -74,5 +76,30 @@ func TestChanges(t *testing.T) {
 	wantStatus(t, client.DiscardChanges(t.Context()), http.StatusUnprocessableEntity)
 	if _, err := client.Config(t.Context()); err == nil {
 		t.Error("no error")
+	}
+}
+
+// TestApply: a configuration and the time to confirm it arrive as they were sent.
+func TestApply(t *testing.T) {
+	b := &fakeBackend{preview: director.Preview{Other: []string{"marks"}}}
+	path, _ := start(t, b, ServerOptions{})
+	client := newClient(t, path)
+	if p, err := client.Plan(t.Context(), "new.yaml", []byte("a: b\n")); err != nil || !reflect.DeepEqual(p, b.preview) {
+		t.Errorf("%v, %+v", err, p)
+	}
+	err := errors.Join(client.Apply(t.Context(), "new.yaml", []byte("a"), 0), client.Apply(t.Context(), "new.yaml", []byte("a"), 2*time.Minute),
+		client.Confirm(t.Context()), client.Rollback(t.Context()))
+	want := []string{"plan new.yaml a: b\n", "apply new.yaml a 0s", "apply new.yaml a 2m0s", "confirm", "rollback"}
+	if err != nil || !reflect.DeepEqual(b.applied, want) {
+		t.Errorf("%v, asked %q", err, b.applied)
+	}
+	for _, text := range []string{"soon", "0s", "-1m"} {
+		wantStatus(t, client.call(t.Context(), http.MethodPost, pathApply, url.Values{"confirm": {text}}, fileBody{}, &struct{}{}), http.StatusBadRequest)
+	}
+	b.editErr = errors.Join(errors.New("new.yaml:1:1: a"), errors.New("new.yaml:2:1: b"))
+	_, err = client.Plan(t.Context(), "new.yaml", nil)
+	for _, err := range []error{err, client.Apply(t.Context(), "new.yaml", nil, 0), client.Confirm(t.Context()), client.Rollback(t.Context())} {
+		wantStatus(t, err, http.StatusUnprocessableEntity)
+		wantError(t, err, "new.yaml:1:1: a\nnew.yaml:2:1: b")
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"xdplvs/director"
+	"xdplvs/internal/ipvsadm"
 )
 
 const untilDiscarded = "A change is in force at once and stays so over reloads and restarts of the daemon, until\n" +
@@ -203,23 +204,35 @@ func changeMark(added, removed, changed bool) string {
 }
 
 func (a *app) saveCommand() *cobra.Command {
-	return &cobra.Command{
+	format := newChoice("yaml", "ipvsadm")
+	cmd := &cobra.Command{
 		Use:   "save",
 		Short: "Print the configuration that is in force",
 		Long: "Print a configuration file that is what is in force: the one that the daemon has read,\n" +
-			"with what was changed at run time.",
+			"with what was changed at run time. With -o ipvsadm: the lines of ipvsadm -Sn, which\n" +
+			"ipvsadm -R reads; they have what ipvsadm knows.",
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := a.client()
-			defer client.Close()
-			text, err := client.Config(cmd.Context())
+	}
+	addChoice(cmd, &format, "output", "o", "language of the output")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		client := a.client()
+		defer client.Close()
+		if format.value == "ipvsadm" {
+			s, err := client.Snapshot(cmd.Context())
 			if err != nil {
 				return err
 			}
-			_, _ = a.out.Write(text) // its error ends the command
+			ipvsadm.Save(a.out, s.Services)
 			return nil
-		},
+		}
+		text, err := client.Config(cmd.Context())
+		if err != nil {
+			return err
+		}
+		_, _ = a.out.Write(text) // its error ends the command
+		return nil
 	}
+	return cmd
 }
 
 // completeReals offers a service's real servers to the shell.

@@ -49,6 +49,11 @@ type Env struct {
 	Output func(ctx context.Context, name string, args ...string) ([]byte, error)
 	// Services are those of a configuration.
 	Services func(file string) ([]director.Service, error)
+	// Import reads the configuration of another director: what it is in ours, and a line FILE:LINE: TEXT:
+	// REASON for each line that is not carried over.
+	Import func(format, file string) (text []byte, notes []string, err error)
+	// ImportFormats are those that Import knows.
+	ImportFormats []string
 	// ApplyReal makes this machine a real server; nil: realserver.Apply.
 	ApplyReal func(plan realserver.Plan, remove bool, tell func(realserver.Step)) error
 }
@@ -89,7 +94,10 @@ func Run(ctx context.Context, env Env, args []string) int {
 // exitCode says what went wrong, unless it was said, and makes it a number.
 func (a *app) exitCode(command *cobra.Command, err error) int {
 	var usage *usageError
+	var code errCode
 	switch {
+	case errors.As(err, &code):
+		return int(code)
 	case errors.Is(a.out.err, syscall.EPIPE): // director connections | head
 		return exitFailure
 	case a.out.err != nil:

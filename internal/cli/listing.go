@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
 
 	"xdplvs/director"
+	"xdplvs/internal/ipvsadm"
 )
 
 // ipvsVersion is the version of IPVS whose listing this is: scripts know the line.
@@ -208,24 +208,17 @@ func serviceFlags(s *director.ServiceState) (words string) {
 	return words
 }
 
-// persistenceWords are those of ipvsadm, which names a netmask only where it is not
-// every bit.
+// persistenceWords are those of ipvsadm.
 func persistenceWords(s *director.ServiceState) string {
-	p := s.Persistence
-	if p.Timeout == 0 {
+	if s.Persistence.Timeout == 0 {
 		return ""
 	}
-	words := fmt.Sprintf(" persistent %d", p.Timeout/time.Second)
-	bits := p.NetmaskBits(s.Key.Addr)
-	switch {
-	case bits == s.Key.Addr.BitLen():
-	case s.Key.Addr.Is6():
-		words += fmt.Sprintf(" mask %d", bits)
-	default:
-		words += " mask " + net.IP(net.CIDRMask(bits, 32)).String()
+	words := fmt.Sprintf(" persistent %d", s.Persistence.Timeout/time.Second)
+	if mask := ipvsadm.Netmask(s); mask != "" {
+		words += " mask " + mask
 	}
-	if p.Engine != director.NoEngine {
-		words += " pe " + p.Engine.String()
+	if s.Persistence.Engine != director.NoEngine {
+		words += " pe " + s.Persistence.Engine.String()
 	}
 	return words
 }
@@ -341,28 +334,9 @@ func (l *listing) counters(c *director.Counters) string {
 func (l *listing) numbers(values ...uint64) string {
 	var text strings.Builder
 	for _, v := range values {
-		text.WriteString(column(v, l.exact))
+		text.WriteString(ipvsadm.Column(v, l.exact))
 	}
 	return text.String()
-}
-
-// column is a number in ipvsadm's nine columns. Up to eight digits are shown,
-// then thousands (K), from 10^9 on millions (M), from 10^11 on 10^9 (G), from
-// 10^14 on 10^12 (T), cut off: these are ipvsadm's own bounds. Exact ones grow
-// beyond the columns, with a blank before them.
-func column(v uint64, exact bool) string {
-	switch {
-	case exact, v < 1e8:
-		return fmt.Sprintf(" %8d", v)
-	case v < 1e9:
-		return fmt.Sprintf("%8dK", v/1e3)
-	case v < 1e11:
-		return fmt.Sprintf("%8dM", v/1e6)
-	case v < 1e14:
-		return fmt.Sprintf("%8dG", v/1e9)
-	default:
-		return fmt.Sprintf("%8dT", v/1e12)
-	}
 }
 
 // addrPort is 10.0.0.1:80 or [2001:db8::1]:80.

@@ -4,14 +4,10 @@ package cli
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 
 	"github.com/spf13/cobra"
-
-	"xdplvs/internal/api"
 )
 
 func (a *app) runCommand() *cobra.Command {
@@ -86,20 +82,10 @@ func (a *app) reloadCommand() *cobra.Command {
 			client := a.client()
 			defer client.Close()
 			if err := client.Reload(cmd.Context()); err != nil {
-				return a.reloadError(err)
+				return a.configurationError("reload", err)
 			}
 			fmt.Fprintln(a.out, "reloaded")
 			return nil
 		},
 	}
-}
-
-// reloadError prints the configuration's mistakes as they are.
-func (a *app) reloadError(err error) error {
-	var answer *api.Error
-	if errors.As(err, &answer) && answer.Status == http.StatusUnprocessableEntity {
-		fmt.Fprintln(a.Stderr, answer.Message)
-		return errPrinted
-	}
-	return fmt.Errorf("reload: %w", err)
 }

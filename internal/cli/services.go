@@ -14,6 +14,7 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/ipvsadm"
 )
 
 // serviceCommand is what list, stats and rate have in common.
@@ -196,6 +197,6 @@ func verdictsOf(s *director.Snapshot) (verdicts []verdict) {
 func (l *listing) printVerdicts(s *director.Snapshot) {
 	l.printBold(fmt.Sprintf("%-*s %8s", realWidth+5, "Verdict", "Packets"))
 	for _, v := range verdictsOf(s) {
-		fmt.Fprintf(l.w, "%-*s%s\n", realWidth+5, v.name, column(v.packets, l.exact))
+		fmt.Fprintf(l.w, "%-*s%s\n", realWidth+5, v.name, ipvsadm.Column(v.packets, l.exact))
 	}
 }

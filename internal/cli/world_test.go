@@ -67,6 +67,8 @@ type fakeBackend struct {
 	defense    director.DefenseState
 	defenseErr error
 	report     director.DefenseReport
+	preview    director.Preview
+	applied    []string
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }
@@ -183,6 +185,13 @@ func newWorld(t testing.TB, b api.Backend) *world {
 		Doctor:    testDoctor,
 		Services:  testServices,
 		ApplyReal: testApply,
+		Import: func(_, file string) ([]byte, []string, error) {
+			if file == "missing" {
+				return nil, nil, errors.New("read configuration: open missing: no such file or directory")
+			}
+			return []byte("services:\n  - {virtual: 192.0.2.1:80}\n"), []string{file + ":3: not carried over: quorum 2: health checks are not carried over yet"}, nil
+		},
+		ImportFormats: []string{"keepalived", "ldirectord"},
 	}
 	w.vars[envSocket] = w.socket
 	if b != nil {
@@ -388,4 +397,24 @@ func (b *fakeBackend) SetDefense(_ context.Context, change director.DefenseChang
 
 func (b *fakeBackend) DefenseReport(context.Context) (director.DefenseReport, error) {
 	return b.report, b.defenseErr
+}
+
+func (b *fakeBackend) Preview(_ context.Context, file string, text []byte) (director.Preview, error) {
+	b.applied = append(b.applied, "plan "+file+" "+string(text))
+	return b.preview, b.editErr
+}
+
+func (b *fakeBackend) Apply(_ context.Context, file string, text []byte, confirm time.Duration) error {
+	b.applied = append(b.applied, fmt.Sprintf("apply %s %s %s", file, text, confirm))
+	return b.editErr
+}
+
+func (b *fakeBackend) Confirm(context.Context) error {
+	b.applied = append(b.applied, "confirm")
+	return b.editErr
+}
+
+func (b *fakeBackend) Rollback(context.Context) error {
+	b.applied = append(b.applied, "rollback")
+	return b.editErr
 }

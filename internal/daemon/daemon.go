@@ -68,6 +68,7 @@ type daemon struct {
 	changesFile string
 	zeroes      zeroes
 	readings    readings
+	unconfirmed *trial // of apply --confirm
 }
 
 // Run runs the director until ctx ends. A SIGHUP reads the configuration again.
@@ -316,25 +317,56 @@ func (d *daemon) reload(ctx context.Context) error {
 }
 
 func (d *daemon) readAgain(ctx context.Context) error {
-	text, config, err := load(d.opts.ConfigFile, d.log)
+	if d.unconfirmed != nil {
+		return errUnconfirmed
+	}
+	text, err := configs.Read(d.opts.ConfigFile)
 	if err != nil {
 		return err
 	}
+	former := d.doc.text
+	if err := d.take(ctx, d.opts.ConfigFile, text); err != nil {
+		return err
+	}
+	d.remember(former)
+	return nil
+}
+
+// take puts a file's text in force, with the run-time changes.
+func (d *daemon) take(ctx context.Context, file string, text []byte) error {
+	doc, err := d.read(file, text)
+	if err != nil {
+		return err
+	}
+	return d.use(ctx, doc)
+}
+
+// use puts a document in force, with its own timeouts.
+func (d *daemon) use(ctx context.Context, doc document) error {
+	d.warnPorts(&doc.config.Desired)
+	return d.put(ctx, doc, doc.config.Desired.Timeouts)
+}
+
+// read makes a document of a file's text, if it can be in force while the director runs.
+func (d *daemon) read(file string, text []byte) (document, error) {
+	config, err := parse(file, text, d.log)
+	if err != nil {
+		return document{}, err
+	}
 	if config.Limits != d.config.Limits || config.StateDir != d.config.StateDir {
-		return fmt.Errorf("%s: limits and state_dir are fixed while the director runs: restart it to change them", d.opts.ConfigFile)
+		return document{}, fmt.Errorf("%s: limits and state_dir are fixed while the director runs: restart it to change them", file)
 	}
 	if d.opts.Socket == "" && config.Socket != d.config.Socket {
-		return fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
+		return document{}, fmt.Errorf("%s: socket is fixed while the director runs: restart it to change it", file)
 	}
 	if config.Metrics != d.config.Metrics {
-		return fmt.Errorf("%s: metrics is fixed while the director runs: restart it to change it", d.opts.ConfigFile)
+		return document{}, fmt.Errorf("%s: metrics is fixed while the director runs: restart it to change it", file)
 	}
 	doc, err := newDocument(text, config, d.doc.changes)
 	if err != nil {
-		return fmt.Errorf("%s: %w (discard the run-time changes: director changes discard)", d.opts.ConfigFile, err)
+		return document{}, fmt.Errorf("%s: %w (discard the run-time changes: director changes discard)", file, err)
 	}
-	d.warnPorts(&config.Desired)
-	return d.put(ctx, doc, config.Desired.Timeouts)
+	return doc, nil
 }
 
 // end says what becomes of the data plane, and sees to it.
@@ -366,17 +398,23 @@ func load(file string, log *slog.Logger) ([]byte, *configs.Config, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	config, err := parse(file, text, log)
+	return text, config, err
+}
+
+// parse is load for a text that was read.
+func parse(file string, text []byte, log *slog.Logger) (*configs.Config, error) {
 	config, err := configs.Parse(file, text)
 	if err == nil {
 		err = config.ReadLists()
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, note := range config.Notes {
 		log.Warn(note.Message, "event", "config_note", "file", note.File, "line", note.Line, "path", note.Path)
 	}
-	return text, config, nil
+	return config, nil
 }
 
 // notify tells the service manager, where there is one.

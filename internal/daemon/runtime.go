@@ -127,7 +127,11 @@ func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeou
 	if err := d.enforce(want, set); err != nil {
 		return err
 	}
-	if err := d.keepChanges(doc.changes); err != nil {
+	changes := doc.changes
+	if d.unconfirmed != nil { // a start finds the former file
+		changes = d.unconfirmed.changes(doc.services)
+	}
+	if err := d.keepChanges(changes); err != nil {
 		former := d.doc.desired()
 		former.Timeouts = timeouts
 		return errors.Join(err, d.enforce(former, set))
@@ -172,7 +176,7 @@ func (b backend) Edit(ctx context.Context, edits []director.Edit) error {
 func (b backend) Changes() director.Changes {
 	b.d.reloading.Lock()
 	defer b.d.reloading.Unlock()
-	return b.d.doc.changes
+	return configs.Hide(b.d.doc.changes)
 }
 
 // DiscardChanges implements api.Backend.

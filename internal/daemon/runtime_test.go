@@ -226,3 +226,25 @@ func TestZero(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestEditOfMany: one change of a large configuration is in force soon. The fastest of some counts, as
+// other tests may be at work.
+func TestEditOfMany(t *testing.T) {
+	h := newHalf(t, string(manyServices(10000)))
+	limit := 500 * time.Millisecond
+	if raceEnabled {
+		limit *= 10
+	}
+	change := director.Edit{Op: director.EditReal, Service: "tcp 198.18.19.136:80", Real: "10.19.136.2"}
+	fastest := time.Hour
+	for _, weight := range []string{"3", "4", "5", "6", "7"} {
+		change.Set = weigh(weight).Set
+		begun := time.Now()
+		h.edit(change)
+		fastest = min(fastest, time.Since(begun))
+	}
+	t.Logf("changed in %v", fastest.Round(time.Millisecond))
+	if weight := h.snapshot().Services[5000].Reals[2].Weight; fastest > limit || weight != 7 {
+		t.Errorf("took %v, weight %d", fastest, weight)
+	}
+}

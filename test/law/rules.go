@@ -46,9 +46,11 @@ var DirectorLaw = Law{
 		"internal/metrics":    {"director"},
 		"internal/realserver": {"director", "internal/genl"},
 		"internal/doctor":     {"bpf", "director", "internal/genl", "internal/nexthop", "internal/offload"},
-		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/markimport", "internal/realserver"},
-		// The one place where parts meet, and the only one that knows the file format.
-		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/atomicfile", "internal/doctor", "internal/door", "internal/health", "internal/metrics", "internal/nexthop", "internal/notify", "internal/offload", "internal/vip"},
+		"internal/ipvsadm":    {"director"},
+		"internal/importer":   {"configs", "director", "internal/ipvsadm"},
+		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/ipvsadm", "internal/markimport", "internal/realserver"},
+		// The one place where parts meet; but for the importer, the only one that knows the file format.
+		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/atomicfile", "internal/doctor", "internal/door", "internal/health", "internal/importer", "internal/metrics", "internal/nexthop", "internal/notify", "internal/offload", "internal/vip"},
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
 
 		// Not in the product.
