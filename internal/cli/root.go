@@ -5,6 +5,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -13,6 +14,11 @@ import (
 
 	"xdplvs/internal/api"
 )
+
+// Command is the tree of commands, for its description only.
+func Command() *cobra.Command {
+	return newApp(Env{Stdout: io.Discard, Stderr: io.Discard}).rootCommand()
+}
 
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{

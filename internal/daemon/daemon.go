@@ -149,6 +149,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.resolver.Run(ctx) })
 	group.Go(func() error { return d.feedHops(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
+	group.Go(func() error { return d.feedWatchdog(ctx) })
 	served := api.ServerOptions{Pages: pages}
 	group.Go(func() error { return api.NewServer(d.log, d.backend(), served).Serve(ctx, socket) })
 	if open != nil {
