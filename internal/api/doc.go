@@ -13,7 +13,9 @@
 //	GET    /v1/timeouts                    {"tcp": "15m", "tcpfin": "2m", …}, all that are in force
 //	PATCH  /v1/timeouts                    the same, changed by a body as {"tcp": "10m", "udp": 30}
 //	GET    /v1/addresses                   director.AddressList
+//	POST   /v1/explain                     director.Explanation of a director.Question
 //	GET    /v1/version                     {"version": "v0.1.0"}
+//	GET    /v1/openapi.json                all of this, in OpenAPI 3.1
 //	POST   /v1/reload                      {} when the configuration is in force
 //
 // Timeouts that were changed are in force until the configuration is read again.
@@ -57,6 +59,8 @@ type Backend interface {
 	SetTimeouts(ctx context.Context, change director.Timeouts) (director.Timeouts, error)
 	// Addresses are the virtual addresses as they are held.
 	Addresses() director.AddressList
+	// Explain tells what would become of a packet; nothing changes by it.
+	Explain(ctx context.Context, q director.Question) (*director.Explanation, error)
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
@@ -73,7 +77,9 @@ const (
 	pathTemplates   = "/v1/persistence/count"
 	pathTimeouts    = "/v1/timeouts"
 	pathAddresses   = "/v1/addresses"
+	pathExplain     = "/v1/explain"
 	pathVersion     = "/v1/version"
+	pathOpenAPI     = "/v1/openapi.json"
 	pathReload      = "/v1/reload"
 )
 

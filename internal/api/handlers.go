@@ -38,7 +38,9 @@ var routes = []route{
 	{http.MethodGet, pathTimeouts, reader, nil, false, (*Server).timeouts},
 	{http.MethodPatch, pathTimeouts, admin, nil, true, (*Server).setTimeouts},
 	{http.MethodGet, pathAddresses, reader, nil, false, (*Server).addresses},
+	{http.MethodPost, pathExplain, admin, nil, true, (*Server).explain},
 	{http.MethodGet, pathVersion, reader, nil, false, (*Server).version},
+	{http.MethodGet, pathOpenAPI, reader, nil, false, (*Server).openAPI},
 	{http.MethodPost, pathReload, admin, nil, false, (*Server).reload},
 }
 
@@ -183,6 +185,22 @@ func (s *Server) setTimeouts(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) addresses(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, s.backend.Addresses())
+}
+
+// explain is for administrators: it changes nothing, but takes as much memory as the tables have.
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
+	var q director.Question
+	if err := readJSON(r, &q); err != nil {
+		return err
+	}
+	if err := q.Validate(); err != nil {
+		return failure(http.StatusUnprocessableEntity, "%s", err)
+	}
+	e, err := s.backend.Explain(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, e)
 }
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {

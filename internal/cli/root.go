@@ -43,7 +43,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.PersistentFlags().Lookup("socket").DefValue = ""
 	root.AddCommand(a.runCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(),
 		a.connectionsCommand(), a.persistenceCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.addressesCommand(), a.reloadCommand(),
-		a.doctorCommand(), a.realServerCommand(), a.versionCommand())
+		a.explainCommand(), a.doctorCommand(), a.realServerCommand(), a.versionCommand())
 	makeStrict(root)
 	return root
 }

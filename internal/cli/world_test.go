@@ -51,8 +51,17 @@ type fakeBackend struct {
 
 	addresses director.AddressList
 
+	explanation director.Explanation
+	explainErr  error
+
 	timeouts    director.Timeouts
 	timeoutsErr error
+}
+
+func (b *fakeBackend) Explain(_ context.Context, q director.Question) (*director.Explanation, error) {
+	e := b.explanation
+	e.Question = q
+	return &e, b.explainErr
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }

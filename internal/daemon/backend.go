@@ -4,9 +4,12 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"net/http"
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/explain"
 )
 
 // backend is what the socket offers.
@@ -55,6 +58,16 @@ func (b backend) SetTimeouts(ctx context.Context, change director.Timeouts) (dir
 	b.d.reloading.Lock()
 	defer b.d.reloading.Unlock()
 	return b.d.director.SetTimeouts(ctx, change)
+}
+
+// Explain implements api.Backend.
+func (b backend) Explain(ctx context.Context, q director.Question) (*director.Explanation, error) {
+	e, err := b.d.explainer.Explain(ctx, q)
+	var fault *explain.QuestionError
+	if errors.As(err, &fault) {
+		return nil, &api.Error{Status: http.StatusUnprocessableEntity, Message: fault.Error()}
+	}
+	return e, err
 }
 
 // Reload implements api.Backend.

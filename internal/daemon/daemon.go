@@ -24,6 +24,7 @@ import (
 	"xdplvs/configs"
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/explain"
 	"xdplvs/internal/nexthop"
 	"xdplvs/internal/vip"
 )
@@ -48,6 +49,7 @@ type daemon struct {
 	director  *director.Director
 	resolver  *nexthop.Resolver
 	addresses *vip.Manager
+	explainer *explain.Explainer
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -111,6 +113,7 @@ func (d *daemon) open() error {
 		Tags:   d.keepTags,
 		Own:    ownAddresses,
 	})
+	d.explainer = explain.New(plane, d.director)
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
 	d.addresses = d.newAddresses()

@@ -39,11 +39,12 @@ var DirectorLaw = Law{
 		"internal/offload":    {"internal/genl"},
 		"internal/api":        {"director"},
 		"internal/metrics":    {"director"},
+		"internal/explain":    {"bpf", "director", "internal/packet"},
 		"internal/realserver": {"director", "internal/genl"},
 		"internal/doctor":     {"bpf", "director", "internal/genl", "internal/nexthop", "internal/offload"},
 		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/realserver"},
 		// The one place where parts meet, and the only one that knows the file format.
-		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/doctor", "internal/metrics", "internal/nexthop", "internal/offload", "internal/vip"},
+		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/doctor", "internal/explain", "internal/metrics", "internal/nexthop", "internal/offload", "internal/vip"},
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
 
 		// Not in the product.
