@@ -129,7 +129,8 @@ func (a *answer) find() error {
 	if err := a.setMark(); err != nil {
 		return err
 	}
-	if err := a.look(&a.ConnBefore, &a.TemplateBefore); err != nil {
+	var before, after templates
+	if err := a.look(&a.ConnBefore, &before); err != nil {
 		return err
 	}
 	cursors := slices.Collect(a.cursors())
@@ -137,12 +138,15 @@ func (a *answer) find() error {
 	if err != nil {
 		return err
 	}
-	if err := a.look(&a.ConnAfter, &a.TemplateAfter); err != nil {
+	if err := a.look(&a.ConnAfter, &after); err != nil {
 		return err
 	}
 	a.Verdict, a.FrameAfter = tried.Verdict, tried.Frame
 	a.leave(&tried)
 	a.tellService(&tried)
+	if a.Service != nil {
+		a.TemplateBefore, a.TemplateAfter = before[*a.Service], after[*a.Service]
+	}
 	for i, now := range slices.Collect(a.cursors()) {
 		if now != cursors[i] {
 			a.ChoicesBefore, a.ChoicesAfter = cursors[i], now
@@ -171,8 +175,11 @@ func (a *answer) setMark() error {
 	return nil
 }
 
+// templates are those of the client, by their services: whose packet it is, is known afterwards.
+type templates map[director.ServiceKey]*director.Conn
+
 // look finds what the copy has of the client.
-func (a *answer) look(conn, template **director.Conn) error {
+func (a *answer) look(conn **director.Conn, found *templates) error {
 	q := &a.Question
 	err := a.from.EntriesIn(a.ctx, a.copy.Tables, false, func(c *director.Conn) error {
 		if c.Protocol == q.Protocol && c.Client == q.Client && c.Virtual == q.Virtual {
@@ -183,33 +190,45 @@ func (a *answer) look(conn, template **director.Conn) error {
 	if err != nil {
 		return err
 	}
+	*found = templates{}
 	return a.from.EntriesIn(a.ctx, a.copy.Tables, true, func(c *director.Conn) error {
-		if a.isTemplate(c) {
-			*template = new(*c)
+		if s := a.serviceOf(c); s != nil {
+			(*found)[s.Key] = new(*c)
 		}
 		return nil
 	})
 }
 
-// isTemplate reports whether a template is for the packet. Its client is one address, or a network's first.
-func (a *answer) isTemplate(c *director.Conn) bool {
+// serviceOf is the service by which a template is for the packet; nil if it is not.
+func (a *answer) serviceOf(c *director.Conn) *director.ServiceState {
 	q := &a.Question
-	s := a.known()
+	if c.Client.Addr().Is4() != q.Client.Addr().Is4() {
+		return nil
+	}
+	if c.Mark != 0 {
+		return a.knows(a.service(director.MarkKey(c.Mark, q.Client.Addr().Is6())), c)
+	}
+	if port := c.Virtual.Port(); c.Virtual.Addr() != q.Virtual.Addr() || c.Protocol != q.Protocol || port != 0 && port != q.Virtual.Port() {
+		return nil
+	}
+	return a.knows(a.byAddress(), c)
+}
+
+// knows gives the service back if the template's client, an address or a network's first, is the packet's.
+func (a *answer) knows(s *director.ServiceState, c *director.Conn) *director.ServiceState {
 	if s == nil || s.Persistence.Timeout == 0 {
-		return false
+		return nil
 	}
-	if c.Mark != s.Key.Mark || c.Mark == 0 && (c.Virtual.Addr() != q.Virtual.Addr() || c.Protocol != q.Protocol) {
-		return false
-	}
-	if port := c.Virtual.Port(); port != 0 && port != q.Virtual.Port() {
-		return false
-	}
+	client := a.Question.Client.Addr()
 	length := int(s.Persistence.Prefix)
 	if length == 0 {
-		length = q.Client.Addr().BitLen()
+		length = client.BitLen()
 	}
-	network, err := q.Client.Addr().Prefix(length)
-	return err == nil && c.Client.Addr() == network.Addr()
+	network, err := client.Prefix(length)
+	if err != nil || c.Client.Addr() != network.Addr() {
+		return nil
+	}
+	return s
 }
 
 // cursors are the choices that packets have taken of all plans, by row of their services.
