@@ -26,6 +26,15 @@ build: go ## Build build/director
 	@mkdir -p build
 	CGO_ENABLED=0 go build -trimpath -o build/director ./cmd/director
 
+.PHONY: man
+man: go ## Write the manual pages to build/man, one for each command
+	@rm -rf build/man
+	@go run ./internal/cli/manual build/man
+
+.PHONY: deb
+deb: go ## Build a Debian package in build/
+	@tools/deb.sh build
+
 .PHONY: generate
 generate: go tools-check ## Compile the BPF programs, and make the Go code for them
 	go generate ./bpf
@@ -74,7 +83,7 @@ check-modules:
 	@go mod tidy -diff || { echo "go.mod or go.sum is not tidy (go mod tidy)" >&2; exit 1; }
 check-scripts:
 	@echo "check shellcheck"
-	@shellcheck tools/*.sh .ci/run
+	@shellcheck tools/*.sh .ci/run contrib/systemd/prepare-state contrib/debian/*
 check-objects:
 	@echo "check that the BPF objects are those of their sources"
 	@tools/objects.sh

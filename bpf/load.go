@@ -20,6 +20,7 @@ type DataPlane struct {
 	Tables *Tables
 	Fresh  bool // the tables are new: nothing of a former process is in them
 
+	sizes   Sizes
 	objects *ebpf.Collection
 	unmap   []func() error
 	pins    string // directory in bpffs; empty: nothing is pinned
@@ -47,7 +48,7 @@ func load(spec *ebpf.CollectionSpec, replace map[string]*ebpf.Map, sizes Sizes) 
 	if err != nil {
 		return nil, fmt.Errorf("load data plane (Linux 6.1 or later is needed): %w", err)
 	}
-	d := &DataPlane{objects: objects}
+	d := &DataPlane{sizes: sizes, objects: objects}
 	if err := d.mapTables(sizes.CPUs); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}

@@ -179,7 +179,8 @@ func (d *DataPlane) pinMaps() error {
 	return nil
 }
 
-// Remove takes everything off: programs, tables and the directory.
+// Remove takes everything off: programs, tables and the directory. That stays, empty, where it belongs to
+// a directory of somebody else's.
 func Remove(dir string) error {
 	paths, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil {
@@ -193,7 +194,7 @@ func Remove(dir string) error {
 			}
 		}
 	}
-	if e := os.Remove(dir); e != nil && !errors.Is(e, os.ErrNotExist) {
+	if e := os.Remove(dir); e != nil && !errors.Is(e, os.ErrNotExist) && !errors.Is(e, os.ErrPermission) {
 		err = errors.Join(err, e)
 	}
 	return err

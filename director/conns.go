@@ -132,6 +132,13 @@ func (d *Director) lister(now uint32) *lister {
 
 // each calls yield for every connection until it fails or ctx ends.
 func (l *lister) each(ctx context.Context, yield func(*Conn) error) error {
+	if err := l.inTables(ctx, yield); err != nil {
+		return err
+	}
+	return l.overflow()
+}
+
+func (l *lister) inTables(ctx context.Context, yield func(*Conn) error) error {
 	l.yield = yield
 	for i := range l.tables.Conns4 {
 		if i%4096 == 0 && ctx.Err() != nil {
@@ -149,7 +156,7 @@ func (l *lister) each(ctx context.Context, yield func(*Conn) error) error {
 			return err
 		}
 	}
-	return l.overflow()
+	return nil
 }
 
 func (l *lister) slot4(i int) error {

@@ -56,6 +56,7 @@ need_for() {
 	test)
 		need gcc have gcc
 		need libc6-dev has_header stdlib.h
+		need groff-base have groff
 		if ((EUID == 0)); then
 			need iproute2 have ip
 			need iptables have iptables-nft

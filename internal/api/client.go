@@ -138,6 +138,15 @@ func (c *Client) OrderHealth(ctx context.Context, order director.HealthOrder) (i
 	return body.Ordered, err
 }
 
+// Explain tells what would become of a packet; nothing changes by it.
+func (c *Client) Explain(ctx context.Context, q director.Question) (*director.Explanation, error) {
+	var e director.Explanation
+	if err := c.call(ctx, http.MethodPost, pathExplain, nil, q, &e); err != nil {
+		return nil, err
+	}
+	return &e, nil
+}
+
 // Entries are what a connection table has: connections, or templates.
 type Entries struct {
 	client      *Client

@@ -19,7 +19,9 @@
 //	GET    /v1/health                      director.HealthList
 //	GET    /v1/health/history?real=TEXT    a list of director.HealthHistory; with service=TEXT only of that one
 //	POST   /v1/health/order                {"ordered": 2} by a body that is a director.HealthOrder
+//	POST   /v1/explain                     director.Explanation of a director.Question
 //	GET    /v1/version                     {"version": "v0.1.0"}
+//	GET    /v1/openapi.json                all of this, in OpenAPI 3.1
 //	POST   /v1/reload                      {} when the configuration is in force
 //	GET    /v1/config                      application/yaml, the file with the run-time changes in it
 //	PATCH  /v1/config                      {} when the edits of a body as {"edits": [{"op": "edit-real", "service": "web",
@@ -92,6 +94,8 @@ type Backend interface {
 	Marks(ctx context.Context) (director.MarkList, error)
 	// ExplainMark tells which rule marks a packet, and which service takes it.
 	ExplainMark(ctx context.Context, q director.MarkQuestion) (director.MarkAnswer, error)
+	// Explain tells what would become of a packet; nothing changes by it.
+	Explain(ctx context.Context, q director.Question) (*director.Explanation, error)
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
@@ -134,8 +138,10 @@ const (
 	pathHistory     = "/v1/health/history"
 	pathOrder       = "/v1/health/order"
 	pathMarks       = "/v1/marks"
-	pathExplain     = "/v1/marks/explain"
+	pathExplainMark = "/v1/marks/explain"
+	pathExplain     = "/v1/explain"
 	pathVersion     = "/v1/version"
+	pathOpenAPI     = "/v1/openapi.json"
 	pathReload      = "/v1/reload"
 	pathConfig      = "/v1/config"
 	pathChanges     = "/v1/changes"

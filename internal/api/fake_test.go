@@ -36,6 +36,9 @@ type fakeBackend struct {
 	marks     director.MarkList
 	asked     director.MarkQuestion
 
+	explanation director.Explanation
+	explainErr  error
+
 	timeouts    director.Timeouts
 	timeoutsErr error
 
@@ -50,8 +53,14 @@ type fakeBackend struct {
 	applied    []string
 }
 
-func (b *fakeBackend) Snapshot() *director.Snapshot     { return b.snapshot }
-func (b *fakeBackend) Addresses() director.AddressList  { return b.addresses }
+func (b *fakeBackend) Snapshot() *director.Snapshot    { return b.snapshot }
+func (b *fakeBackend) Addresses() director.AddressList { return b.addresses }
+func (b *fakeBackend) Explain(_ context.Context, q director.Question) (*director.Explanation, error) {
+	e := b.explanation
+	e.Question = q
+	return &e, b.explainErr
+}
+
 func (b *fakeBackend) Version() string                  { return "v1.2.3" }
 func (b *fakeBackend) Reload(ctx context.Context) error { return b.reload(ctx) }
 

@@ -45,8 +45,10 @@ var routes = []route{
 	{http.MethodGet, pathHistory, reader, []string{"real", "service"}, 0, (*Server).healthHistory},
 	{http.MethodPost, pathOrder, admin, nil, maxBody, (*Server).orderHealth},
 	{http.MethodGet, pathMarks, reader, nil, 0, (*Server).marks},
-	{http.MethodGet, pathExplain, reader, explainParams, 0, (*Server).explainMark},
+	{http.MethodGet, pathExplainMark, reader, explainParams, 0, (*Server).explainMark},
+	{http.MethodPost, pathExplain, admin, nil, maxBody, (*Server).explain},
 	{http.MethodGet, pathVersion, reader, nil, 0, (*Server).version},
+	{http.MethodGet, pathOpenAPI, reader, nil, 0, (*Server).openAPI},
 	{http.MethodPost, pathReload, admin, nil, 0, (*Server).reload},
 	{http.MethodGet, pathConfig, admin, nil, 0, (*Server).config},
 	{http.MethodPatch, pathConfig, admin, nil, maxEdits, (*Server).edit},
@@ -256,6 +258,22 @@ func (s *Server) orderHealth(w http.ResponseWriter, r *http.Request) error {
 		return failure(http.StatusUnprocessableEntity, "%s", err)
 	}
 	return writeJSON(w, orderedBody{n})
+}
+
+// explain is for administrators: it changes nothing, but takes as much memory as the tables have.
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
+	var q director.Question
+	if err := readJSON(r, &q); err != nil {
+		return err
+	}
+	if err := q.Validate(); err != nil {
+		return failure(http.StatusUnprocessableEntity, "%s", err)
+	}
+	e, err := s.backend.Explain(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, e)
 }
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {

@@ -80,6 +80,6 @@ func (c *Client) ExplainMark(ctx context.Context, q director.MarkQuestion) (a di
 	if q.Interface != "" {
 		v.Set("interface", q.Interface)
 	}
-	err = c.call(ctx, http.MethodGet, pathExplain, v, nil, &a)
+	err = c.call(ctx, http.MethodGet, pathExplainMark, v, nil, &a)
 	return a, err
 }

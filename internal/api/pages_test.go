@@ -75,35 +75,47 @@ func TestPagesBesideRoutes(t *testing.T) {
 	}.check(t, client, "http://director")
 }
 
-// TestPageServer: who listens for anybody offers neither the API nor what is for administrators.
-func TestPageServer(t *testing.T) {
+// servePages listens for anybody until the test ends.
+func servePages(t *testing.T, opts ServerOptions) (address string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- NewPageServer(discard(), ServerOptions{Pages: somePages(), MaxConns: 1}).Serve(ctx, l) }()
+	go func() { done <- NewPageServer(discard(), opts).Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// TestPageServer: who listens for anybody offers neither the API nor what is for administrators.
+func TestPageServer(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	base := "http://" + l.Addr().String()
 	wants{
 		"GET /metrics":    {200, "metrics /metrics"},
 		"POST /metrics":   {405, "wants GET"},
 		"GET /debug/a":    {404, `unknown path \"/debug/a\" (known: /metrics)`},
 		"GET /v1/version": {404, "unknown path"},
 		"POST /v1/reload": {404, "unknown path"},
-	}.check(t, client, base)
+	}.check(t, client, "http://"+servePages(t, ServerOptions{Pages: somePages()}))
+}
 
-	held, err := net.Dial("tcp", l.Addr().String())
+// TestPageServerIsFull: connections beyond the limit are told so.
+func TestPageServerIsFull(t *testing.T) {
+	address := servePages(t, ServerOptions{Pages: somePages(), MaxConns: 1})
+	held, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer held.Close()
-	wants{"GET /metrics": {503, "1 connections to the daemon are open, which is the limit"}}.check(t, client, base)
-	cancel()
-	if err := <-done; err != nil {
-		t.Errorf("Serve: %v", err)
-	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	wants{"GET /metrics": {503, "1 connections to the daemon are open, which is the limit"}}.check(t, client, "http://"+address)
 }
 
 // TestPagesAreRefused: a stranger gets no page, a reader none that is for administrators.

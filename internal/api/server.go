@@ -47,13 +47,15 @@ type Server struct {
 	backend Backend
 	opts    ServerOptions
 
+	description []byte // OpenAPI's
+
 	dispatch    func(http.ResponseWriter, *http.Request) error
 	connContext func(context.Context, net.Conn) context.Context
 }
 
 // NewServer makes a server; nothing runs before Serve.
 func NewServer(log *slog.Logger, b Backend, opts ServerOptions) *Server {
-	s := &Server{log: log, backend: b, opts: opts.withDefaults(), connContext: connContext}
+	s := &Server{log: log, backend: b, opts: opts.withDefaults(), connContext: connContext, description: OpenAPI()}
 	s.dispatch = s.dispatchKnown
 	return s
 }

@@ -5,6 +5,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -13,6 +14,11 @@ import (
 
 	"xdplvs/internal/api"
 )
+
+// Command is the tree of commands, for its description only.
+func Command() *cobra.Command {
+	return newApp(Env{Stdout: io.Discard, Stderr: io.Discard}).rootCommand()
+}
 
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
@@ -39,7 +45,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.connectionsCommand(), a.persistenceCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.addressesCommand(), a.healthCommand(), a.defenseCommand(), a.marksCommand(), a.reloadCommand(),
 		a.serviceCommands(), a.realCommands(), a.drainCommand(), a.changesCommand(), a.saveCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(),
 		a.ipvsadmCommand(), a.procCommand(), a.importCommand(),
-		a.doctorCommand(), a.realServerCommand(), a.versionCommand())
+		a.explainCommand(), a.doctorCommand(), a.realServerCommand(), a.versionCommand())
 	makeStrict(root)
 	return root
 }

@@ -57,6 +57,9 @@ type fakeBackend struct {
 	marks     director.MarkList
 	answer    director.MarkAnswer
 
+	explanation director.Explanation
+	explainErr  error
+
 	timeouts    director.Timeouts
 	timeoutsErr error
 
@@ -69,6 +72,12 @@ type fakeBackend struct {
 	report     director.DefenseReport
 	preview    director.Preview
 	applied    []string
+}
+
+func (b *fakeBackend) Explain(_ context.Context, q director.Question) (*director.Explanation, error) {
+	e := b.explanation
+	e.Question = q
+	return &e, b.explainErr
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }

@@ -4,10 +4,13 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"net/http"
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
 	"xdplvs/internal/door"
+	"xdplvs/internal/explain"
 )
 
 // backend is what the socket offers.
@@ -89,6 +92,16 @@ func (b backend) SetDefense(ctx context.Context, change director.DefenseChange) 
 	b.d.reloading.Lock()
 	defer b.d.reloading.Unlock()
 	return b.d.director.SetDefense(ctx, change)
+}
+
+// Explain implements api.Backend.
+func (b backend) Explain(ctx context.Context, q director.Question) (*director.Explanation, error) {
+	e, err := b.d.explainer.Explain(ctx, q)
+	var fault *explain.QuestionError
+	if errors.As(err, &fault) {
+		return nil, &api.Error{Status: http.StatusUnprocessableEntity, Message: fault.Error()}
+	}
+	return e, err
 }
 
 // Reload implements api.Backend.

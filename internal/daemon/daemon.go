@@ -26,6 +26,7 @@ import (
 	"xdplvs/director"
 	"xdplvs/internal/api"
 	"xdplvs/internal/door"
+	"xdplvs/internal/explain"
 	"xdplvs/internal/health"
 	"xdplvs/internal/nexthop"
 	notification "xdplvs/internal/notify"
@@ -56,6 +57,7 @@ type daemon struct {
 	health    *health.Monitor
 	notifier  *notification.Notifier
 	door      doorkeeper
+	explainer *explain.Explainer
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -146,6 +148,7 @@ func (d *daemon) open() error {
 		Own:    ownAddresses,
 		Memory: availablePages,
 	})
+	d.explainer = explain.New(plane, d.director)
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
 	d.addresses = d.newAddresses()
@@ -191,6 +194,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.door.Run(ctx) })
 	group.Go(func() error { return d.health.Run(ctx) })
 	group.Go(func() error { return d.notifier.Run(ctx) })
+	group.Go(func() error { return d.feedWatchdog(ctx) })
 	served := api.ServerOptions{Pages: pages}
 	group.Go(func() error { return api.NewServer(d.log, d.backend(), served).Serve(ctx, socket) })
 	if open != nil {

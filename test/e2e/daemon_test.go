@@ -89,8 +89,15 @@ func (f *farm) launchWith(env ...string) *daemon {
 // launchAs runs the director with more flags and variables.
 func (f *farm) launchAs(flags, env []string) *daemon {
 	f.t.Helper()
+	return f.launchBy([]string{program}, flags, env)
+}
+
+// launchBy runs the director by a command that ends with the program's path.
+func (f *farm) launchBy(command, flags, env []string) *daemon {
+	f.t.Helper()
 	d := &daemon{f: f, log: &lockedBuffer{}, done: make(chan struct{})}
-	d.cmd = f.director.Command(context.Background(), program, append([]string{"run", "-c", f.configFile(), "--log-format", "text"}, flags...)...)
+	args := append(slices.Clone(command[1:]), "run", "-c", f.configFile(), "--log-format", "text")
+	d.cmd = f.director.Command(context.Background(), command[0], append(args, flags...)...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.Env = append(environment(), env...)
 	must(f.t, f.director.Start(d.cmd))
