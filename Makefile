@@ -93,6 +93,12 @@ bench-quick: go root ## The same with fewer repetitions, in under 40 s
 	@mkdir -p build
 	@go run ./internal/bench/cmd -o build/bench.json -quick
 
+.PHONY: bench-count
+bench-count: go root tools-vm ## Count the instructions of a packet, in an emulated machine (some 2 min)
+	@mkdir -p build
+	@CGO_ENABLED=0 go build -o build/bench ./internal/bench/cmd
+	@build/bench -o build/bench-count.json count
+
 .PHONY: demo
 demo: root tools-demo build ## Show a director at work in network namespaces; KEEP=1 leaves it running
 	@CGO_ENABLED=0 go build -o build/demo ./test/demo

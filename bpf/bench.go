@@ -114,8 +114,8 @@ type Flows struct {
 	// Growth is by how many bytes the target makes the frame larger, which is undone
 	// before each run; for one flow of IPv4.
 	Growth uint32
-	// Undo is for programs that rewrite the packet: each run sees the addresses and ports of the
-	// frame again. Baselines take the same time for it.
+	// Undo is for programs that rewrite the packet: each run sees the addresses, ports and IPv4
+	// checksum of the frame again. Baselines take the same time for it.
 	Undo bool
 }
 
@@ -187,6 +187,9 @@ func (s *benchBenchState) setEnds(frame []byte) {
 	at, words := 14+12, 1 // of the addresses
 	if frame[12] == 0x86 {
 		at, words = 14+8, 4
+	}
+	if words == 1 {
+		s.Check = uint32(binary.NativeEndian.Uint16(frame[14+10:]))
 	}
 	for i := range words {
 		s.Addr[i] = binary.NativeEndian.Uint64(frame[at+8*i:])

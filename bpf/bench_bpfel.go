@@ -25,6 +25,8 @@ type benchBenchState struct {
 	Undo     uint32
 	Ports    uint32
 	Addr     [4]uint64
+	Check    uint32
+	_        [4]byte
 }
 
 // Names of all BPF objects in the ELF.

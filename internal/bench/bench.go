@@ -8,6 +8,7 @@ package bench
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/bits"
 	"net/netip"
@@ -226,11 +227,12 @@ func (p *plane) empty() {
 	clear(p.data.Tables.Counts)
 }
 
-func (p *plane) close() {
+func (p *plane) close() error {
+	var errs []error
 	for _, b := range p.targets {
-		b.Close()
+		errs = append(errs, b.Close())
 	}
-	p.data.Close()
+	return errors.Join(append(errs, p.data.Close())...)
 }
 
 // learn makes the flows known, as clients that are in the midst of a connection.
@@ -274,6 +276,18 @@ func (p *plane) answered(vip netip.Addr) netip.AddrPort {
 
 // run measures one scenario, rounds times, and adds to its figure.
 func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
+	if err := s.begin(p); err != nil {
+		return err
+	}
+	packets, err := s.packets(p, opts)
+	if err != nil {
+		return err
+	}
+	return s.rounds(p, packets, rounds, f)
+}
+
+// begin makes the scenario's flows known.
+func (s scenario) begin(p *plane) error {
 	p.empty()
 	if s.fill {
 		if err := p.learn(s); err != nil {
@@ -285,10 +299,11 @@ func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
 			return err
 		}
 	}
-	packets, err := s.packets(p, opts)
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+// rounds measures baseline and director in turn.
+func (s scenario) rounds(p *plane, packets, rounds int, f *Figure) error {
 	for range rounds {
 		if s.fresh > 0 {
 			p.empty()
