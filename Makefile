@@ -30,9 +30,9 @@ build: go ## Build build/director
 generate: go tools-check ## Compile the BPF programs, and make the Go code for them
 	go generate ./bpf
 
-.PHONY: tools tools-test tools-check tools-demo tools-vm
-tools: tools-test tools-check tools-demo tools-vm ## Install what the other targets need (Debian, as root)
-tools-test tools-check tools-demo tools-vm: tools-%:
+.PHONY: tools tools-test tools-check tools-demo tools-vm tools-peers
+tools: tools-test tools-check tools-demo tools-vm tools-peers ## Install what the other targets need (Debian, as root)
+tools-test tools-check tools-demo tools-vm tools-peers: tools-%:
 	@tools/install.sh $*
 
 # -p 1: one package after the other, so that measured times and full rings are each package's own.
@@ -98,6 +98,17 @@ bench-count: go root tools-vm ## Count the instructions of a packet, in an emula
 	@mkdir -p build
 	@CGO_ENABLED=0 go build -o build/bench ./internal/bench/cmd
 	@build/bench -o build/bench-count.json count
+
+# QUICK=-quick measures less.
+QUICK ?=
+.PHONY: bench-peers
+bench-peers: go root tools-peers tools-vm ## Measure it beside the kernel's ways, IPVS, HAProxy, nginx: build/peers
+	@CGO_ENABLED=0 go build -o build/bench ./internal/bench/cmd
+	@build/bench -o build/peers $(QUICK) peers
+
+.PHONY: bench-scale
+bench-scale: go root ## Measure how costs grow with connections, real servers, services, cores: build/scale
+	@go run ./internal/bench/cmd -o build/scale $(QUICK) scale
 
 .PHONY: demo
 demo: root tools-demo build ## Show a director at work in network namespaces; KEEP=1 leaves it running

@@ -119,6 +119,7 @@ type plane struct {
 	data            *bpf.DataPlane
 	keys            *bpf.KeyTable
 	services, reals uint32 // so many there are
+	slots           uint32 // of plans, that they use
 	targets         map[bpf.Target]*bpf.Bench
 }
 
@@ -127,8 +128,12 @@ type plane struct {
 const overflowShare = 64
 
 func newPlane(places4, places6 uint32, reals int) (*plane, error) {
-	data, err := bpf.Load(bpf.Sizes{Conns4: places4, Conns6: places6, Overflow: (places4 + places6) / overflowShare,
-		Services: 1 << 14, Reals: 1 << 16, Plans: director.DefaultLimits.PlanSlots})
+	return newPlaneOf(bpf.Sizes{Conns4: places4, Conns6: places6, Overflow: (places4 + places6) / overflowShare,
+		Services: 1 << 14, Reals: 1 << 16, Plans: director.DefaultLimits.PlanSlots}, reals)
+}
+
+func newPlaneOf(sizes bpf.Sizes, reals int) (*plane, error) {
+	data, err := bpf.Load(sizes)
 	if err != nil {
 		return nil, err
 	}
@@ -182,12 +187,13 @@ func (p *plane) prepareNAT() error {
 // serve makes a service, with real servers that are reached by the interface
 // that test runs come in by.
 func (p *plane) serve(vip netip.Addr, method director.Method, reals int) error {
-	t, id, base := p.data.Tables, p.services, p.reals
+	t, id, base, slots := p.data.Tables, p.services, p.reals, p.slots
 	p.services, p.reals = id+1, base+uint32(reals)
+	p.slots = slots + (uint32(reals)+bpf.PlanAlign-1)&^(bpf.PlanAlign-1)
 	t.Services[id] = bpf.Service{Id: id, Protocol: uint8(director.TCP), Port: bits.ReverseBytes16(port)}
-	t.Services[id].Plan[0] = bpf.Plan{Base: id * planRoom, Length: uint32(reals)}
+	t.Services[id].Plan[0] = bpf.Plan{Base: slots, Length: uint32(reals)}
 	for i := range uint32(reals) {
-		t.Plans[id*planRoom+i] = base + i
+		t.Plans[slots+i] = base + i
 		r := &t.Reals[base+i]
 		*r = bpf.Real{
 			Flags: bpf.RealUsable | bpf.RealNextHop, Method: uint8(method), Service: id, Ifindex: 1, Mtu: 1500,
@@ -204,9 +210,6 @@ func (p *plane) serve(vip netip.Addr, method director.Method, reals int) error {
 
 // real4 is the address of a real server by tun.
 func real4(n uint32) netip.Addr { return netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)}) }
-
-// planRoom is how many real servers a service may have.
-const planRoom = 1 << 10
 
 // realOf is the address of the real servers of a service, which by direct routing
 // is no matter.

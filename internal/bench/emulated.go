@@ -11,6 +11,9 @@ import (
 	"os/exec"
 )
 
+// emulatedTimeout is in seconds. On a machine that does nothing else it takes some two minutes.
+const emulatedTimeout = "1200"
+
 // Emulated runs this program with an argument in the machine of tools/vm.sh, whose clock counts
 // instructions, and reads the JSON that it prints last.
 func Emulated(argument string, into any) error {
@@ -19,7 +22,7 @@ func Emulated(argument string, into any) error {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	cmd := exec.Command("tools/vm.sh", self, argument)
-	cmd.Env = append(os.Environ(), "VM_COUNT=1")
+	cmd.Env = append(os.Environ(), "VM_COUNT=1", "VM_TIMEOUT="+emulatedTimeout)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

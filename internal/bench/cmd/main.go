@@ -20,6 +20,9 @@ var what = map[string]func(out string, opts bench.Options) error{
 	"":           figures,
 	"count":      count,
 	"count-here": countHere,
+	"peers":      peers,
+	"peers-here": peersHere,
+	"scale":      scale,
 }
 
 func main() {
@@ -71,4 +74,48 @@ func countHere(string, bench.Options) error {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(c)
+}
+
+// peersHere is what peers has run in the machine whose clock counts instructions.
+func peersHere(string, bench.Options) error {
+	c, err := bench.Compare(bench.PeersCounted, true)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(c)
+}
+
+// peers compares the director with others: here by time, in the emulated machine by instructions. out is a folder.
+func peers(out string, opts bench.Options) error {
+	report := bench.NewPeersReport()
+	packets, connections := bench.PeersHost, bench.ProxiedThorough
+	if opts.Rounds == bench.Quick.Rounds {
+		packets, connections = bench.PeersQuick, bench.ProxiedQuick
+	}
+	here, err := bench.Compare(packets, false)
+	if err != nil {
+		return err
+	}
+	report.Comparisons = append(report.Comparisons, here)
+	if report.Proxied, err = bench.CompareConnections(connections); err != nil {
+		return err
+	}
+	var counted bench.Comparison
+	if err := bench.Emulated("peers-here", &counted); err != nil {
+		report.Skipped = append(report.Skipped, "Linux IPVS in an emulated machine: "+err.Error())
+	} else {
+		report.Comparisons = append(report.Comparisons, &counted)
+	}
+	fmt.Print(report.Markdown())
+	return report.WriteAll(out)
+}
+
+// scale measures how costs grow. out is a folder.
+func scale(out string, opts bench.Options) error {
+	s, err := bench.MeasureScale(opts)
+	if err != nil {
+		return err
+	}
+	fmt.Print(s.Markdown())
+	return s.WriteAll(out)
 }
