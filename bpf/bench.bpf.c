@@ -22,6 +22,10 @@ struct bench_state {
 	__u32 ports;
 	__u64 addr[4];
 	__u32 check;	/* of IPv4's header */
+	__u64 first_ns; /* when the sink saw its first frame since this was 0, */
+	__u64 first;	/* and how many it had counted with it; */
+	__u64 last_ns;	/* the same of the last one that it looked at the clock for */
+	__u64 last;
 };
 
 struct bench_state bench SEC(".data.bench");
@@ -203,6 +207,19 @@ struct {
 	__type(value, __u64);
 } bench_received SEC(".maps");
 
+/* The clock is read rarely. What runs before the first frame and after the last is not measured: grace periods. */
+__inline void bench_pace(__u64 n)
+{
+	if (bench.first_ns && n & 63)
+		return;
+	bench.last_ns = bpf_ktime_get_ns();
+	bench.last = n;
+	if (bench.first_ns)
+		return;
+	bench.first_ns = bench.last_ns;
+	bench.first = n;
+}
+
 /* Counts what comes back. */
 SEC("xdp.frags")
 int bench_sink(struct xdp_md *ctx)
@@ -211,7 +228,7 @@ int bench_sink(struct xdp_md *ctx)
 	__u64 *n = bpf_map_lookup_elem(&bench_received, &key);
 
 	if (n)
-		(*n)++;
+		bench_pace(++*n);
 	return XDP_DROP;
 }
 

@@ -90,6 +90,18 @@ func (b *Bench) Received() (n uint64, err error) {
 	return n, nil
 }
 
+// Watch makes Pace speak of the frames that arrive from now on.
+func (b *Bench) Watch() { b.state.items[0].FirstNs = 0 }
+
+// Pace is the mean time between two frames at the sink, in nanoseconds; 0: too few came.
+func (b *Bench) Pace() float64 {
+	s := &b.state.items[0]
+	if s.FirstNs == 0 || s.Last == s.First {
+		return 0
+	}
+	return float64(s.LastNs-s.FirstNs) / float64(s.Last-s.First)
+}
+
 // Send transmits count frames by the interface, as fast as it can, a flow drawn
 // for each. It must be called in the interface's network namespace.
 func (b *Bench) Send(index int, frame []byte, flows Flows, count uint32) error {

@@ -27,6 +27,10 @@ type benchBenchState struct {
 	Addr     [4]uint64
 	Check    uint32
 	_        [4]byte
+	FirstNs  uint64
+	First    uint64
+	LastNs   uint64
+	Last     uint64
 }
 
 // Names of all BPF objects in the ELF.

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
-	"time"
 
 	"xdplvs/bpf"
 	"xdplvs/internal/netlab"
@@ -261,10 +260,8 @@ func (w *wire) route(setup [][]string) error {
 			return err
 		}
 	}
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
-	defer stop()
-	for _, command := range setup {
-		if _, err := host.Run(ctx, command[0], command[1:]...); err != nil {
+	for _, command := range setup { // no deadline: where instructions are counted, waiting makes hours pass
+		if _, err := host.Run(context.Background(), command[0], command[1:]...); err != nil {
 			return err
 		}
 	}
