@@ -39,9 +39,9 @@ deb: go ## Build a Debian package in build/
 generate: go tools-check ## Compile the BPF programs, and make the Go code for them
 	go generate ./bpf
 
-.PHONY: tools tools-test tools-check tools-demo tools-vm
-tools: tools-test tools-check tools-demo tools-vm ## Install what the other targets need (Debian, as root)
-tools-test tools-check tools-demo tools-vm: tools-%:
+.PHONY: tools tools-test tools-check tools-demo tools-vm tools-peers
+tools: tools-test tools-check tools-demo tools-vm tools-peers ## Install what the other targets need (Debian, as root)
+tools-test tools-check tools-demo tools-vm tools-peers: tools-%:
 	@tools/install.sh $*
 
 # -p 1: one package after the other, so that measured times and full rings are each package's own.
@@ -101,6 +101,23 @@ bench: go root ## Measure what a packet costs: a table, and build/bench.json
 bench-quick: go root ## The same with fewer repetitions, in under 40 s
 	@mkdir -p build
 	@go run ./internal/bench/cmd -o build/bench.json -quick
+
+.PHONY: bench-count
+bench-count: go root tools-vm ## Count the instructions of a packet, in an emulated machine (some 2 min)
+	@mkdir -p build
+	@CGO_ENABLED=0 go build -o build/bench ./internal/bench/cmd
+	@build/bench -o build/bench-count.json count
+
+# QUICK=-quick measures less.
+QUICK ?=
+.PHONY: bench-peers
+bench-peers: go root tools-peers tools-vm ## Measure it beside the kernel's ways, IPVS, HAProxy, nginx: build/peers
+	@CGO_ENABLED=0 go build -o build/bench ./internal/bench/cmd
+	@build/bench -o build/peers $(QUICK) peers
+
+.PHONY: bench-scale
+bench-scale: go root ## Measure how costs grow with connections, real servers, services, cores: build/scale
+	@go run ./internal/bench/cmd -o build/scale $(QUICK) scale
 
 .PHONY: demo
 demo: root tools-demo build ## Show a director at work in network namespaces; KEEP=1 leaves it running

@@ -132,7 +132,7 @@ enum conn_state {
 
 /* Where the parts of conn.link begin. */
 enum link {
-	LINK_VERSION = 32,	/* after the place */
+	LINK_VERSION = 32,	/* after the number of the slot, see struct place */
 	LINK_V6 = 48,		/* of a controlled connection: its template lies in the IPv6 table */
 	LINK_VLAN = 48,		/* of a way back */
 	TEMPLATE_CONTROLS = 24,	/* of a template: connections that it controls, after its timeout in seconds */

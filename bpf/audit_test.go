@@ -267,7 +267,7 @@ func (r *rig) auditLocals(all []*entry) error {
 			continue
 		}
 		way := ways[r.replyKey(e)]
-		if link := uint64(e.slot) | e.conn.Tag>>16&0xffff<<32; way == nil || way.conn.Link&0xffff_ffff_ffff != link {
+		if link := uint64(e.slot+1) | e.conn.Tag>>16&0xffff<<32; way == nil || way.conn.Link&0xffff_ffff_ffff != link {
 			errs = append(errs, fmt.Errorf("%s, %v: its way back, by %v, is %+v", e.where, e.key, r.replyKey(e), way))
 		}
 	}

@@ -90,6 +90,18 @@ func (b *Bench) Received() (n uint64, err error) {
 	return n, nil
 }
 
+// Watch makes Pace speak of the frames that arrive from now on.
+func (b *Bench) Watch() { b.state.items[0].FirstNs = 0 }
+
+// Pace is the mean time between two frames at the sink, in nanoseconds; 0: too few came.
+func (b *Bench) Pace() float64 {
+	s := &b.state.items[0]
+	if s.FirstNs == 0 || s.Last == s.First {
+		return 0
+	}
+	return float64(s.LastNs-s.FirstNs) / float64(s.Last-s.First)
+}
+
 // Send transmits count frames by the interface, as fast as it can, a flow drawn
 // for each. It must be called in the interface's network namespace.
 func (b *Bench) Send(index int, frame []byte, flows Flows, count uint32) error {
@@ -114,8 +126,8 @@ type Flows struct {
 	// Growth is by how many bytes the target makes the frame larger, which is undone
 	// before each run; for one flow of IPv4.
 	Growth uint32
-	// Undo is for programs that rewrite the packet: each run sees the addresses and ports of the
-	// frame again. Baselines take the same time for it.
+	// Undo is for programs that rewrite the packet: each run sees the addresses, ports and IPv4
+	// checksum of the frame again. Baselines take the same time for it.
 	Undo bool
 }
 
@@ -187,6 +199,9 @@ func (s *benchBenchState) setEnds(frame []byte) {
 	at, words := 14+12, 1 // of the addresses
 	if frame[12] == 0x86 {
 		at, words = 14+8, 4
+	}
+	if words == 1 {
+		s.Check = uint32(binary.NativeEndian.Uint16(frame[14+10:]))
 	}
 	for i := range words {
 		s.Addr[i] = binary.NativeEndian.Uint64(frame[at+8*i:])

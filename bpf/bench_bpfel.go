@@ -25,6 +25,12 @@ type benchBenchState struct {
 	Undo     uint32
 	Ports    uint32
 	Addr     [4]uint64
+	Check    uint32
+	_        [4]byte
+	FirstNs  uint64
+	First    uint64
+	LastNs   uint64
+	Last     uint64
 }
 
 // Names of all BPF objects in the ELF.

@@ -450,16 +450,16 @@ __inline enum verdict stale_verdict(const struct real *r, const struct packet *p
 	return r->stale == STALE_RESET && p->protocol == IPPROTO_TCP ? TX_RESET : DROP_REAL_GONE;
 }
 
-/* What link says of the entry at the place. */
+/* What link says of the entry at the place; never 0. */
 __inline __u64 link_to(const struct place *at)
 {
-	return (at->slot - 1) | (__u64)at->version << LINK_VERSION;
+	return at->slot | (__u64)at->version << LINK_VERSION;
 }
 
 /* The slot that a link names. */
 __inline struct conn *link_slot(__u64 link, int v6)
 {
-	return slot_numbered((__u32)link + 1, v6);
+	return slot_numbered(link, v6);
 }
 
 __inline int link_is_to(__u64 link, __u64 tag)

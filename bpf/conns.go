@@ -193,8 +193,8 @@ func (s *Settings) keepWaysBack() {
 
 // target is the slot that a link leads to, and its tag; nil and 0 if another entry has it.
 func (b table) target(link uint64) (c *Conn, tag uint64) {
-	slot, version := int(uint32(link)), link>>uint(directorLinkLINK_VERSION)&0xffff
-	if slot >= b.n {
+	slot, version := int(uint32(link))-1, link>>uint(directorLinkLINK_VERSION)&0xffff
+	if slot < 0 || slot >= b.n {
 		return nil, 0
 	}
 	c = b.slot(slot)

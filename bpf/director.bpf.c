@@ -5,6 +5,7 @@
 #include <linux/pkt_cls.h>
 
 #include "answer.h"
+#include "begin.h"
 #include "closed.h"
 #include "conn.h"
 #include "defense.h"
@@ -43,41 +44,6 @@ __inline int verdict_action(struct xdp_md *ctx, const struct way_out *out, enum 
 		action = transmit(ctx, out, &verdict);
 	stats_verdict(verdict);
 	return action;
-}
-
-/* Only persistence makes one service of several ports: without it, an FTP service has port 21 only. */
-__inline int port_fits(const struct service *s, const struct packet *p)
-{
-	return s->persistent || !s->port || s->port == packet_dport(p);
-}
-
-/*
- * IPVS schedules SYNs and INITs; with sloppy_tcp and sloppy_sctp whatever ends
- * nothing. From port 20 come the data connections of FTP servers.
- */
-__inline int schedulable(const struct service *s, const struct packet *p)
-{
-	if (!port_fits(s, p) || packet_sport(p) == bpf_htons(20))
-		return 0;
-	if (p->protocol == IPPROTO_UDP)
-		return 1;
-	if (p->protocol == IPPROTO_SCTP ? p->chunk >= CHUNK_ABORT : p->tcp & TCP_RST)
-		return 0;
-	return packet_begins(p) || s->flags & SERVICE_SLOPPY;
-}
-
-__inline __u32 first_word(const struct packet *p, const struct real *r)
-{
-	__u32 flags = method_replies(r->method) ? 0 : CONN_NO_OUTPUT;
-	__u32 table = flags & CONN_NO_OUTPUT ? TABLE_INPUT_ONLY : TABLE_INPUT;
-
-	if (p->protocol == IPPROTO_UDP)
-		return flags | UDP_NORMAL;
-	if (!packet_begins(p))
-		flags |= CONN_UNPROVEN;
-	if (p->protocol == IPPROTO_SCTP)
-		return flags | sctp_next(SCTP_NONE, p->chunk, table);
-	return flags | tcp_next(TCP_NONE, p->tcp, table);
 }
 
 __inline __u64 packet_known(struct packet *p, struct known *k)
@@ -179,25 +145,6 @@ __inline int store(const struct packet *p, struct place *at, struct conn *home, 
 	return 0;
 }
 
-/* A connection that was stored. */
-__inline __u64 connected(const struct packet *p, struct real *r, const struct conn_new *n)
-{
-	stats_input(n->real, p, 1);
-	count_enter(r, n->real, n->word);
-	return outcome_by(TX_NEW, n->real, n->local);
-}
-
-/* What the connection that p begins is made of. */
-__inline void conn_begin(struct conn_new *n, const struct packet *p, const struct real *r, __u32 id)
-{
-	n->real = id;
-	n->generation = r->generation;
-	n->word = first_word(p, r);
-	n->in_sets = r->method == METHOD_NAT;
-	n->local = 0;
-	mac_copy(n->peer, packet_source(p));
-}
-
 /* By full-NAT: the slot first, which the way back names. packet_local goes on. */
 __inline __u64 packet_reserve(struct packet *p, struct place *at, struct conn *home, __u32 id, int v6)
 {
@@ -244,12 +191,6 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 		return outcome(TX_UNTRACKED, id);
 	}
 	return connected(p, r, n);
-}
-
-/* Persistence and lblc remember more than a plan; they are asked from where there is stack enough. */
-__inline int asks_first(const struct service *s)
-{
-	return s->persistent || plan_of(s)->kind >= PLAN_LBLC;
 }
 
 /*
@@ -761,8 +702,11 @@ int director(struct xdp_md *ctx)
 	struct way_out out = { .tx_port = NO_TX_PORT };
 	enum verdict verdict = plain(ctx, &out, 0);
 
-	if (verdict == UNDECIDED)
+	if (verdict == UNDECIDED) {
 		verdict = plain6(ctx, &out);
+		if (verdict == PLAIN_SYN)
+			verdict = plain_new6(ctx, &out);
+	}
 	if (likely(verdict == TX_FORWARD))
 		return verdict_action(ctx, &out, TX_FORWARD);
 	if (verdict == UNDECIDED) {

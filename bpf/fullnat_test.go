@@ -331,6 +331,7 @@ func TestHairpinDirect(t *testing.T) {
 			r.realBy(directorForwardMethodMETHOD_DR, "b", "web", webPort)
 			r.plan("web", 0, "a")
 			r.flowPlan("web", "a", "a", "b")
+			r.Settings.Nat = 0 // the short way has to see to it, too
 			sent := func(m *message) { m.src = client }
 			to := map[string]int{}
 			for port := range uint16(20) {

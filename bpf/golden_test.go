@@ -65,8 +65,21 @@ func TestProgram(t *testing.T) {
 				continue
 			}
 			t.Run(f.name+"/"+test.name, func(t *testing.T) { test.run(t, smallRig(t, f)) })
+			t.Run(f.name+"/"+test.name+"/beside nat", func(t *testing.T) { test.besideNAT().run(t, smallRig(t, f)) })
 		}
 	}
+}
+
+// besideNAT is the test on a director that has real servers by nat too: there SYNs take the long way.
+func (test programTest) besideNAT() programTest {
+	setup := test.setup
+	test.setup = func(r *rig) {
+		if setup != nil {
+			setup(r)
+		}
+		r.Settings.Nat = 1
+	}
+	return test
 }
 
 // programTests are those of all files.
@@ -182,7 +195,11 @@ var parseTests = []programTest{
 		{send: tcp(syn, set(2, 0, 19)), want: untouched("pass_malformed")},
 		{send: tcp(syn, set(2, 0, 0)), want: untouched("pass_malformed")},
 		{send: tcp(syn, options, set(2, 0, 59)), want: untouched("pass_malformed")},
-	}},
+		{send: tcp(syn), want: begins("a")},
+		{send: tcp(ack), want: known("a")},
+		{send: tcp(ack, set(2, 0, 19)), want: untouched("pass_malformed")},
+		{send: tcp(ack, set(2, 0, 0)), want: untouched("pass_malformed")},
+	}, conns: []string{"c:40000>vip:80 ESTABLISHED a 2"}},
 	{name: "length more than there is", steps: []step{
 		{send: tcp(syn, inFamily(set(2, 0, 46), set(4, 0, 26))), want: untouched("pass_malformed")},
 		{send: tcp(syn, inFamily(set(2, 0xff, 0xff), set(4, 0xff, 0xff))), want: untouched("pass_malformed")},

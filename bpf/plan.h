@@ -52,6 +52,12 @@ __inline __u32 plan_position(const struct plan *plan, __u64 position)
 	return plan->loop + position % span;
 }
 
+/* Does a sequence name anybody? */
+__inline int plan_chooses(const struct plan *plan)
+{
+	return plan->length && plan->loop < plan->length;
+}
+
 /* The next choice of the plan; each takes a position of its own, as the scheduler would go on. */
 __inline __u32 plan_next(struct service *s)
 {
@@ -59,7 +65,7 @@ __inline __u32 plan_next(struct service *s)
 	const struct plan *plan = &s->plan[which];
 	__u64 position;
 
-	if (!plan->length || plan->loop >= plan->length)
+	if (!plan_chooses(plan))
 		return NO_REAL;
 	position = __sync_fetch_and_add(&s->cursor[which], 1);
 	return plan_slot(plan, plan_position(plan, position));

@@ -198,6 +198,7 @@ func (r *rig) reset(f family) {
 	r.f = f
 	r.services, r.reals, r.names = map[string]uint32{}, map[string]uint32{}, map[uint32]string{}
 	r.traffic = map[uint32]Counters{}
+	r.counted = nil // threads may have counted since
 	r.plans = 0
 	r.world()
 }

@@ -3,6 +3,7 @@
 package director
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,6 +84,8 @@ func (r *RealState) Excluded() string {
 	switch {
 	case !r.Reachable:
 		return "cannot be reached: " + r.Unreachable
+	case r.Health != nil && (r.Health.Condition != Up || r.Health.Factor == 0):
+		return r.Health.Condition.String() + " by its checks: " + cmp.Or(r.Health.Evidence, "nothing is known yet")
 	case r.Weight == 0:
 		return "quiesced: its weight is 0"
 	case r.Overloaded:

@@ -10,6 +10,7 @@
 #   check   what compiles the BPF programs, and shellcheck
 #   demo    what the commands that make demo KEEP=1 prints need
 #   vm      what boots another kernel
+#   peers   what the director is measured beside: it is neither started nor enabled
 set -euo pipefail
 
 missing=()
@@ -81,8 +82,15 @@ need_for() {
 		need iproute2 have ip
 		need iputils-ping have ping
 		;;
+	peers)
+		need ipvsadm have ipvsadm
+		need nftables have nft
+		need_server haproxy haproxy /usr/sbin/haproxy
+		need_server nginx-light nginx /usr/sbin/nginx
+		need libnginx-mod-stream test -e /usr/lib/nginx/modules/ngx_stream_module.so
+		;;
 	*)
-		echo "install.sh: unknown set $1 (known: test, check, demo, vm)" >&2
+		echo "install.sh: unknown set $1 (known: test, check, demo, vm, peers)" >&2
 		exit 2
 		;;
 	esac

@@ -9,7 +9,8 @@
 # installs QEMU if that is missing.
 #
 # It is emulated in software, which works everywhere, and takes some ten times as long.
-# Environment: VM_CPUS (2), VM_MEMORY (2048, MiB), VM_TIMEOUT (600, seconds).
+# Environment: VM_CPUS (2), VM_MEMORY (2048, MiB), VM_TIMEOUT (600, seconds); VM_COUNT=1: its clock
+# counts the processor's instructions, one a nanosecond, whatever this machine does meanwhile.
 set -euo pipefail
 tools=$(cd "$(dirname "$0")" && pwd)
 vm=$(dirname "$tools")/build/vm
@@ -89,12 +90,18 @@ prepare() {
 
 # boot JOB STATUS runs the machine: it executes the file JOB and writes the exit status to STATUS.
 boot() {
+	local processor=(-accel "tcg,thread=multi,tb-size=512" -cpu max -smp "${VM_CPUS:-2}") more=
+	if [[ -n ${VM_COUNT:-} ]]; then
+		# One that copies without rep movsb, whose every byte would count. Cleared pages would, too.
+		processor=(-accel "tcg,thread=single,tb-size=512" -icount "shift=0,sleep=off" -cpu "max,-erms,-fsrm" -smp 1)
+		more="init_on_alloc=0 init_on_free=0"
+	fi
 	timeout --foreground -k 5 "${VM_TIMEOUT:-600}" qemu-system-x86_64 \
-		-machine pc,usb=off,vmport=off -accel tcg,thread=multi,tb-size=512 -cpu max -smp "${VM_CPUS:-2}" -m "${VM_MEMORY:-2048}" \
+		-machine pc,usb=off,vmport=off "${processor[@]}" -m "${VM_MEMORY:-2048}" \
 		-nodefaults -no-user-config -display none -no-reboot -monitor none -net none \
 		-serial stdio -serial "file:$2" \
 		-kernel "$vm"/tree/boot/vmlinuz-* -initrd "$vm/initrd" \
-		-append "console=ttyS0 loglevel=3 panic=-1 nokaslr mitigations=off no_timer_check tsc=reliable random.trust_cpu=on net.ifnames=0 vm_job=$1 vm_tree=$vm/tree" \
+		-append "console=ttyS0 loglevel=3 panic=-1 nokaslr mitigations=off no_timer_check tsc=reliable random.trust_cpu=on net.ifnames=0 $more vm_job=$1 vm_tree=$vm/tree" \
 		-virtfs local,path=/,mount_tag=files,security_model=none,readonly=on,multidevs=remap </dev/null
 }
 

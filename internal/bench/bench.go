@@ -8,6 +8,7 @@ package bench
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/bits"
 	"net/netip"
@@ -157,6 +158,7 @@ type plane struct {
 	data            *bpf.DataPlane
 	keys            *bpf.KeyTable
 	services, reals uint32 // so many there are
+	slots           uint32 // of plans, that they use
 	targets         map[bpf.Target]*bpf.Bench
 	rules           int // that mark packets
 }
@@ -166,8 +168,13 @@ type plane struct {
 const overflowShare = 64
 
 func newPlane(places4, places6 uint32, reals int) (*plane, error) {
-	data, err := bpf.Load(bpf.Sizes{Conns4: places4, Conns6: places6, Overflow: (places4 + places6) / overflowShare,
-		Services: 1 << 14, Reals: 1 << 16, Plans: director.DefaultLimits.PlanSlots, Prefixes: director.DefaultLimits.Prefixes, Marks: director.DefaultLimits.MarkEntries})
+	return newPlaneOf(bpf.Sizes{Conns4: places4, Conns6: places6, Overflow: (places4 + places6) / overflowShare,
+		Services: 1 << 14, Reals: 1 << 16, Plans: director.DefaultLimits.PlanSlots,
+		Prefixes: director.DefaultLimits.Prefixes, Marks: director.DefaultLimits.MarkEntries}, reals)
+}
+
+func newPlaneOf(sizes bpf.Sizes, reals int) (*plane, error) {
+	data, err := bpf.Load(sizes)
 	if err != nil {
 		return nil, err
 	}
@@ -258,12 +265,13 @@ func (p *plane) prepareNAT() error {
 // serve makes a service, with real servers that are reached by the interface
 // that test runs come in by.
 func (p *plane) serve(vip netip.Addr, method director.Method, reals int) error {
-	t, id, base := p.data.Tables, p.services, p.reals
+	t, id, base, slots := p.data.Tables, p.services, p.reals, p.slots
 	p.services, p.reals = id+1, base+uint32(reals)
+	p.slots = slots + (uint32(reals)+bpf.PlanAlign-1)&^(bpf.PlanAlign-1)
 	t.Services[id] = bpf.Service{Id: id, Protocol: uint8(director.TCP), Port: bits.ReverseBytes16(port)}
-	t.Services[id].Plan[0] = bpf.Plan{Base: id * planRoom, Length: uint32(reals)}
+	t.Services[id].Plan[0] = bpf.Plan{Base: slots, Length: uint32(reals)}
 	for i := range uint32(reals) {
-		t.Plans[id*planRoom+i] = base + i
+		t.Plans[slots+i] = base + i
 		r := &t.Reals[base+i]
 		*r = bpf.Real{
 			Flags: bpf.RealUsable | bpf.RealNextHop, Method: uint8(method), Service: id, Ifindex: 1, Mtu: 1500,
@@ -280,9 +288,6 @@ func (p *plane) serve(vip netip.Addr, method director.Method, reals int) error {
 
 // real4 is the address of a real server by tun.
 func real4(n uint32) netip.Addr { return netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)}) }
-
-// planRoom is how many real servers a service may have.
-const planRoom = 1 << 10
 
 // realOf is the address of the real servers of a service, which by direct routing
 // is no matter.
@@ -303,11 +308,12 @@ func (p *plane) empty() {
 	clear(p.data.Tables.Counts)
 }
 
-func (p *plane) close() {
+func (p *plane) close() error {
+	var errs []error
 	for _, b := range p.targets {
-		b.Close()
+		errs = append(errs, b.Close())
 	}
-	p.data.Close()
+	return errors.Join(append(errs, p.data.Close())...)
 }
 
 // learn makes the flows known, as clients that are in the midst of a connection.
@@ -351,13 +357,25 @@ func (p *plane) answered(vip netip.Addr) netip.AddrPort {
 
 // run measures one scenario, rounds times, and adds to its figure.
 func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
-	p.empty()
 	if s.denied > 0 {
 		if err := p.deny(s.denied); err != nil {
 			return err
 		}
 		defer p.defenseless()
 	}
+	if err := s.begin(p); err != nil {
+		return err
+	}
+	packets, err := s.packets(p, opts)
+	if err != nil {
+		return err
+	}
+	return s.rounds(p, packets, rounds, f)
+}
+
+// begin makes the scenario's flows known.
+func (s scenario) begin(p *plane) error {
+	p.empty()
 	sides := []scenario{s}
 	if s.beside.IsValid() {
 		sides = []scenario{s.base(), s} // with its rules in force in the end
@@ -377,10 +395,11 @@ func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
 			return err
 		}
 	}
-	packets, err := s.packets(p, opts)
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+// rounds measures baseline and director in turn.
+func (s scenario) rounds(p *plane, packets, rounds int, f *Figure) error {
 	for range rounds {
 		b, err := p.fresh(s.baseline, s.base(), packets)
 		if err != nil {

@@ -3,9 +3,11 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"time"
 
 	"xdplvs/bpf"
@@ -45,11 +47,19 @@ func RunLive(opts Options) (Live, error) {
 		return Live{}, err
 	}
 	defer lab.Close()
-	w, err := newWire(lab)
+	p, err := scenarioOf(byNATKey).plane()
 	if err != nil {
 		return Live{}, err
 	}
+	w, err := newWire(lab, "", p)
+	if err != nil {
+		return Live{}, errors.Join(err, p.close())
+	}
 	defer w.close()
+	w.aim()
+	if err := w.greet(); err != nil {
+		return Live{}, err
+	}
 	raw, mpps, ratios, err := w.rounds(opts)
 	if err != nil {
 		return Live{}, err
@@ -66,13 +76,13 @@ func RunLive(opts Options) (Live, error) {
 func (w *wire) rounds(opts Options) (raw []float64, mpps, ratios [][]float64, err error) {
 	mpps, ratios = make([][]float64, len(liveWays)), make([][]float64, len(liveWays))
 	for range opts.Rounds {
-		bounced, err := w.rate(w.raw, scenarioOf(liveWays[0].key), opts.Packets)
+		bounced, err := w.rate(w.raw, scenarioOf(liveWays[0].key).stream(w.plane), opts.Packets)
 		if err != nil {
 			return nil, nil, nil, err
 		}
 		raw = append(raw, bounced)
 		for i, way := range liveWays {
-			rate, err := w.rate(w.director, scenarioOf(way.key), opts.Packets)
+			rate, err := w.rate(w.director, scenarioOf(way.key).stream(w.plane), opts.Packets)
 			if err != nil {
 				return nil, nil, nil, fmt.Errorf("%s: %w", way.name, err)
 			}
@@ -89,35 +99,46 @@ type wire struct {
 	sink           io.Closer
 }
 
-func newWire(lab *netlab.Lab) (*wire, error) {
-	gen, err := lab.Host("generator")
+// newWire makes one with a data plane. name tells it from others.
+func newWire(lab *netlab.Lab, name string, p *plane) (*wire, error) {
+	gen, err := lab.Host("generator" + name)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := lab.Host("director")
+	dir, err := lab.Host("director" + name)
 	if err != nil {
 		return nil, err
 	}
-	w := &wire{}
+	w := &wire{plane: p}
 	if w.generator, w.far, err = netlab.Link(gen, "eth0", nil, dir, "eth0", nil); err != nil {
 		return nil, err
-	}
-	if w.plane, err = scenarioOf("nat4_request_over_raw_ns").plane(); err != nil {
-		return nil, err
-	}
-	for i := range w.plane.data.Tables.Reals[:w.plane.reals] {
-		r := &w.plane.data.Tables.Reals[i]
-		r.Ifindex = uint32(w.far.Index)
-		copy(r.Mac[:], w.generator.MAC)
 	}
 	err = gen.Do(func() (err error) {
 		w.sink, err = w.bench().AttachSink(w.generator.Index)
 		return err
 	})
-	if err != nil {
-		return nil, err
+	return w, err
+}
+
+// aim makes all real servers be reached where the generator is.
+func (w *wire) aim() {
+	for i := range w.plane.data.Tables.Reals[:w.plane.reals] {
+		r := &w.plane.data.Tables.Reals[i]
+		r.Ifindex = uint32(w.far.Index)
+		copy(r.Mac[:], w.generator.MAC)
 	}
-	return w, w.greet()
+}
+
+// become makes the director one with the scenario's services.
+func (w *wire) become(s scenario) error {
+	p, err := s.plane()
+	if err != nil {
+		return err
+	}
+	err = w.plane.close()
+	w.plane = p
+	w.aim()
+	return err
 }
 
 // greet makes the flows known by frames on the wire: the way back of one by nat
@@ -145,8 +166,11 @@ func (w *wire) greet() error {
 	return nil
 }
 
+// byNATKey is of a scenario whose plane has every service.
+const byNATKey = "nat4_request_over_raw_ns"
+
 func scenarioOf(key string) scenario {
-	for _, s := range scenarios {
+	for _, s := range slices.Concat(scenarios, countedOnly) {
 		if s.key == key {
 			return s
 		}
@@ -156,10 +180,7 @@ func scenarioOf(key string) scenario {
 
 func (w *wire) bench() *bpf.Bench { return w.plane.targets[bpf.TargetRaw] }
 
-func (w *wire) close() {
-	w.sink.Close()
-	w.plane.close()
-}
+func (w *wire) close() error { return errors.Join(w.sink.Close(), w.plane.close()) }
 
 func (w *wire) raw() (io.Closer, error) {
 	return w.bench().AttachTarget(bpf.TargetRaw, w.far.Index)
@@ -184,36 +205,49 @@ func (w *wire) send(f []byte, flows bpf.Flows, n uint32) error {
 	return w.generator.Host.Do(func() error { return w.bench().Send(w.generator.Index, f, flows, n) })
 }
 
-// rate sends a scenario's packets and returns how many millions came back per second.
-func (w *wire) rate(attach func() (io.Closer, error), s scenario, packets uint32) (float64, error) {
+// stream is what a generator sends.
+type stream struct {
+	frame []byte
+	flows bpf.Flows
+	warm  uint32 // so many before it is measured
+}
+
+func (s scenario) stream(p *plane) stream { return stream{s.frame(p), s.flows, 10_000} }
+
+// rate sends packets and returns how many millions came back per second.
+func (w *wire) rate(attach func() (io.Closer, error), s stream, packets uint32) (float64, error) {
 	var on io.Closer
 	err := w.far.Host.Do(func() (err error) { on, err = attach(); return err })
 	if err != nil {
 		return 0, err
 	}
 	defer on.Close()
-	sent := s.frame(w.plane)
-	send := func(n uint32) error { return w.send(sent, s.flows, n) }
-	if err := send(10_000); err != nil { // warm
+	return w.received(s, packets)
+}
+
+// received sends packets and returns how many millions were counted per second.
+func (w *wire) received(s stream, packets uint32) (float64, error) {
+	send := func(n uint32) error { return w.send(s.frame, s.flows, n) }
+	if err := send(s.warm); err != nil {
 		return 0, err
 	}
 	before, err := w.bench().Received()
 	if err != nil {
 		return 0, err
 	}
-	start := time.Now()
+	w.bench().Watch()
 	if err := send(packets); err != nil {
 		return 0, err
 	}
-	took := time.Since(start)
 	after, err := w.bench().Received()
 	if err != nil {
 		return 0, err
 	}
-	if lost := int64(packets) - int64(after-before); lost > int64(packets/2) {
+	each := w.bench().Pace()
+	if lost := int64(packets) - int64(after-before); lost > int64(packets/2) || each == 0 {
 		return 0, fmt.Errorf("live: %d of %d frames did not come back", lost, packets)
 	}
-	return float64(after-before) / took.Seconds() / 1e6, nil
+	return 1e3 / each, nil
 }
 
 // freshConns are made in one round. They fill half of the table, and are many, so
@@ -221,9 +255,12 @@ func (w *wire) rate(attach func() (io.Closer, error), s scenario, packets uint32
 const freshConns = smallTable / 2
 
 // newRates measures new connections: a SYN of another flow each time, into a
-// table that was emptied.
+// table that was emptied. The wire's director has no services by nat from then on.
 func (w *wire) newRates(opts Options) (Gauge, error) {
 	var rates []float64
+	if err := w.become(scenarioOf("dr4_new_over_raw_ns")); err != nil {
+		return Gauge{}, err
+	}
 	for range opts.Rounds {
 		w.plane.empty()
 		rate, err := w.newRate(freshConns)

@@ -51,6 +51,7 @@ func everything() *fakeSource {
 	nat.Name, nat.Method, nat.Ports = "rs1", director.FullNAT, &director.PortUse{Used: 7, Available: 1000}
 	nat.Upper, nat.Overloaded, nat.Templates = 100, true, 6
 	dead.Reachable = false
+	nat.Health = &director.Health{Condition: director.Up, Factor: 50}
 	return &fakeSource{
 		snapshot: &director.Snapshot{
 			Generation: 2, Total: traffic(12), Verdicts: map[string]uint64{"tx": 120, "drop_no_room": 1},

@@ -51,6 +51,8 @@ var (
 	serviceActive    = gauge("service_active_connections", "Connections of the service that IPVS calls active.", serviceLabels...)
 	serviceInactive  = gauge("service_inactive_connections", "Connections of the service that IPVS calls inactive.", serviceLabels...)
 	serviceNoReal    = counter("service_no_real_packets_total", "Packets that found no usable real server.", serviceLabels...)
+	serviceQuorum    = gauge("service_quorum", "Whether enough real servers are well; without it sorry servers get the new connections.", serviceLabels...)
+	serviceSorry     = gauge("service_sorry_in_use", "Whether sorry servers get the new connections.", serviceLabels...)
 	serviceUntracked = counter("service_untracked_connections_total", "Connections that found no place in the table.", serviceLabels...)
 
 	realInfo       = gauge("real_info", "What the real server is; always 1.", append(slices.Clone(realLabels), "name", "method")...)
@@ -60,6 +62,7 @@ var (
 	realWeight     = gauge("real_weight", "Weight as configured; 0: quiesced.", realLabels...)
 	realEffective  = gauge("real_effective_weight", "Weight less what a slow start holds back.", realLabels...)
 	realReachable  = gauge("real_reachable", "Whether the next hop to the real server is known.", realLabels...)
+	realHealth     = gauge("real_health_ratio", "Share of its weight that its health checks let it have; none of one that is not checked.", realLabels...)
 	realOverloaded = gauge("real_overloaded", "Whether it reached its upper threshold.", realLabels...)
 	realUpper      = gauge("real_upper_threshold_connections", "Upper threshold; 0: none.", realLabels...)
 	realPlanned    = gauge("real_planned_share_ratio", "Share of the service's new connections by its plans, of the last 30 to 60 s.", realLabels...)
@@ -74,12 +77,12 @@ var (
 func (e *Exporter) services(s sink, list []director.ServiceState) {
 	reals, leftServices, leftReals := 0, 0, 0
 	for i := range list {
-		if i >= e.limits.Services || reals+len(list[i].Reals) > e.limits.RealServers {
+		if i >= e.limits.Services || reals+len(list[i].Reals)+len(list[i].Sorry) > e.limits.RealServers {
 			leftServices++
-			leftReals += len(list[i].Reals)
+			leftReals += len(list[i].Reals) + len(list[i].Sorry)
 			continue
 		}
-		reals += len(list[i].Reals)
+		reals += len(list[i].Reals) + len(list[i].Sorry)
 		putService(s, &list[i])
 	}
 	s.put(omitted, float64(leftServices), "service")
@@ -103,9 +106,13 @@ func putService(s sink, state *director.ServiceState) {
 		r := &state.Reals[i]
 		active += uint64(r.Active)
 		inactive += uint64(r.Inactive)
-		if r.Reachable && r.Weight > 0 && !r.Overloaded {
+		if r.Excluded() == "" {
 			usable++
 		}
+		putReal(s, r, append(slices.Clip(labels), r.Key.String()))
+	}
+	for i := range state.Sorry {
+		r := &state.Sorry[i]
 		putReal(s, r, append(slices.Clip(labels), r.Key.String()))
 	}
 	scheduler := strings.Join(strings.Fields(state.Scheduler+" "+state.Flags), ",")
@@ -116,6 +123,8 @@ func putService(s sink, state *director.ServiceState) {
 	s.count(serviceActive, active, labels...)
 	s.count(serviceInactive, inactive, labels...)
 	s.count(serviceNoReal, state.NoReal, labels...)
+	s.truth(serviceQuorum, !state.QuorumLost, labels...)
+	s.truth(serviceSorry, state.SorryInUse, labels...)
 	s.count(serviceUntracked, state.Untracked, labels...)
 }
 
@@ -128,6 +137,9 @@ func putReal(s sink, r *director.RealState, labels []string) {
 	s.count(realWeight, uint64(r.Weight), labels...)
 	s.count(realEffective, uint64(r.EffectiveWeight), labels...)
 	s.truth(realReachable, r.Reachable, labels...)
+	if r.Health != nil {
+		s.put(realHealth, float64(r.Health.Factor)/100, labels...)
+	}
 	s.truth(realOverloaded, r.Overloaded, labels...)
 	s.count(realUpper, uint64(r.Upper), labels...)
 	s.put(realPlanned, r.PlannedShare, labels...)
