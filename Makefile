@@ -52,7 +52,7 @@ test: go tools-test ## Run all tests; without root the privileged ones are skipp
 	@mkdir -p build
 	@go list -e -race -test -deps -export $(PACKAGES) >/dev/null 2>&1 || true
 	@go build -o build/gotest ./tools/gotest
-	@build/gotest -race -count=1 -p 1 -timeout 10m $(PACKAGES)
+	@build/gotest -race -count=1 -p 1 -timeout 30m $(PACKAGES)
 
 # The tests are compiled here, and run there: it has this machine's files, and nothing to install.
 .PHONY: test-vm
