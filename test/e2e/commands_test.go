@@ -22,7 +22,7 @@ func TestCheckExamples(t *testing.T) {
 	if len(files) == 0 {
 		t.Fatal("there are no examples")
 	}
-	summary := regexp.MustCompile(`: ok: \d+ services?, \d+ real servers?\n$`)
+	summary := regexp.MustCompile(`: ok: \d+ services?, \d+ real servers?(, \d+ sorry servers?)?\n$`)
 	for _, file := range files {
 		out, err := exec.Command(program, "check", file).CombinedOutput()
 		if err != nil || !strings.HasPrefix(string(out), file) || !summary.Match(out) {

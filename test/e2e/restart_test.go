@@ -113,8 +113,29 @@ func addTo(m map[string]uint32, name string, n uint32) {
 // mustRecount fails unless the counts of active and inactive connections are those of the listed ones.
 func (f *farm) mustRecount(s *director.Snapshot) {
 	f.t.Helper()
-	type counts struct{ active, inactive uint32 }
-	listed, counted := map[string]counts{}, map[string]counts{}
+	if counted, listed := f.recount(s); !maps.Equal(listed, counted) {
+		f.t.Errorf("counts of active and inactive connections are\n%v, listed are\n%v", counted, listed)
+	}
+}
+
+// mustRecountSoon is mustRecount where connections may just be closing.
+func (f *farm) mustRecountSoon() {
+	f.t.Helper()
+	eventually(f.t, patience, func() error {
+		counted, listed := f.recount(f.snapshot())
+		if !maps.Equal(listed, counted) {
+			return fmt.Errorf("counts of active and inactive connections are\n%v, listed are\n%v", counted, listed)
+		}
+		return nil
+	})
+}
+
+type counts struct{ active, inactive uint32 }
+
+// recount are the counts of connections, and those of the listed ones, by service and real server.
+func (f *farm) recount(s *director.Snapshot) (counted, listed map[string]counts) {
+	f.t.Helper()
+	listed, counted = map[string]counts{}, map[string]counts{}
 	for _, c := range f.connections() {
 		n := listed[c.Service+" "+c.Real.String()]
 		if c.State == "ESTABLISHED" || c.State == "SYN_RECV" {
@@ -131,9 +152,7 @@ func (f *farm) mustRecount(s *director.Snapshot) {
 			}
 		}
 	}
-	if !maps.Equal(listed, counted) {
-		f.t.Errorf("counts of active and inactive connections are\n%v, listed are\n%v", counted, listed)
-	}
+	return counted, listed
 }
 
 // The configuration may change while no daemon runs.

@@ -183,7 +183,7 @@ func TestRoads(t *testing.T) {
 						f.on(t).mustGo(family.vip, traffic{large, 1000, echoStep(), 4})
 					})
 				}
-				f.mustRecount(f.snapshot())
+				f.mustRecountSoon()
 			})
 		}
 	}
@@ -352,7 +352,7 @@ func TestMixedMethods(t *testing.T) {
 		f.mustReachAll(f.fetch, family.vip, webPort)
 		f.mustReachAll(f.query, family.vip, dnsPort)
 	}
-	f.mustRecount(f.snapshot())
+	f.mustRecountSoon()
 }
 
 // queryShortly asks without much patience.
