@@ -787,6 +787,8 @@ type directorWork struct {
 		Hash  uint64
 		Text  [32]uint8
 		Bytes [2048]uint8
+		Zero  uint32
+		_     [4]byte
 	}
 }
 

@@ -181,12 +181,18 @@ __inline __u32 call_load(struct xdp_md *ctx, const struct packet *p, struct call
 /* Is it a SIP message with a Call-ID? Its hash and text are in the work area then. */
 __noinline int call_find(struct xdp_md *ctx, struct packet *p)
 {
-	struct call_walk walk = { .state = CALL_LINE };
 	struct work *w = work_get();
+	struct call_walk walk;
 	__u32 size;
 
 	if (!p || !w)
 		return 0;
+	/* Linux 6.1 looks at the body of a loop once, as if what it knows of the stack were always so. */
+	walk.state = CALL_LINE + READ_ONCE(w->call.zero);
+	walk.resume = READ_ONCE(w->call.zero);
+	walk.length = READ_ONCE(w->call.zero);
+	walk.host = READ_ONCE(w->call.zero);
+	walk.hash = READ_ONCE(w->call.zero);
 	size = call_load(ctx, p, &w->call);
 	walk.call = &w->call;
 	bpf_loop(size, call_step, &walk, 0);

@@ -19,6 +19,7 @@ struct call {
 	__u64 hash; /* keyed */
 	__u8 text[CALL_TEXT];
 	__u8 bytes[CALL_BYTES];
+	__u32 zero;	/* always, which the verifier does not know */
 };
 
 struct work {

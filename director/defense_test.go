@@ -51,6 +51,15 @@ func (w *defending) set(pages int64, err error) {
 	time.Sleep(2 * defendTick)
 }
 
+// toldPlane is what the data plane was told.
+func (w *defending) toldPlane() (settings bpf.Settings, left int32) {
+	w.t.Helper()
+	if err := w.d.do(w.ctx, func() { settings, left = *w.tables.Settings, w.tables.Defense.DropLeft }); err != nil {
+		w.t.Fatal(err)
+	}
+	return settings, left
+}
+
 func (w *defending) state() DefenseState {
 	w.t.Helper()
 	s, err := w.d.Defense(w.ctx)
@@ -72,16 +81,18 @@ func TestDefensesFollowMemory(t *testing.T) {
 		}
 		expect(t, "transitions at first", told("true"), 0)
 		w.set(512, nil)
-		expect(t, "what the data plane asks", w.tables.Settings.Defending, bpf.DefendRate|bpf.DefendSample)
-		expect(t, "rate", w.tables.Settings.DropRate, 2)
-		expect(t, "counter", w.tables.Defense.DropLeft, 2)
-		expect(t, "secure_tcp", w.tables.Settings.SecureTcp, 1)
+		plane, left := w.toldPlane()
+		expect(t, "what the data plane asks", plane.Defending, bpf.DefendRate|bpf.DefendSample)
+		expect(t, "rate", plane.DropRate, 2)
+		expect(t, "counter", left, 2)
+		expect(t, "secure_tcp", plane.SecureTcp, 1)
 		time.Sleep(10 * time.Second)
 		expect(t, "transitions under pressure", told("true"), 1)
 		expect(t, "cause", w.state().Cause, defense.Memory)
 		w.set(1<<20, nil)
-		expect(t, "what the data plane asks then", w.tables.Settings.Defending, bpf.DefendSample)
-		expect(t, "secure_tcp then", w.tables.Settings.SecureTcp, 0)
+		plane, _ = w.toldPlane()
+		expect(t, "what the data plane asks then", plane.Defending, bpf.DefendSample)
+		expect(t, "secure_tcp then", plane.SecureTcp, 0)
 		expect(t, "transitions back", told("false"), 1)
 		w.set(0, context.DeadlineExceeded)
 		time.Sleep(10 * time.Second)
