@@ -13,7 +13,7 @@ KEEP ?=
 .NOTPARALLEL:
 .PHONY: help
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: go root
 go:
@@ -55,11 +55,15 @@ test: go tools-test ## Run all tests; without root the privileged ones are skipp
 	@build/gotest -race -count=1 -p 1 -timeout 30m $(PACKAGES)
 
 # The tests are compiled here, and run there: it has this machine's files, and nothing to install.
-.PHONY: test-vm
-test-vm: go root tools-vm build ## Run tests on Linux 6.1 with real devices, in a virtual machine (some 5 min)
+.PHONY: test-vm test-vm-devices
+test-vm: go root tools-vm build ## Run tests on Linux 6.1, in a virtual machine (some 4 min)
 	@mkdir -p build/vm/tests
-	@CGO_ENABLED=0 go test -c -o build/vm/tests/ ./bpf ./internal/nexthop ./test/e2e
+	@CGO_ENABLED=0 go test -c -o build/vm/tests/ ./bpf ./internal/nexthop
 	@VM_TIMEOUT=1200 tools/vm.sh tools/vm-tests.sh
+test-vm-devices: go root tools-vm build ## The same, with VLANs, bonds and tunnels of the kernel's (some 20 min)
+	@mkdir -p build/vm/tests
+	@CGO_ENABLED=0 go test -c -o build/vm/tests/ ./test/e2e
+	@VM_TIMEOUT=1800 tools/vm.sh tools/vm-tests.sh devices
 
 .PHONY: check check-format check-vet check-static check-law check-modules check-scripts check-objects
 check: go tools-check check-format check-vet check-static check-law check-modules check-scripts check-objects ## Check format, vet, static analysis, import law, modules, scripts, BPF objects
