@@ -99,6 +99,13 @@ func TestOpenSetRemove(t *testing.T) {
 	}
 }
 
+// others change something while the manager does not look.
+func others(m *Manager, change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
 // What is missing is put back and said once; an error is said once, until it is another one.
 func TestRepair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -112,18 +119,18 @@ func TestRepair(t *testing.T) {
 		if log.Len() > 0 {
 			t.Errorf("nothing was missing, and the log is\n%s", log)
 		}
-		delete(k.rules, "7 false")
+		others(m, func() { delete(k.rules, "7 false") })
 		sleep()
 		if n := strings.Count(log.String(), "door_repaired"); n != 1 || !k.rules["7 false"] || m.State().Repaired != 1 {
 			t.Errorf("%d lines, rules %v, state %+v, log\n%s", n, k.rules, m.State(), log)
 		}
-		k.fail = errors.New("no such thing")
+		others(m, func() { k.fail = errors.New("no such thing") })
 		sleep()
 		sleep()
 		if n := strings.Count(log.String(), "no such thing"); n != 1 || m.State().Problem != "no such thing" {
 			t.Errorf("%d lines, state %+v, log\n%s", n, m.State(), log)
 		}
-		k.fail = nil
+		others(m, func() { k.fail = nil })
 		sleep()
 		if m.State().Problem != "" {
 			t.Errorf("state %+v", m.State())
