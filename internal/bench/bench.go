@@ -444,7 +444,7 @@ func (p *plane) measure(t bpf.Target, s scenario, packets int) (float64, error) 
 		return 0, fmt.Errorf("%s: %w", s.key, err)
 	}
 	const drop, pass, tx = 1, 2, 3
-	if want := map[bpf.Target]uint32{bpf.TargetDrop: drop, bpf.TargetPass: pass, bpf.TargetRaw: tx}[s.baseline]; action != want {
+	if want := map[bpf.Target]uint32{bpf.TargetDrop: drop, bpf.TargetPass: pass, bpf.TargetRaw: tx, bpf.TargetDirector: tx}[s.baseline]; action != want {
 		return 0, fmt.Errorf("%s: %s returned XDP action %d instead of %d: the wrong path was measured", s.key, t, action, want)
 	}
 	return float64(each), nil
