@@ -99,9 +99,9 @@ fuzz-short: go tools-test ## Fuzz each target for 5 s
 	@tools/fuzz.sh 5s
 
 .PHONY: bench bench-quick
-bench: go root ## Measure what a packet costs: a table, and build/bench.json
+bench: go root ## Measure what a packet costs: a table, and build/bench.json; ONLY=dr4_new: only the figures whose keys match
 	@mkdir -p build
-	@go run ./internal/bench/cmd -o build/bench.json
+	@go run ./internal/bench/cmd -o build/bench.json $(if $(ONLY),-only '$(ONLY)')
 bench-quick: go root ## The same with fewer repetitions, in under 40 s
 	@mkdir -p build
 	@go run ./internal/bench/cmd -o build/bench.json -quick

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"regexp"
 	"slices"
 	"time"
 
@@ -29,6 +30,7 @@ type Options struct {
 	Windows int           // in which a director that runs is watched
 	Window  time.Duration // each; 2 s at least, the time of a sweep's pass
 	Log     func(format string, args ...any)
+	Only    *regexp.Regexp // the figures of test runs whose keys it finds, and nothing else; nil: everything
 }
 
 // Thorough is what make bench uses, Quick what make bench-quick uses.
@@ -458,11 +460,20 @@ func median(v []float64) float64 {
 	return s[len(s)/2]
 }
 
+// chosen are the scenarios to measure.
+func (o Options) chosen() []scenario {
+	if o.Only == nil {
+		return scenarios
+	}
+	return slices.DeleteFunc(slices.Clone(scenarios), func(s scenario) bool { return !o.Only.MatchString(s.key) })
+}
+
 // Micro measures all scenarios with test runs. The data plane is loaded several
 // times, as where its memory lies makes a difference that stays.
 func Micro(opts Options) ([]Figure, error) {
-	figures := make([]Figure, len(scenarios))
-	for i, s := range scenarios {
+	chosen := opts.chosen()
+	figures := make([]Figure, len(chosen))
+	for i, s := range chosen {
 		figures[i] = Figure{Key: s.key, What: s.what, Limit: s.limit}
 	}
 	for range opts.Loads {
@@ -496,7 +507,7 @@ func microLoad(opts Options, figures []Figure) error {
 			p.close()
 		}
 	}()
-	for i, s := range scenarios {
+	for i, s := range opts.chosen() {
 		if s.places != places || s.nat != nat {
 			if p != nil {
 				p.close()

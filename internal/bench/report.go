@@ -30,6 +30,9 @@ func Run(opts Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	if opts.Only != nil {
+		return &Report{Figures: figures, Options: opts, Machine: machine()}, nil
+	}
 	byScheduler, growth, err := Schedulers(opts)
 	if err != nil {
 		return nil, err
@@ -120,6 +123,9 @@ func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "%-36s %8s %9s %8s  %s\n", "", "over", "baseline", "bound", "")
 	for _, f := range r.Figures {
 		fmt.Fprintf(w, "%-36s %8.1f %9.1f %8s  %s%s\n", f.Key, f.Value, f.Baseline, bound(f.Limit), verdict(f.Value <= f.Limit, f.Limit), f.What)
+	}
+	if r.Options.Only != nil {
+		return
 	}
 	fmt.Fprintf(w, "\n%-36s %8.2f Mpps\n", "live_raw_mpps", r.Live.Raw)
 	for _, way := range r.Live.Ways {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -28,14 +29,15 @@ var what = map[string]func(out string, opts bench.Options) error{
 func main() {
 	out := flag.String("o", "", "where the figures are written")
 	quick := flag.Bool("quick", false, "fewer and shorter measurements")
+	only := flag.String("only", "", "the figures of test runs whose keys this `expression` finds, which are written nowhere")
 	flag.Parse()
-	if err := run(flag.Arg(0), *out, *quick); err != nil {
+	if err := run(flag.Arg(0), *out, *only, *quick); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(name, out string, quick bool) error {
+func run(name, out, only string, quick bool) error {
 	measure := what[name]
 	if measure == nil {
 		known := slices.Sorted(maps.Keys(what))
@@ -44,6 +46,13 @@ func run(name, out string, quick bool) error {
 	opts := bench.Thorough
 	if quick {
 		opts = bench.Quick
+	}
+	if only != "" {
+		chosen, err := regexp.Compile(only)
+		if err != nil {
+			return fmt.Errorf("-only: %w", err)
+		}
+		opts.Only = chosen
 	}
 	opts.Log = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	return measure(out, opts)
@@ -55,6 +64,9 @@ func figures(out string, opts bench.Options) error {
 		return err
 	}
 	report.Print(os.Stdout)
+	if opts.Only != nil {
+		return nil
+	}
 	return bench.WriteJSON(out, report.Values())
 }
 
