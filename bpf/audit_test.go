@@ -95,16 +95,18 @@ func (r *rig) locate(e *entry, src, dst netip.Addr, places int) {
 	e.second = e.conn.Tag&tagSecond != 0
 }
 
+func (r *rig) flowHash(k flow) uint64 { return flowHash(r.Settings.HashKey, k) }
+
 // flowHash is flow_hash of hash.h.
-func (r *rig) flowHash(k flow) uint64 {
+func flowHash(key directorHashKey, k flow) uint64 {
 	ports := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, k.sport), k.dport)
 	bytes := slices.Concat(ports, []byte{k.protocol, 0, 0, 0}, k.src.AsSlice(), k.dst.AsSlice())
 	var h uint64
 	for i := 0; 4*i < len(bytes); i += 2 {
 		a, b := binary.LittleEndian.Uint32(bytes[4*i:]), binary.LittleEndian.Uint32(bytes[4*i+4:])
-		h += uint64(a+r.Settings.HashKey.Word[i]) * uint64(b+r.Settings.HashKey.Word[i+1])
+		h += uint64(a+key.Word[i]) * uint64(b+key.Word[i+1])
 	}
-	h *= r.Settings.HashKey.Factor
+	h = (h ^ h>>32) * key.Factor
 	return h ^ h>>32
 }
 

@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -328,5 +329,18 @@ func dropRate(rate int32) func(*rig) {
 	return func(r *rig) {
 		*r.Defense = DefenseState{}
 		r.Settings.Defending, r.Settings.DropRate = DefendRate, rate
+	}
+}
+
+// TestAdmittedOnce: where the short way has asked the defense, and leaves the rest to the long way, the packet
+// counts once.
+func TestAdmittedOnce(t *testing.T) {
+	for _, f := range families {
+		r, _ := fullWeb(t, f, 100) // full-NAT has no short way
+		dropRate(3)(r)
+		for i, want := range []string{"drop_packet", "tx_new", "tx_new", "drop_packet", "tx_new", "tx_new"} {
+			mustVerdict(t, fmt.Sprint(f.name, ", packet ", i), r.send(t, tcp(syn, from(uint16(1000+i)))(f)), want)
+		}
+		r.check(t)
 	}
 }

@@ -21,6 +21,7 @@
 #include "parse.h"
 #include "persist.h"
 #include "plain.h"
+#include "plain_new.h"
 #include "plan.h"
 #include "reply.h"
 #include "service.h"
@@ -276,7 +277,7 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 	}
 	if (!schedulable(s, p))
 		return unknown_segment(p, at, s, v6);
-	if (unlikely(settings.defending && at->asked == ASK_NOBODY)) {
+	if (unlikely(settings.defending && at->asked == ASK_NOBODY && !p->admitted)) {
 		refused = v6 ? defend6(p, s->id) : defend4(p, s->id);
 		if (refused != UNDECIDED)
 			return outcome(refused, NO_REAL);
@@ -667,8 +668,11 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	return v6 ? packet_answer6(ctx, p, verdict) : packet_answer4(ctx, p, verdict);
 }
 
-/* The long way, for every packet. What the stack sent through the door must not come back to it. */
-__inline enum verdict packet(struct xdp_md *ctx, struct way_out *out)
+/*
+ * The long way, for every packet. admitted: the defense has let it already.
+ * What the stack sent through the door must not come back to it.
+ */
+__inline enum verdict packet(struct xdp_md *ctx, struct way_out *out, int admitted)
 {
 	struct work *w = work_get();
 	struct cursor cur = {
@@ -680,6 +684,7 @@ __inline enum verdict packet(struct xdp_md *ctx, struct way_out *out)
 	if (!w)
 		return DROP_ERROR;
 	__builtin_memset(&w->packet, 0, sizeof(w->packet));
+	w->packet.admitted = admitted;
 	w->at.over = w->at.reserved = 0;
 	switch (parse_ethernet(&w->packet, &cur)) {
 	case bpf_htons(ETH_P_IP):
@@ -696,23 +701,38 @@ __inline enum verdict packet(struct xdp_md *ctx, struct way_out *out)
 	return unlikely(w->packet.door && verdict < TX_FORWARD) ? DROP_UNTAKEN : verdict;
 }
 
+/* A SYN. Where its short way has stored the connection, and no more, the long way forwards it. */
+__inline enum verdict packet_syn(struct xdp_md *ctx, struct way_out *out, int v6)
+{
+	enum verdict verdict = v6 ? plain_new6(ctx, out) : plain_new4(ctx, out);
+	struct work *w = work_get();
+	__u64 result;
+
+	if (likely(verdict != PLAIN_STORED) || !w)
+		return verdict;
+	result = outcome(TX_NEW, w->at.chosen);
+	return v6 ? packet_forward6(ctx, &w->packet, &w->at, result, out) : packet_forward4(ctx, &w->packet, &w->at, result, out);
+}
+
 SEC("xdp")
 int director(struct xdp_md *ctx)
 {
 	struct way_out out = { .tx_port = NO_TX_PORT };
 	enum verdict verdict = plain(ctx, &out, 0);
 
-	if (verdict == UNDECIDED) {
-		verdict = plain6(ctx, &out);
-		if (verdict == PLAIN_SYN)
-			verdict = plain_new6(ctx, &out);
-	}
 	if (likely(verdict == TX_FORWARD))
 		return verdict_action(ctx, &out, TX_FORWARD);
-	if (verdict == UNDECIDED) {
+	if (verdict == PLAIN_SYN) {
+		verdict = packet_syn(ctx, &out, 0);
+	} else if (verdict == UNDECIDED) {
+		verdict = plain6(ctx, &out);
+		if (verdict == PLAIN_SYN)
+			verdict = packet_syn(ctx, &out, 1);
+	}
+	if (verdict == UNDECIDED || verdict == PLAIN_ADMITTED) {
 		out.tx_port = NO_TX_PORT;
 		out.ifindex = 0;
-		verdict = packet(ctx, &out);
+		verdict = packet(ctx, &out, verdict == PLAIN_ADMITTED);
 	}
 	return verdict_action(ctx, &out, verdict);
 }

@@ -700,7 +700,7 @@ type directorWork struct {
 		Fragment   uint8
 		Dscp       uint8
 		Door       uint8
-		_          [1]byte
+		Admitted   uint8
 		Mark       uint32
 		FragmentId uint32
 		Ingress    uint32
@@ -739,7 +739,7 @@ type directorWork struct {
 		Fragment   uint8
 		Dscp       uint8
 		Door       uint8
-		_          [1]byte
+		Admitted   uint8
 		Mark       uint32
 		FragmentId uint32
 		Ingress    uint32

@@ -2,21 +2,18 @@
 /*
  * plain.h - the short way of most packets: whole, untagged, without options, of
  * a connection that is established and stays so, by direct routing, by tun, or by
- * nat, in both directions; and of SYNs that begin one by direct routing. It goes
- * through the same stages as the long way in director.bpf.c, and nothing else.
- * Its struct packet is seen by inlined functions only, so the compiler keeps it
- * in registers. UNDECIDED: not plain, and nothing was written; the long way
- * begins anew.
+ * nat, in both directions; plain_new.h has that of SYNs. It goes through the same
+ * stages as the long way in director.bpf.c, and nothing else. Its struct packet is
+ * seen by inlined functions only, so the compiler keeps it in registers.
+ * UNDECIDED: not plain, and nothing was written; the long way begins anew.
  */
 #ifndef DIRECTOR_PLAIN_H
 #define DIRECTOR_PLAIN_H
 
-#include "begin.h"
 #include "conn.h"
 #include "forward.h"
 #include "nat.h"
 #include "parse.h"
-#include "plan.h"
 #include "service.h"
 #include "stats.h"
 #include "tunnel.h"
@@ -335,164 +332,7 @@ __inline enum verdict plain_flow(struct xdp_md *ctx, void *frame, struct packet 
 	return reply ? plain_reply(frame, p, out, state, v6) : plain_request(ctx, frame, p, out, state, v6);
 }
 
-/* The home of the packet's key, if it is free and names no other place, so that the key is nowhere. */
-__inline struct conn *plain_vacant(const struct packet *p, struct place *at, __u64 *tag, int v6)
-{
-	void *set = place_of(p, at, v6);
-	struct conn *home;
-
-	if (!set)
-		return NULL;
-	home = slot_at(set, at->want >> 32, v6);
-	at->lock = READ_ONCE(home->home_lock);
-	*tag = READ_ONCE(home->tag);
-	return (*tag & TAG_MASK) == TAG_FREE && !READ_ONCE(home->home_moved) ? home : NULL;
-}
-
-/* What a plan has at a position, if it takes the connection by direct routing. */
-__inline struct real *plain_choice(const struct service *s, const struct plan *plan, __u64 position,
-				   const struct packet *p, __u32 *id, int v6)
-{
-	struct real *r;
-
-	*id = plan_slot(plan, plan_position(plan, position));
-	r = real_for_new(s, *id);
-	if (!r || r->method != METHOD_DR || !plain_reaches(r, p) || real_is_client(r, p, v6))
-		return NULL;
-	return r;
-}
-
-/*
- * The plan's next choice is looked at before it is taken, since the long way would
- * take another. Only where another CPU took it meanwhile is it one that may not do
- * after all, and passed over, as pick does.
- */
-struct plain_pick {
-	struct service *service;
-	const struct plan *plan;
-	__u64 *cursor;
-	__u64 position;
-	struct real *real;
-	__u32 id;
-};
-
-__inline int plain_peek(struct plain_pick *pick, struct service *s, const struct packet *p, int v6)
-{
-	__u32 which = READ_ONCE(s->current) & 1;
-
-	pick->service = s;
-	pick->plan = &s->plan[which];
-	pick->cursor = &s->cursor[which];
-	if (s->flags & SERVICE_ONE_PACKET || pick->plan->kind != PLAN_SEQUENCE || !plan_chooses(pick->plan))
-		return 0;
-	pick->position = READ_ONCE(*pick->cursor);
-	pick->real = plain_choice(s, pick->plan, pick->position, p, &pick->id, v6);
-	return pick->real != NULL;
-}
-
-__inline int plain_take(struct plain_pick *pick, const struct packet *p, int v6)
-{
-	__u64 position = __sync_fetch_and_add(pick->cursor, 1);
-
-	if (likely(position == pick->position))
-		return 1;
-	pick->real = plain_choice(pick->service, pick->plan, position, p, &pick->id, v6);
-	return pick->real != NULL;
-}
-
-/* May the packet be a service's that an address alone leads to? */
-__inline int plain_asks(struct packet *p, int v6)
-{
-	return settings.marking == MARKS_NONE && !settings.defending && !plain_mapped(p, v6) && service_maybe(p, v6) == MAYBE;
-}
-
-/* Where there are real servers by nat, most SYNs are theirs: they would only be looked at twice. */
-__inline int plain_may_begin(__u32 tcp)
-{
-	return tcp == TCP_SYN && !settings.nat;
-}
-
-/* Its service, if it may begin a connection there and nobody else has a say in it. */
-__inline struct service *plain_service(const struct packet *p, int v6)
-{
-	struct service_query q = service_query(p, v6);
-	struct service *s = service_taking(&q, p->service);
-
-	return s && !(s->flags & SERVICE_NO_QUORUM) && schedulable(s, p) && !asks_first(s) ? s : NULL;
-}
-
-/* Stores the connection and forwards its first packet; the place is locked. 0: nothing was done. */
-__inline int plain_store(const struct packet *p, struct place *at, struct conn *home, __u64 tag,
-			 struct plain_pick *pick, int v6)
-{
-	struct conn_new n = {};
-
-	if (unlikely(!slot_claim(home, tag, TAG_BUSY)))
-		return 0;
-	if (unlikely(!plain_take(pick, p, v6))) {
-		slot_free(home, tag);
-		return 0;
-	}
-	conn_begin(&n, p, pick->real, pick->id);
-	conn_publish(home, p, at, &n, v6);
-	place_unlock(at, home);
-	connected(p, pick->real, &n);
-	return 1;
-}
-
-/* A SYN. Where the key's home is not free, or anybody has to be asked, the long way decides. */
-__inline enum verdict plain_begin(struct xdp_md *ctx, void *frame, struct packet *p, struct way_out *out, int v6)
-{
-	struct plain_pick pick;
-	struct service *s;
-	struct conn *home;
-	struct place at;
-	__u64 tag;
-
-	home = plain_asks(p, v6) ? plain_vacant(p, &at, &tag, v6) : NULL;
-	if (!home)
-		return UNDECIDED;
-	s = plain_service(p, v6);
-	if (!s || !plain_peek(&pick, s, p, v6) || !place_lock(&at, home))
-		return UNDECIDED;
-	p->now = bpf_jiffies64();
-	p->ingress = ctx->ingress_ifindex;
-	head_copy(p->mac, frame);
-	if (unlikely(!plain_store(p, &at, home, tag, &pick, v6))) {
-		place_unlock(&at, home);
-		return UNDECIDED;
-	}
-	out->ifindex = pick.real->ifindex;
-	out->tx_port = pick.real->tx_port;
-	ttl_lower(frame + sizeof(struct ethhdr), v6);
-	head_copy(frame, pick.real->mac);
-	return TX_NEW;
-}
-
-/* Functions of their own, so that known connections do not pay for what new ones need; they look at the packet again. */
-__inline enum verdict plain_new(struct xdp_md *ctx, struct way_out *out, int v6)
-{
-	void *frame = (void *)(long)ctx->data;
-	struct cursor cur = { .pos = frame, .end = (void *)(long)ctx->data_end };
-	struct packet p;
-
-	if (!(v6 ? plain_ipv6(&p, &cur) : plain_ipv4(&p, &cur)) || plain_tcp(&p, &cur) != TCP_SYN)
-		return UNDECIDED;
-	p.protocol = IPPROTO_TCP;
-	return plain_begin(ctx, frame, &p, out, v6);
-}
-
-static __noinline enum verdict plain_new4(struct xdp_md *ctx, struct way_out *out)
-{
-	return plain_new(ctx, out, 0);
-}
-
-static __noinline enum verdict plain_new6(struct xdp_md *ctx, struct way_out *out)
-{
-	return plain_new(ctx, out, 1);
-}
-
-/* What plain6 says of a SYN: its stack would be under that of plain_new6. */
+/* It is a SYN, which plain_new.h is for: the stack that it needs is not under this. */
 #define PLAIN_SYN (VERDICTS + 1)
 
 __inline enum verdict plain(struct xdp_md *ctx, struct way_out *out, int v6)
@@ -508,9 +348,7 @@ __inline enum verdict plain(struct xdp_md *ctx, struct way_out *out, int v6)
 		tcp = plain_tcp(&p, &cur);
 		if (likely(tcp == TCP_ACK))
 			return plain_flow(ctx, frame, &p, out, TCP_ESTABLISHED, v6);
-		if (!plain_may_begin(tcp))
-			return UNDECIDED;
-		return v6 ? PLAIN_SYN : plain_new4(ctx, out);
+		return tcp == TCP_SYN ? PLAIN_SYN : UNDECIDED;
 	}
 	if (p.protocol != IPPROTO_UDP || parse_udp(&p, &cur, p.length - p.l4) != UNDECIDED)
 		return UNDECIDED;

@@ -359,12 +359,6 @@ func (p *plane) answered(vip netip.Addr) netip.AddrPort {
 
 // run measures one scenario, rounds times, and adds to its figure.
 func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
-	if s.denied > 0 {
-		if err := p.deny(s.denied); err != nil {
-			return err
-		}
-		defer p.defenseless()
-	}
 	if err := s.begin(p); err != nil {
 		return err
 	}
@@ -375,9 +369,12 @@ func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
 	return s.rounds(p, packets, rounds, f)
 }
 
-// begin makes the scenario's flows known.
+// begin makes the scenario's flows known, and has prefixes denied.
 func (s scenario) begin(p *plane) error {
 	p.empty()
+	if err := p.deny(s.denied); err != nil {
+		return err
+	}
 	sides := []scenario{s}
 	if s.beside.IsValid() {
 		sides = []scenario{s.base(), s} // with its rules in force in the end

@@ -12,9 +12,13 @@ import (
 // everybodysList is the number of the list of prefixes.
 const everybodysList = 1
 
-// deny makes a list of prefixes of which the client has one, a /24. Its lengths are as in published
-// lists: mostly /32 and /24, and some of all from /12 on.
+// deny makes a list of so many prefixes, of which the client has one, a /24; 0: none are denied. Its lengths
+// are as in published lists: mostly /32 and /24, and some of all from /12 on.
 func (p *plane) deny(prefixes int) error {
+	if prefixes == 0 {
+		p.data.Tables.Settings.Defending, p.data.Tables.Guards[0].List = 0, 0
+		return nil
+	}
 	random := rand.New(rand.NewPCG(1, 2))
 	list := bpf.PrefixList{Deny: []netip.Prefix{netip.PrefixFrom(client4, 24).Masked()}}
 	for len(list.Deny) < prefixes {
@@ -33,9 +37,4 @@ func (p *plane) deny(prefixes int) error {
 	p.data.Tables.Guards[0].List = everybodysList
 	p.data.Tables.Settings.Defending = bpf.DefendGuard | bpf.DefendSample
 	return nil
-}
-
-// defenseless undoes deny.
-func (p *plane) defenseless() {
-	p.data.Tables.Settings.Defending, p.data.Tables.Guards[0].List = 0, 0
 }

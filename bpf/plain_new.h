@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * plain_new.h - the short way of SYNs: whole, untagged, without IP options, that
+ * begin a connection by direct routing or nat whose key's home is free. It goes
+ * through the same stages as the long way in director.bpf.c, and nothing else.
+ * UNDECIDED: not such a one, and nothing was written; the long way begins anew.
+ * So it does after PLAIN_ADMITTED, but the defense has counted the packet already.
+ * After PLAIN_STORED it only forwards.
+ *
+ * Functions of their own, so that known connections do not pay for what new ones
+ * need; they look at the packet again.
+ */
+#ifndef DIRECTOR_PLAIN_NEW_H
+#define DIRECTOR_PLAIN_NEW_H
+
+#include "begin.h"
+#include "defense.h"
+#include "fullnat.h"
+#include "mark.h"
+#include "nat.h"
+#include "plain.h"
+#include "plan.h"
+
+/* What plain_new says beside verdicts. */
+#define PLAIN_ADMITTED (VERDICTS + 2)
+#define PLAIN_STORED (VERDICTS + 3) /* the connection, in w->at, but not its way back */
+
+/* The home of a key, free when it was looked at. */
+struct vacancy {
+	struct place at;
+	struct conn *home;
+	__u64 tag;
+};
+
+/* 1: the home of the packet's key is free and names no other place, so the key is nowhere. */
+__inline int plain_vacant(struct vacancy *v, const struct packet *p, int v6)
+{
+	void *set = place_of(p, &v->at, v6);
+
+	if (!set)
+		return 0;
+	v->home = slot_at(set, v->at.want >> 32, v6);
+	v->at.lock = READ_ONCE(v->home->home_lock);
+	v->tag = READ_ONCE(v->home->tag);
+	return (v->tag & TAG_MASK) == TAG_FREE && !READ_ONCE(v->home->home_moved);
+}
+
+/* 0: another CPU was faster. */
+__inline int plain_claim(const struct vacancy *v)
+{
+	if (unlikely(!place_lock(&v->at, v->home)))
+		return 0;
+	if (likely(slot_claim(v->home, v->tag, TAG_BUSY)))
+		return 1;
+	place_unlock(&v->at, v->home);
+	return 0;
+}
+
+/* What was claimed is given back. */
+__inline void plain_cede(const struct vacancy *v)
+{
+	slot_free(v->home, v->tag);
+	place_unlock(&v->at, v->home);
+}
+
+/* Stores an entry in what was claimed, and shows it. */
+__inline void plain_store(struct vacancy *v, const struct packet *p, const struct conn_new *n, int v6)
+{
+	v->at.slot = v->at.index * CONN_WAYS + (v->at.want >> 32 & (CONN_WAYS - 1)) + 1;
+	v->at.version = v->tag >> 16 & 0xffff;
+	conn_publish(v->home, p, &v->at, n, v6);
+	place_unlock(&v->at, v->home);
+}
+
+/* By the methods that the short way knows, for a client that is no real server itself. */
+__inline int plain_serves(const struct real *r, const struct packet *p, int v6)
+{
+	if (r->method != METHOD_DR && (r->method != METHOD_NAT || fullnat_wanted(p, r, v6)))
+		return 0;
+	return plain_reaches(r, p) && !real_is_client(r, p, v6);
+}
+
+/*
+ * A service and its plan's next choice, which is looked at before it is taken, since
+ * the long way would take another. Only where another CPU took it meanwhile is it one
+ * that may not do after all, and passed over, as pick does.
+ */
+struct plain_pick {
+	struct service *service;
+	struct real *real;
+	__u64 position;
+	__u32 which; /* of the service's plans */
+	__u32 id;
+};
+
+/* What the plan has at a position, if the short way can do it. */
+__inline int plain_choose(struct plain_pick *pick, __u64 position, const struct packet *p, int v6)
+{
+	const struct plan *plan = &pick->service->plan[pick->which];
+
+	pick->id = plan_slot(plan, plan_position(plan, position));
+	pick->real = real_for_new(pick->service, pick->id);
+	return pick->real && plain_serves(pick->real, p, v6);
+}
+
+__inline int plain_peek(struct plain_pick *pick, const struct packet *p, int v6)
+{
+	const struct service *s = pick->service;
+	const struct plan *plan;
+
+	pick->which = READ_ONCE(s->current) & 1;
+	plan = &s->plan[pick->which];
+	if (s->flags & SERVICE_ONE_PACKET || plan->kind != PLAN_SEQUENCE || !plan_chooses(plan))
+		return 0;
+	pick->position = READ_ONCE(s->cursor[pick->which]);
+	return plain_choose(pick, pick->position, p, v6);
+}
+
+__inline int plain_take(struct plain_pick *pick, const struct packet *p, int v6)
+{
+	__u64 position = __sync_fetch_and_add(&pick->service->cursor[pick->which], 1);
+
+	return likely(position == pick->position) || plain_choose(pick, position, p, v6);
+}
+
+/* A SYN that is looked at. No pointer to it is kept, so that the compiler keeps all of this in registers. */
+struct plain_syn {
+	struct xdp_md *ctx;
+	void *frame;
+	struct packet *packet;
+};
+
+/* What is not looked at in the packets of known connections. Late, so that it is not carried along. */
+__inline void plain_meet(const struct plain_syn *syn, int v6)
+{
+	const __u8 *ip = syn->frame + sizeof(struct ethhdr);
+	struct packet *p = syn->packet;
+
+	p->now = bpf_jiffies64();
+	p->ingress = syn->ctx->ingress_ifindex;
+	p->dscp = v6 ? (ip[0] << 4 | ip[1] >> 4) >> 2 & 0x3f : ip[1] >> 2;
+	p->l3 = sizeof(struct ethhdr);
+	p->chunk = p->vlans = p->vlan[0] = p->vlan[1] = p->tpid = p->door = p->admitted = 0;
+	head_copy(p->mac, syn->frame);
+}
+
+/*
+ * The packet as the long way's functions are told of it. IPv6's is there already.
+ */
+__inline struct packet *plain_told(const struct plain_syn *syn, int v6)
+{
+	struct work *w = work_get();
+
+	if (!w)
+		return NULL;
+	plain_meet(syn, v6);
+	if (!v6)
+		w->packet = *syn->packet;
+	return &w->packet;
+}
+
+/* Its service, by its mark or its address, if nobody but the defense and a plan has a say in it. */
+__inline struct service *plain_service(const struct plain_syn *syn, int v6)
+{
+	struct service_query q = service_query(syn->packet, v6);
+	struct packet *p = syn->packet, *told;
+	struct service *s;
+
+	p->mark = 0;
+	if (likely(settings.marking == MARKS_NONE)) {
+		s = service_taking(&q, p->service);
+	} else {
+		told = plain_told(syn, v6);
+		if (!told)
+			return NULL;
+		s = packet_service(told, v6);
+		p->mark = told->mark;
+		p->mark_rule = told->mark_rule;
+	}
+	return s && !(s->flags & SERVICE_NO_QUORUM) && schedulable(s, p) && !asks_first(s) ? s : NULL;
+}
+
+/* UNDECIDED: the packet may begin a connection. */
+__inline enum verdict plain_defend(const struct plain_syn *syn, const struct service *s, int v6)
+{
+	if (likely(!settings.defending))
+		return UNDECIDED;
+	return v6 ? defend6(plain_told(syn, v6), s->id) : defend4(plain_told(syn, v6), s->id);
+}
+
+/* Stores the connection, if another CPU has not been faster. 0: nothing was done. */
+__inline int plain_connect(struct vacancy *v, const struct packet *p, struct plain_pick *pick, int v6)
+{
+	struct conn_new n = {};
+
+	if (unlikely(!plain_claim(v)))
+		return 0;
+	if (unlikely(!plain_take(pick, p, v6))) {
+		plain_cede(v);
+		return 0;
+	}
+	conn_begin(&n, p, pick->real, pick->id);
+	plain_store(v, p, &n, v6);
+	connected(p, pick->real, &n);
+	if (unlikely(p->mark))
+		mark_count(p);
+	return 1;
+}
+
+/* Stores the way back of the connection that was stored at the place, if its home is free, too. */
+__inline int plain_remember(const struct packet *p, const struct place *at, const struct nat_ends *e, __u32 id, int v6)
+{
+	struct conn_new n = { .word = REPLY_NEW };
+	struct packet reply;
+	struct vacancy v;
+
+	nat_reply_key(&reply, p, e, v6);
+	if (!plain_vacant(&v, &reply, v6) || !plain_claim(&v))
+		return 0;
+	nat_way_back(&n, p, at, id);
+	plain_store(&v, &reply, &n, v6);
+	return 1;
+}
+
+/* By nat. 0: the way back is not stored, and nothing is rewritten. */
+__inline int plain_nat(void *frame, const struct packet *p, const struct place *at, const struct plain_pick *pick, int v6)
+{
+	struct nat_ends e;
+
+	if (!nat_to_real(&e, p, pick->real, 0, v6) || !plain_remember(p, at, &e, pick->id, v6))
+		return 0;
+	plain_rewrite(frame + sizeof(struct ethhdr), p, &e, v6);
+	return 1;
+}
+
+/* The long way goes on with the connection that is stored. */
+__inline enum verdict plain_stored(const struct plain_syn *syn, const struct place *at, __u32 id, int v6)
+{
+	struct work *w = work_get();
+
+	if (!w || !plain_told(syn, v6))
+		return DROP_ERROR;
+	w->at.slot = at->slot;
+	w->at.version = at->version;
+	w->at.chosen = id;
+	return PLAIN_STORED;
+}
+
+/* A connection begins, and its first packet leaves. */
+__inline enum verdict plain_begin(const struct plain_syn *syn, struct vacancy *v, struct plain_pick *pick,
+				  struct way_out *out, int v6)
+{
+	plain_meet(syn, v6);
+	if (!plain_connect(v, syn->packet, pick, v6))
+		return unlikely(settings.defending) ? PLAIN_ADMITTED : UNDECIDED;
+	if (pick->real->method == METHOD_DR)
+		ttl_lower(syn->frame + sizeof(struct ethhdr), v6);
+	else if (!plain_nat(syn->frame, syn->packet, &v->at, pick, v6))
+		return plain_stored(syn, &v->at, pick->id, v6);
+	out->ifindex = pick->real->ifindex;
+	out->tx_port = pick->real->tx_port;
+	head_copy(syn->frame, pick->real->mac);
+	return TX_NEW;
+}
+
+/* Where the key's home is not free, or somebody else has to be asked, the long way decides. */
+__inline enum verdict plain_syn(const struct plain_syn *syn, struct way_out *out, int v6)
+{
+	struct packet *p = syn->packet;
+	struct plain_pick pick;
+	enum verdict refused;
+	struct vacancy v;
+
+	if (plain_mapped(p, v6) || service_maybe(p, v6) == MAYBE_NOT || !plain_vacant(&v, p, v6))
+		return UNDECIDED;
+	pick.service = plain_service(syn, v6);
+	if (!pick.service)
+		return UNDECIDED;
+	refused = plain_defend(syn, pick.service, v6);
+	if (refused != UNDECIDED)
+		return refused;
+	if (plain_peek(&pick, p, v6))
+		return plain_begin(syn, &v, &pick, out, v6);
+	return unlikely(settings.defending) ? PLAIN_ADMITTED : UNDECIDED;
+}
+
+/* p: where the packet is read to. */
+__inline enum verdict plain_new(struct xdp_md *ctx, struct packet *p, struct way_out *out, int v6)
+{
+	void *frame = (void *)(long)ctx->data;
+	struct cursor cur = { .pos = frame, .end = (void *)(long)ctx->data_end };
+	struct plain_syn syn = { ctx, frame, p };
+
+	if (!(v6 ? plain_ipv6(p, &cur) : plain_ipv4(p, &cur)) || plain_tcp(p, &cur) != TCP_SYN)
+		return UNDECIDED;
+	return plain_syn(&syn, out, v6);
+}
+
+static __noinline enum verdict plain_new4(struct xdp_md *ctx, struct way_out *out)
+{
+	struct packet p;
+
+	return plain_new(ctx, &p, out, 0);
+}
+
+/* There is not stack enough for IPv6's packet. */
+static __noinline enum verdict plain_new6(struct xdp_md *ctx, struct way_out *out)
+{
+	struct work *w = work_get();
+
+	return w ? plain_new(ctx, &w->packet, out, 1) : UNDECIDED;
+}
+
+#endif
