@@ -61,6 +61,9 @@ func (s *Service) validateSource() (errs []error) {
 	return errs
 }
 
+// FirewallMarked says that the firewall marks the service's packets.
+func (s *Service) FirewallMarked() bool { return s.Key.Mark != 0 && s.MarkSource == MarkFirewall }
+
 // Addresses are the virtual addresses that the service is known to have. Those of a mark that rules set are what
 // these rules name as single addresses.
 func (s *Service) Addresses(rules []MarkRule) []netip.Addr {
