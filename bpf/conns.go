@@ -409,9 +409,9 @@ func (d *DataPlane) FreeOverflow(key *ConnKey) error {
 // Verdicts are the packets counted under each verdict since the tables exist,
 // by its name in lower case.
 func (d *DataPlane) Verdicts() (map[string]uint64, error) {
-	counts := make(map[string]uint64, len(verdictNames))
+	counts := make(map[string]uint64, len(verdictNames()))
 	perCPU := make([]uint64, d.Tables.CPUs)
-	for i, name := range verdictNames {
+	for i, name := range verdictNames() {
 		if err := d.objects.Maps[directorMapVerdicts].Lookup(uint32(i), &perCPU); err != nil {
 			return nil, fmt.Errorf("read verdict %s: %w", name, err)
 		}

@@ -135,14 +135,14 @@ static __noinline int template_free6(struct conn *c, struct conn *home, struct w
 }
 
 /* What the scheduler chooses. Functions of their own keep the stack low: lblc's calls go deep. */
-static __noinline __u32 template_pick4(struct service *s, const struct packet *p, __u32 hash)
+static __noinline __u32 template_scheduled4(struct service *s, const struct packet *p, __u32 hash)
 {
 	__u32 id;
 
 	return pick(s, p, hash, &id, 0) ? id : NO_REAL;
 }
 
-static __noinline __u32 template_pick6(struct service *s, const struct packet *p, __u32 hash)
+static __noinline __u32 template_scheduled6(struct service *s, const struct packet *p, __u32 hash)
 {
 	__u32 id;
 
@@ -157,9 +157,20 @@ __inline __u32 template_pick(struct service *s, const struct packet *p, __u32 ha
 	if (unlikely(plan_of(s)->kind >= PLAN_LBLC))
 		id = pick_local(s, p, hash, &id, v6) ? id : NO_REAL;
 	else
-		id = v6 ? template_pick6(s, p, hash) : template_pick4(s, p, hash);
+		id = v6 ? template_scheduled6(s, p, hash) : template_scheduled4(s, p, hash);
 	r = bpf_map_lookup_elem(&reals, &id);
 	return r && real_is_its_client(r, p, v6) ? pick_other(s, hash, id) : id;
+}
+
+/* Global, so that the verifier looks at the schedulers once, not at the end of each way that leads here. */
+__noinline __u32 template_pick4(struct service *s, const struct packet *p, __u32 hash)
+{
+	return s && p ? template_pick(s, p, hash, 0) : NO_REAL;
+}
+
+__noinline __u32 template_pick6(struct service *s, const struct packet *p, __u32 hash)
+{
+	return s && p ? template_pick(s, p, hash, 1) : NO_REAL;
 }
 
 /* A template remembers real server id. home: its place is locked; NULL: nothing is remembered. */
@@ -239,7 +250,7 @@ __inline __u32 persist_by(struct packet *p, struct place *at, struct service *s,
 	}
 	if (!locked || (c && !(table6 ? template_free6(c, home, w, s) : template_free4(c, home, w, s))))
 		home = NULL;
-	id = v6 ? template_pick(s, p, at->want >> 32, 1) : template_pick(s, p, at->want >> 32, 0);
+	id = v6 ? template_pick6(s, p, at->want >> 32) : template_pick4(s, p, at->want >> 32);
 	id = table6 ? template_new6(p, at, s, home, id) : template_new4(p, at, s, home, id);
 	if (locked)
 		template_unlock(w, table6);
@@ -254,7 +265,7 @@ __noinline __u32 persist4(struct packet *p, struct place *at, __u32 service)
 	if (!p || !at || !s || !w)
 		return NO_REAL;
 	if (!s->persistent)
-		return template_pick(s, p, at->want >> 32, 0);
+		return template_pick4(s, p, at->want >> 32);
 	template_key(&w->reply, p, s, 0);
 	return persist_by(p, at, s, w, 0, 0);
 }
@@ -268,7 +279,7 @@ __noinline __u32 persist6(struct packet *p, struct place *at, __u32 service, __u
 	if (!p || !at || !s || !w)
 		return NO_REAL;
 	if (!s->persistent)
-		return template_pick(s, p, at->want >> 32, 1);
+		return template_pick6(s, p, at->want >> 32);
 	if (s->flags & SERVICE_SIP)
 		template_call_key(&w->reply, p, s, w->call.hash, v6);
 	else

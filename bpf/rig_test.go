@@ -435,7 +435,7 @@ func (r *rig) send(t testing.TB, frame []byte) result {
 	var names []string
 	for i, n := range r.counted {
 		for range n - before[i] {
-			names = append(names, verdictNames[i])
+			names = append(names, verdictNames()[i])
 		}
 	}
 	if len(names) != 1 {

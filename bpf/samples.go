@@ -25,8 +25,8 @@ func (t *Tables) ReadSamples(seen []uint64, yield func(s Sample, weight uint64))
 		for i := range kept {
 			row := ring.Sample[(end-kept+i)%uint64(len(ring.Sample))]
 			s := Sample{Source: netip.AddrFrom16(row.Addr).Unmap(), Service: row.Service}
-			if int(row.Verdict) < len(verdictNames) {
-				s.Verdict = verdictNames[row.Verdict]
+			if int(row.Verdict) < len(verdictNames()) {
+				s.Verdict = verdictNames()[row.Verdict]
 			}
 			yield(s, fresh/kept+btoi(i < fresh%kept))
 		}

@@ -4,12 +4,14 @@ package bpf
 
 import (
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf/btf"
 )
 
-// verdictNames are the names of enum verdict (abi.h), by number.
-var verdictNames = readVerdictNames()
+// verdictNames are the names of enum verdict (abi.h), by number. Read when first asked for: most commands never do,
+// and reading the object takes half of the time that a command takes.
+var verdictNames = sync.OnceValue(readVerdictNames)
 
 // readVerdictNames takes the names from the object itself, so that no list has
 // to be kept in step with another.
@@ -32,4 +34,4 @@ func readVerdictNames() []string {
 }
 
 // VerdictNames are the names of all verdicts, by number.
-func VerdictNames() []string { return append([]string(nil), verdictNames...) }
+func VerdictNames() []string { return append([]string(nil), verdictNames()...) }

@@ -186,7 +186,7 @@ func (d *Director) reserveKeys(c *change) (undo func(), err error) {
 		}
 	}
 	for _, w := range slices.Concat(c.added, c.edited) {
-		for _, a := range w.vips() {
+		for _, a := range w.Addresses(nil) {
 			k := vipKey(a)
 			if d.vips[k] {
 				continue

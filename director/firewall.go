@@ -61,12 +61,23 @@ func (s *Service) validateSource() (errs []error) {
 	return errs
 }
 
-// vips are the addresses that the service is known to have.
-func (s *Service) vips() []netip.Addr {
-	if s.Key.Mark != 0 {
-		return s.VIPs
+// FirewallMarked says that the firewall marks the service's packets.
+func (s *Service) FirewallMarked() bool { return s.Key.Mark != 0 && s.MarkSource == MarkFirewall }
+
+// Addresses are the virtual addresses that the service is known to have. Those of a mark that rules set are what
+// these rules name as single addresses.
+func (s *Service) Addresses(rules []MarkRule) []netip.Addr {
+	if s.Key.Mark == 0 {
+		return []netip.Addr{s.Key.Addr}
 	}
-	return []netip.Addr{s.Key.Addr}
+	list := slices.Clone(s.VIPs)
+	for _, r := range rules {
+		if r.Mark == s.Key.Mark && r.Dest.IsSingleIP() && r.Dest.Addr().Is4() == s.Key.Addr.Is4() && s.MarkSource != MarkFirewall {
+			list = append(list, r.Dest.Addr())
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return slices.Compact(list)
 }
 
 // localVIPs are virtual addresses whose packets never come to be routed by their mark: this

@@ -52,7 +52,7 @@ func (w *world) checkKeys(r *report) {
 		wanted[key.row()] = true
 		id, ok := stored[key.row()]
 		r.is(ok && id == s.id, "service %s: key names %d (%v), want %d", key, id, ok, s.id)
-		for _, a := range s.want.vips() {
+		for _, a := range s.want.Addresses(nil) {
 			_, ok = stored[vipKey(a)]
 			r.is(ok, "service %s: address %s is not stored", key, a)
 		}

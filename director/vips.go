@@ -31,7 +31,7 @@ func (d *Director) dropVIPs() {
 	wanted := make(map[bpf.Key]bool, len(d.vips))
 	for _, services := range []map[ServiceKey]*service{d.services, d.ending} {
 		for _, s := range services {
-			for _, a := range s.want.vips() {
+			for _, a := range s.want.Addresses(nil) {
 				wanted[vipKey(a)] = true
 			}
 		}

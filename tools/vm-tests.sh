@@ -8,7 +8,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 root=$PWD
-export E2E_DIRECTOR=$root/build/director
+export E2E_DIRECTOR=$root/build/director E2E_SLOWNESS=10
 failed=0
 
 # tests PACKAGE PATTERN runs a package's tests, one at a time: they have deadlines, and the machine is slow.

@@ -96,6 +96,7 @@ func (c *realServerCommand) addFlags() {
 	f.StringVar(&c.spec.Interface, "interface", "", "the real server's `INTERFACE`")
 	addChoice(c.cmd, &c.tunnel, "tunnel", "", "tun: the encapsulation")
 	f.Uint16Var(&c.spec.Port, "port", realserver.DefaultGUEPort, "tun: the UDP `PORT` of gue")
+	f.BoolVar(&c.spec.Checksum, "checksum", false, "tun: gre comes with checksums (checksum: true in the director's configuration)")
 	f.IntVar(&c.spec.MTU, "mtu", realserver.DefaultMTU, "tun: the MTU, in `BYTES`, between director and real server")
 	f.StringVarP(&c.config, "config", "c", "", "the director's configuration `FILE`, for methods and virtual addresses")
 	addChoice(c.cmd, &c.for_, "for", "", "what configures the real server's network")
@@ -152,7 +153,7 @@ func (c *realServerCommand) plan() (plan realserver.Plan, err error) {
 			plan = plan.Merge(realserver.Build(s))
 		}
 	}
-	return plan, nil
+	return plan, plan.Clash()
 }
 
 func (c *realServerCommand) specs() ([]realserver.Spec, error) {
@@ -184,6 +185,10 @@ func (c *realServerCommand) checkFlags() error {
 		return usagef("--port is for --tunnel gue")
 	case c.config != "" && given("vip"):
 		return usagef("--config and --vip both name the virtual addresses")
+	case given("checksum") && c.tunnel.value != string(realserver.GRE):
+		return usagef("--checksum is for --tunnel gre: the port of gue takes packets with and without, and ipip has none")
+	case c.config != "" && (given("tunnel") || given("port") || given("checksum")):
+		return usagef("--config says what the tunnel is: no --tunnel, --port or --checksum")
 	case c.config != "" && len(c.own) == 0:
 		return usagef("--config needs --as: the address of the real server there")
 	case c.config == "" && len(c.methods) == 0:
@@ -199,12 +204,13 @@ var methodFlags = map[string][]director.Method{
 	"gateway":  {director.Tunnel},
 	"tunnel":   {director.Tunnel},
 	"port":     {director.Tunnel},
+	"checksum": {director.Tunnel},
 	"mtu":      {director.Tunnel},
 }
 
 func (c *realServerCommand) checkMethodFlags() error {
 	for _, m := range c.methods {
-		for _, name := range []string{"vip", "director", "gateway", "tunnel", "port", "mtu"} {
+		for _, name := range []string{"vip", "director", "gateway", "tunnel", "port", "checksum", "mtu"} {
 			if c.cmd.Flags().Changed(name) && !slices.Contains(methodFlags[name], m) {
 				return usagef("a real server by %s has no use for --%s", m, name)
 			}

@@ -449,13 +449,19 @@ func Check(file string) (string, error) {
 	return text, nil
 }
 
-// Services are those of a configuration.
+// Services are those of a configuration; those of marks have what is known of their addresses as VIPs.
 func Services(file string) ([]director.Service, error) {
 	config, err := configs.Load(file)
 	if err != nil {
 		return nil, err
 	}
-	return config.Desired.Services, nil
+	services := config.Desired.Services
+	for i := range services {
+		if s := &services[i]; s.Key.Mark != 0 {
+			s.VIPs = s.Addresses(config.Desired.Marks)
+		}
+	}
+	return services, nil
 }
 
 func count(n int, noun string) string {

@@ -4,9 +4,11 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"xdplvs/configs"
+	"xdplvs/director"
 	"xdplvs/internal/doctor"
 )
 
@@ -19,9 +21,17 @@ func Doctor(ctx context.Context, file string, timeout time.Duration) (*doctor.Re
 	if err != nil {
 		return nil, err
 	}
+	owned := map[netip.Addr]director.AddressMode{}
+	for _, a := range config.Addresses {
+		if a.Mode != director.AddressNone {
+			owned[a.Addr] = a.Mode
+		}
+	}
 	return doctor.Examine(ctx, &doctor.Config{
 		Interfaces: config.Desired.Interfaces,
 		Services:   config.Desired.Services,
+		Rules:      config.Desired.Marks,
+		Owned:      owned,
 		StateDir:   config.StateDir,
 		Sizes:      sizes(config.Limits),
 	}, timeout)

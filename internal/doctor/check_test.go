@@ -228,6 +228,15 @@ var vipFaults = map[string]fault{
 	"on no interface": {func(f *Facts) { f.eth0().Addresses = f.eth0().Addresses[:1] }, nil},
 	"on no interface of its network": {func(f *Facts) { f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.1/24") }, []string{
 		"warning vip 192.0.2.10 is in the network of eth0, but nobody answers for it"}},
+	"answered for by the director": {func(f *Facts) {
+		f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.1/24")
+		f.Config.Owned = map[netip.Addr]director.AddressMode{addr("192.0.2.10"): director.AddressAnswer}
+	}, nil},
+	"of a mark that rules set": {func(f *Facts) {
+		f.Config.Services[0].Key = director.MarkKey(7, false)
+		f.Config.Rules = []director.MarkRule{{Mark: 7, Dest: netip.MustParsePrefix("192.0.2.10/32")}, {Mark: 7, Dest: netip.MustParsePrefix("198.51.100.0/24")}}
+		f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.1/24")
+	}, []string{"warning vip 192.0.2.10 is in the network of eth0, but nobody answers for it"}},
 	"silent on lo": {func(f *Facts) {
 		f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.1/24")
 		f.Links[0].Addresses = []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/32")}}
@@ -241,6 +250,72 @@ var vipFaults = map[string]fault{
 		f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.1/24")
 		f.Links[0].Addresses = []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/32")}}
 	}, nil},
+}
+
+// marked makes the IPv4 service one of the firewall's mark 7, and the director has been started.
+func (f *Facts) marked() {
+	s := &f.Config.Services[0]
+	s.Key, s.MarkSource, s.VIPs = director.MarkKey(7, false), director.MarkFirewall, []netip.Addr{addr("192.0.2.10")}
+	f.eth0().Addresses = slices.DeleteFunc(f.eth0().Addresses, func(a Address) bool { return a.Prefix.Addr() == addr("192.0.2.10") })
+	f.eth0().Program = Program{ID: 1, Native: true, Own: true}
+	f.Links = append(f.Links, Link{Index: 8, Name: "dir-door", Kind: "veth", Up: true, Program: Program{ID: 1, Own: true}})
+	f.Sysctls["net/ipv4/conf/eth0/forwarding"] = "1"
+	f.Door.Firewall = "  ip daddr 192.0.2.10 tcp dport 80 meta mark set 0x00000007\n"
+}
+
+// doorFaults are of the firewall's marks.
+var doorFaults = map[string]fault{
+	"door": {(*Facts).marked, nil},
+	"door, before the start": {func(f *Facts) {
+		f.marked()
+		f.eth0().Program, f.Links, f.Door.Missing = Program{}, f.Links[:3], []string{"interfaces dir-marks and dir-door"}
+	}, nil},
+	"door, missing": {func(f *Facts) {
+		f.marked()
+		f.Door.Missing = []string{"IPv4 route into dir-marks", "IPv4 rule of mark 7"}
+	}, []string{"failure door missing: IPv4 route into dir-marks, IPv4 rule of mark 7: packets with the firewall's marks do not come to the director"}},
+	"door, somebody's": {func(f *Facts) {
+		f.marked()
+		f.Door.Error = "interface dir-marks is there already, and is not the director's"
+	}, []string{"failure door packets with the firewall's marks cannot be brought to the director: interface dir-marks is there already, and is not the director's"}},
+	"door, no program": {func(f *Facts) {
+		f.marked()
+		f.Links[3].Program = Program{}
+	}, []string{"failure door dir-door has no XDP program of the director's: packets with the firewall's marks are lost there"}},
+	"door, strict filter by dr": {func(f *Facts) {
+		f.marked()
+		f.Sysctls["net/ipv4/conf/dir-marks/rp_filter"] = "1"
+	}, nil},
+	"door, strict filter": {func(f *Facts) {
+		f.marked()
+		f.method(director.FullNAT)
+		f.Sysctls["net/ipv4/conf/dir-marks/rp_filter"] = "1"
+	}, []string{"failure door dir-marks filters by reverse path, strictly: the replies of real servers by nat and fullnat are dropped there"}},
+	"door, no forwarding": {func(f *Facts) {
+		f.marked()
+		f.Sysctls["net/ipv4/conf/eth0/forwarding"] = "0"
+	}, []string{"failure forwarding eth0 does not forward IPv4: packets that the firewall marks do not come to the director"}},
+	"door, local": {func(f *Facts) {
+		f.marked()
+		f.Links[0].Addresses = []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/32")}}
+	}, []string{"failure door 192.0.2.10 is on lo: its packets are delivered here before the firewall's mark 7 is looked at"}},
+	"door, no rule": {func(f *Facts) {
+		f.marked()
+		f.Door.Firewall = "-A PREROUTING -p tcp -j MARK --set-xmark 0x8/0xffffffff\n"
+	}, []string{"warning door no rule of nftables or iptables is seen that sets mark 7"}},
+	"door, iptables": {func(f *Facts) {
+		f.marked()
+		f.Door.Firewall = "-A PREROUTING -p tcp -j MARK --set-xmark 0x7/0xffffffff\n"
+	}, nil},
+	"door, computed": {func(f *Facts) {
+		f.marked()
+		f.Door.Firewall = "\tmeta mark set ct mark\n"
+	}, nil},
+	"door, IPv6": {func(f *Facts) {
+		s := &f.Config.Services[1]
+		s.Key, s.MarkSource, s.VIPs = director.MarkKey(9, true), director.MarkFirewall, []netip.Addr{addr("2001:db8::99")}
+		f.Door.Firewall = "meta mark set 0x00000009\n"
+	}, []string{"failure forwarding IPv6 is not forwarded: packets that the firewall marks do not come to the director"}},
 }
 
 // claimFaults are of who answers for addresses.
@@ -258,7 +333,7 @@ var claimFaults = map[string]fault{
 	"own address, own interface": {func(f *Facts) { f.Claims = append(f.Claims, claim("10.0.0.2", macOther)) }, nil},
 }
 
-var faultGroups = []map[string]fault{machineFaults, linkFaults, targetFaults, pathFaults, systemFaults, vipFaults, claimFaults}
+var faultGroups = []map[string]fault{machineFaults, linkFaults, targetFaults, pathFaults, systemFaults, vipFaults, doorFaults, claimFaults}
 
 // TestChecks breaks one thing after the other: exactly that is told.
 func TestChecks(t *testing.T) {

@@ -5,6 +5,8 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+
+	"xdplvs/director"
 )
 
 // checkVIPs looks at where the virtual addresses are.
@@ -22,6 +24,8 @@ func checkVIPs(f *Facts, r *Report) {
 			t.warn(fmt.Sprintf("put it on %s", near.Name), "%s is on lo, and %s does not answer for it (arp_ignore)", vip, near.Name)
 		case l != nil:
 			t.ok("%s is on %s", vip, l.Name)
+		case f.Config.Owned[vip] != director.AddressNone:
+			t.ok("%s is what the director sees to (addresses: mode: %s)", vip, f.Config.Owned[vip])
 		case near != nil && !f.claimed(vip):
 			t.warn(fmt.Sprintf("ip address add %s dev %s, unless this is a standby", netip.PrefixFrom(vip, vip.BitLen()), near.Name),
 				"%s is in the network of %s, but nobody answers for it", vip, near.Name)

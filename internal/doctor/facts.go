@@ -18,8 +18,11 @@ import (
 type Config struct {
 	Interfaces []director.Interface
 	Services   []director.Service
-	StateDir   string
-	Sizes      bpf.Sizes
+	Rules      []director.MarkRule
+	// Owned are the virtual addresses that the director itself has or answers for, and how.
+	Owned    map[netip.Addr]director.AddressMode
+	StateDir string
+	Sizes    bpf.Sizes
 }
 
 // Facts are what Gather found out. Everything that a check uses is here.
@@ -29,6 +32,7 @@ type Facts struct {
 	Links   []Link
 	Sysctls map[string]string // by path below /proc/sys; those that are not there are missing
 	IPVS    []director.ServiceKey
+	Door    Door // nothing, without services of the firewall's marks
 
 	Hops      map[netip.Addr]nexthop.Hop // to the real servers
 	HopsError string
@@ -167,7 +171,7 @@ func (f *Facts) vips() (list []netip.Addr) {
 		return nil
 	}
 	for i := range f.Config.Services {
-		list = append(list, f.Config.Services[i].Key.Addr)
+		list = append(list, f.Config.Services[i].Addresses(f.Config.Rules)...)
 	}
 	slices.SortFunc(list, netip.Addr.Compare)
 	return slices.Compact(list)
@@ -211,9 +215,11 @@ func (f *Facts) reals() []*realServer {
 			}
 			r.name = cmp.Or(r.name, want.Name)
 			r.methods = appendNew(r.methods, want.Method)
-			if at := (place{r.addr, s.Key.Addr}); !seen[at] {
-				seen[at] = true
-				r.vips = append(r.vips, s.Key.Addr)
+			for _, vip := range s.Addresses(f.Config.Rules) {
+				if at := (place{r.addr, vip}); !seen[at] {
+					seen[at] = true
+					r.vips = append(r.vips, vip)
+				}
 			}
 		}
 	}

@@ -27,6 +27,7 @@ func Gather(ctx context.Context, config *Config, timeout time.Duration) (*Facts,
 	}
 	trial := make(chan func(*Machine), 1)
 	go func() { trial <- try() }() // cannot be stopped, but ends soon
+	f.readDoor(ctx)
 	f.resolve(ctx, timeout/3)
 	f.survey(ctx, timeout/4)
 	select {

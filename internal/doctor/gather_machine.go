@@ -116,7 +116,7 @@ func missingCaps(mask string) (missing []string) {
 
 func (f *Facts) readSysctls() {
 	paths := []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/netfilter/nf_conntrack_count"}
-	for _, name := range []string{"rp_filter", "arp_ignore", "send_redirects"} {
+	for _, name := range []string{"rp_filter", "arp_ignore", "send_redirects", "forwarding"} {
 		paths = append(paths, "net/ipv4/conf/all/"+name)
 		for i := range f.Links {
 			paths = append(paths, "net/ipv4/conf/"+f.Links[i].Name+"/"+name)

@@ -36,7 +36,7 @@ func Judge(f *Facts) *Report {
 	for _, check := range []func(*Facts, *Report){
 		checkKernel, checkProgram, checkCapabilities, checkPins,
 		checkMemory, checkLimits, checkCPUs, checkClock,
-		checkInterfaces, checkPaths, checkSystem, checkVIPs, checkClaims,
+		checkInterfaces, checkPaths, checkSystem, checkDoor, checkVIPs, checkClaims,
 	} {
 		check(f, r)
 	}

@@ -119,7 +119,7 @@ func (c *changes) make(p Plan) (steps []step) {
 		add(func() error { return c.port(port, true) }, "open %s", port)
 	}
 	for _, t := range p.Tunnels {
-		add(func() error { return c.addTunnel(t) }, "add device %s (%s, local %s)", t.Name, t.Kind, t.Local)
+		add(func() error { return c.addTunnel(t) }, "add device %s (%s)", t.Name, t)
 		if f := t.filter(); t.Inner4 {
 			add(func() error { return c.set(f.Path, f.Value) }, "set %s=%s", f.Name(), f.Value)
 		}
@@ -225,8 +225,8 @@ func (c *changes) addTunnel(t Tunnel) error {
 	switch {
 	case err != nil:
 		return err
-	case ok && (is.Kind != t.Kind || is.Local != t.Local):
-		return fmt.Errorf("there is another device of this name (%s, local %s): remove it first", is.Kind, is.Local)
+	case ok && (is.Kind != t.Kind || is.Local != t.Local || is.Checksum != t.Checksum):
+		return fmt.Errorf("there is another device of this name (%s): remove it first", is)
 	case ok:
 		return nil
 	}

@@ -38,7 +38,7 @@ func placesFault(p Plan, all []Address) error {
 	for _, want := range p.Addresses {
 		for _, is := range all {
 			switch {
-			case is.Addr != want.Addr || is.Device == want.Device:
+			case is.Addr != want.Addr || slices.Contains(p.Addresses, is):
 			case !others:
 				errs = append(errs, fmt.Errorf("%s is this host's only address, on %s: the director could not reach it by another", is.Addr, is.Device))
 			default:

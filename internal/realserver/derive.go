@@ -12,48 +12,65 @@ import (
 	"xdplvs/director"
 )
 
+// A way is how packets come to a real server.
+type way struct {
+	method director.Method
+	tunnel director.TunnelOptions
+}
+
 // Derive makes Specs of what a configuration has of the real servers with the addresses own: one for
-// each method, in the order of Methods, with what base has of everything else. only restricts to
+// each method and tunnel, in the order of Methods, with what base has of everything else. only restricts to
 // some methods; none: all.
 func Derive(services []director.Service, own []netip.Addr, base Spec, only ...director.Method) ([]Spec, error) {
-	found := map[director.Method][]netip.Addr{}
+	found, ways := map[way][]netip.Addr{}, []way{}
 	for i := range services {
 		for _, r := range services[i].Servers() {
 			if slices.Contains(own, r.Key.Addr) {
-				found[r.Method] = union(found[r.Method], []netip.Addr{services[i].Key.Addr})
+				by := way{r.Method, r.Tunnel}
+				found[by] = union(found[by], services[i].Addresses(nil))
+				ways = union(ways, []way{by})
 			}
 		}
 	}
 	var specs []Spec
 	for _, m := range Methods {
-		if vips := found[m]; len(vips) > 0 && (len(only) == 0 || slices.Contains(only, m)) {
-			specs = append(specs, base.with(m, vips, own))
+		for _, by := range ways {
+			if by.method == m && (len(only) == 0 || slices.Contains(only, m)) {
+				specs = append(specs, base.with(by, found[by], own))
+			}
 		}
 	}
 	if len(specs) == 0 {
-		return nil, errors.New(nothingFor(services, own, found))
+		return nil, errors.New(nothingFor(services, own, ways))
 	}
 	return specs, nil
 }
 
-// with is a Spec for one method.
-func (s Spec) with(m director.Method, vips, own []netip.Addr) Spec {
-	s.Method, s.Own = m, own
-	if m == director.NAT { // which has no use for virtual addresses
+// encaps are the encapsulations as the director names them.
+var encaps = map[director.TunnelType]Encap{director.IPIP: IPIP, director.GUE: GUE, director.GRE: GRE}
+
+// with is a Spec for one way.
+func (s Spec) with(by way, vips, own []netip.Addr) Spec {
+	s.Method, s.Own = by.method, own
+	if by.method == director.NAT { // which has no use for virtual addresses
 		return s
 	}
 	s.VIPs = vips
+	if by.method == director.Tunnel {
+		s.Encap, s.Port = encaps[by.tunnel.Type], by.tunnel.Port
+		s.Checksum = by.tunnel.Checksum && s.Encap == GRE
+	}
 	return s
 }
 
 // nothingFor says why nothing came of a configuration.
-func nothingFor(services []director.Service, own []netip.Addr, found map[director.Method][]netip.Addr) string {
+func nothingFor(services []director.Service, own []netip.Addr, ways []way) string {
 	var names, methods []string
 	for _, a := range own {
 		names = append(names, a.String())
 	}
-	for m := range found {
-		methods = append(methods, m.String())
+	for _, by := range ways {
+		methods = union(methods, []string{by.method.String()})
 	}
 	slices.Sort(methods)
 	if who := strings.Join(names, ", "); len(methods) > 0 {

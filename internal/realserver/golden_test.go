@@ -52,6 +52,10 @@ var specs = map[string]Spec{
 	"tun-gre": {
 		Method: director.Tunnel, VIPs: addrs("192.0.2.10", "2001:db8::10"), Own: addrs("10.0.0.11"), Encap: GRE, MTU: 1600,
 	},
+	"tun-gre-checksum": {
+		Method: director.Tunnel, VIPs: addrs("192.0.2.10", "2001:db8::10"), Own: addrs("10.0.0.11", "fd00::11"), Encap: GRE, Checksum: true,
+		MTU: 1500, Gateways: addrs("10.0.0.254", "fd00::fe"), Interface: "eth0",
+	},
 	"tun-present-routes": {
 		Method: director.Tunnel, VIPs: addrs("192.0.2.10", "2001:db8::10"), Own: addrs("10.0.0.11"), Encap: GRE, MTU: 1500,
 	},

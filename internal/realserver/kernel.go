@@ -86,6 +86,7 @@ func (k *kernel) tunnel(name string) (t Tunnel, ok bool, err error) {
 		return t, false, err
 	}
 	var local net.IP
+	checksum := false
 	switch l := link.(type) {
 	case *netlink.Iptun:
 		local = l.Local
@@ -94,10 +95,10 @@ func (k *kernel) tunnel(name string) (t Tunnel, ok bool, err error) {
 	case *netlink.Ip6tnl:
 		local = l.Local
 	case *netlink.Gretun:
-		local = l.Local
+		local, checksum = l.Local, l.IFlags&nl.GRE_CSUM != 0
 	}
 	addr, _ := netip.AddrFromSlice(local)
-	return Tunnel{Name: name, Kind: link.Type(), Local: addr.Unmap()}, true, nil
+	return Tunnel{Name: name, Kind: link.Type(), Local: addr.Unmap(), Checksum: checksum}, true, nil
 }
 
 // link is the device as netlink makes it. Without a remote address it takes packets from anybody.
@@ -113,7 +114,11 @@ func (t Tunnel) link() netlink.Link {
 	case "ip6tnl":
 		return &netlink.Ip6tnl{LinkAttrs: attrs, Local: local} // of protocol 0: IPv4 and IPv6
 	default:
-		return &netlink.Gretun{LinkAttrs: attrs, Local: local, PMtuDisc: 1}
+		gre := &netlink.Gretun{LinkAttrs: attrs, Local: local, PMtuDisc: 1}
+		if t.Checksum {
+			gre.IFlags = nl.GRE_CSUM
+		}
+		return gre
 	}
 }
 

@@ -3,6 +3,7 @@
 package realserver
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 )
@@ -11,7 +12,7 @@ const networkdDir = "/etc/systemd/network/"
 
 // networkd writes systemd.netdev(5) and systemd.network(5) files.
 func (s *script) networkd() error {
-	if err := s.knowRoutes(); err != nil {
+	if err := errors.Join(s.knowRoutes(), s.knowTunnels()); err != nil {
 		return err
 	}
 	s.inOrder(s.sysctlFile, s.networkdFiles)

@@ -13,7 +13,7 @@ const nmMetric = 50
 
 // networkManager makes connections with nmcli(1). Those of lo need NetworkManager 1.42.
 func (s *script) networkManager() error {
-	if err := s.knowRoutes(); err != nil {
+	if err := errors.Join(s.knowRoutes(), s.knowTunnels()); err != nil {
 		return err
 	}
 	if len(s.plan.Ports) > 0 {

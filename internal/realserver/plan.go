@@ -25,6 +25,7 @@ const (
 	udpSize  = 8
 	gueSize  = 4
 	greSize  = 4
+	sumSize  = 4 // GRE's checksum
 )
 
 // loopback holds the virtual addresses of dr.
@@ -69,6 +70,16 @@ type Tunnel struct {
 	Local netip.Addr
 	// Inner4 and Inner6 say what is inside, for kinds that tell it apart.
 	Inner4, Inner6 bool
+	Checksum       bool // of GRE
+}
+
+// String tells what the device is, in steps.
+func (t Tunnel) String() string {
+	text := fmt.Sprintf("%s, local %s", t.Kind, t.Local)
+	if t.Checksum {
+		text += ", icsum"
+	}
+	return text
 }
 
 // filter is the parameter that lets packets in whose route back is another.
@@ -117,8 +128,36 @@ func Build(s Spec) Plan {
 func (p Plan) Merge(o Plan) Plan {
 	return Plan{
 		Methods: union(p.Methods, o.Methods), Sysctls: union(p.Sysctls, o.Sysctls), Ports: union(p.Ports, o.Ports),
-		Tunnels: union(p.Tunnels, o.Tunnels), Addresses: union(p.Addresses, o.Addresses), Routes: union(p.Routes, o.Routes),
+		Tunnels: union(p.Tunnels, o.Tunnels), Addresses: union(p.Addresses, o.Addresses), Routes: mergeRoutes(p.Routes, o.Routes),
 	}
+}
+
+// mergeRoutes: of two segment sizes for one route the smaller counts.
+func mergeRoutes(a, b []Route) []Route {
+	a = slices.Clone(a)
+	for _, r := range b {
+		at := slices.IndexFunc(a, func(s Route) bool {
+			return s.V6 == r.V6 && s.Via == r.Via && s.Device == r.Device && (s.AdvMSS == 0) == (r.AdvMSS == 0)
+		})
+		if at < 0 {
+			a = append(a, r)
+		} else {
+			a[at].AdvMSS = min(a[at].AdvMSS, r.AdvMSS)
+		}
+	}
+	return a
+}
+
+// Clash tells of two devices of one name that cannot be one.
+func (p Plan) Clash() error {
+	for i, t := range p.Tunnels {
+		for _, o := range p.Tunnels[:i] {
+			if o.Name == t.Name && o.Checksum != t.Checksum {
+				return fmt.Errorf("GRE comes to %s both with checksums and without: a device takes one of them", t.Local)
+			}
+		}
+	}
+	return nil
 }
 
 func union[T comparable](a, b []T) []T {
@@ -166,15 +205,14 @@ func (p *Plan) nat(s Spec) {
 	}
 }
 
-// tunnels makes devices for each own address, and puts the virtual addresses on the first that
-// takes their family.
+// tunnels makes devices for each own address, with the virtual addresses.
 func (p *Plan) tunnels(s Spec) {
 	four, six := byFamily(s.VIPs)
 	for _, own := range s.Own {
 		if s.Encap == GUE {
 			p.Ports = append(p.Ports, Port{s.Port, own.Is6()})
 		}
-		for _, t := range devices(s.Encap, own, len(four) > 0, len(six) > 0) {
+		for _, t := range devices(s, own, len(four) > 0, len(six) > 0) {
 			p.tunnel(t, four, six)
 		}
 	}
@@ -185,34 +223,34 @@ func (p *Plan) tunnels(s Spec) {
 	}
 }
 
-// tunnel adds a device, and the virtual addresses that have none yet.
+// tunnel adds a device and its addresses. Virtual IPv4 addresses are on each device: rp_filter, be it loose, drops
+// what comes in by one that has no address (fib_validate_source). IPv6 asks nothing of the kind; they are on the first.
 func (p *Plan) tunnel(t Tunnel, four, six []netip.Addr) {
 	p.Tunnels = append(p.Tunnels, t)
-	for _, inner := range []struct {
-		carried bool
-		vips    []netip.Addr
-	}{{t.Inner4, four}, {t.Inner6, six}} {
-		for _, vip := range inner.vips {
-			taken := slices.ContainsFunc(p.Addresses, func(a Address) bool { return a.Addr == vip })
-			if inner.carried && !taken {
-				p.Addresses = append(p.Addresses, Address{t.Name, vip})
-			}
+	if t.Inner4 {
+		for _, vip := range four {
+			p.Addresses = append(p.Addresses, Address{t.Name, vip})
+		}
+	}
+	for _, vip := range six {
+		if t.Inner6 && !slices.Contains(p.Virtual(), vip) {
+			p.Addresses = append(p.Addresses, Address{t.Name, vip})
 		}
 	}
 }
 
 // devices are those that take packets for an own address. GUE leaves IP packets to the devices of
 // plain ones.
-func devices(e Encap, own netip.Addr, four, six bool) (list []Tunnel) {
+func devices(s Spec, own netip.Addr, four, six bool) (list []Tunnel) {
 	device := func(kind string, four, six bool) {
 		if four || six {
-			list = append(list, Tunnel{"dir-" + kind, kind, own, four, six})
+			list = append(list, Tunnel{"dir-" + kind, kind, own, four, six, s.Checksum})
 		}
 	}
 	switch {
-	case e == GRE && own.Is4():
+	case s.Encap == GRE && own.Is4():
 		device("gre", four, six)
-	case e == GRE:
+	case s.Encap == GRE:
 		device("ip6gre", four, six)
 	case own.Is4():
 		device("ipip", four, false)
@@ -247,10 +285,13 @@ func overhead(s Spec) int {
 	if slices.ContainsFunc(s.Own, netip.Addr.Is6) {
 		outer = ipv6Size
 	}
+	if s.Checksum {
+		outer += sumSize
+	}
 	return outer + map[Encap]int{GUE: udpSize + gueSize, GRE: greSize}[s.Encap]
 }
 
-// Virtual are the virtual addresses, for messages.
+// Virtual are the virtual addresses, each as often as it is on a device.
 func (p Plan) Virtual() (list []netip.Addr) {
 	for _, a := range p.Addresses {
 		list = append(list, a.Addr)

@@ -216,6 +216,9 @@ func (s *script) tunnelCommands(t Tunnel) []string {
 	if t.Kind == "ip6tnl" {
 		mode = " mode any"
 	}
+	if t.Checksum {
+		mode = " icsum"
+	}
 	lines := []string{
 		fmt.Sprintf("ip link show dev %s >/dev/null 2>&1 || ip link add %s type %s%s local %s remote any", t.Name, t.Name, t.Kind, mode, t.Local),
 		fmt.Sprintf("ip link set %s up", t.Name),
@@ -290,6 +293,17 @@ func (s *script) routeCommand(r Route) string {
 	default:
 		return fmt.Sprintf("%s route replace %s%s", ip, route, mss)
 	}
+}
+
+// errChecksum is for systems that cannot tell a device of GRE's checksums.
+var errChecksum = errors.New("it has no setting for GRE's checksums: use gue, or another --for, or no checksum: true in the director's configuration")
+
+// knowTunnels is an error if a device has what the system knows nothing of.
+func (s *script) knowTunnels() error {
+	if slices.ContainsFunc(s.plan.Tunnels, func(t Tunnel) bool { return t.Checksum }) {
+		return errChecksum
+	}
+	return nil
 }
 
 // errGateway is for systems that write routes into files, and cannot change what is there.

@@ -51,7 +51,10 @@ type Spec struct {
 	Interface string
 	Encap     Encap
 	Port      uint16 // of GUE
-	MTU       int    // bytes, of the way from the director to the host, for tun
+	// Checksum says that GRE comes with checksums: a device takes either such packets or others. The port of
+	// GUE takes both.
+	Checksum bool
+	MTU      int // bytes, of the way from the director to the host, for tun
 }
 
 // interfaceName is what the kernel and a script can both take (dev_valid_name, IFNAMSIZ).
@@ -142,6 +145,12 @@ func (s *Spec) checkTunnel() error {
 	}
 	if !slices.Contains(Encaps, s.Encap) {
 		errs = append(errs, fmt.Errorf("tun: unknown encapsulation %q (known: ipip, gue, gre)", s.Encap))
+	}
+	if s.Checksum && s.Encap != GRE {
+		errs = append(errs, fmt.Errorf("tun: a checksum is for gre: %s has none that the real server is to be told of", s.Encap))
+	}
+	if four, six := byFamily(s.Own); len(four) > 1 || len(six) > 1 {
+		errs = append(errs, errors.New("tun: one own address of a family is the tunnel's end: prepare for the others by hand"))
 	}
 	if s.MTU < minMTU || s.MTU > maxMTU {
 		errs = append(errs, fmt.Errorf("tun: MTU %d is not between %d and %d", s.MTU, minMTU, maxMTU))

@@ -19,6 +19,8 @@ func TestCheck(t *testing.T) {
 		"tun: no own address: that of this real server, which the director sends to, is the tunnel's end": {Method: tun, VIPs: addrs("192.0.2.1"), Encap: IPIP, MTU: 1500},
 		`tun: unknown encapsulation "vxlan" (known: ipip, gue, gre)`:                                      {Method: tun, VIPs: addrs("192.0.2.1"), Own: addrs("10.0.0.1"), Encap: "vxlan", MTU: 1500},
 		"tun: MTU 500 is not between 1280 and 65536":                                                      {Method: tun, VIPs: addrs("192.0.2.1"), Own: addrs("10.0.0.1"), Encap: IPIP, MTU: 500},
+		"tun: a checksum is for gre: gue has none that the real server is to be told of":                  {Method: tun, VIPs: addrs("192.0.2.1"), Own: addrs("10.0.0.1"), Encap: GUE, Checksum: true, MTU: 1500},
+		"tun: one own address of a family is the tunnel's end: prepare for the others by hand":            {Method: tun, VIPs: addrs("192.0.2.1"), Own: addrs("10.0.0.1", "10.0.0.2"), Encap: IPIP, MTU: 1500},
 		"nat: no director: its address in this network becomes the default route":                         {Method: nat},
 		"nat: the default route of a family has one director":                                             {Method: nat, Directors: addrs("10.0.0.1", "10.0.0.2")},
 		"fullnat: a real server of this method needs nothing (known: dr, tun, nat)":                       {Method: director.FullNAT},
@@ -103,4 +105,42 @@ func TestDerive(t *testing.T) {
 	if _, err = Derive([]director.Service{service("192.0.2.1", many...)}, addrs("10.9.9.9"), base); !strings.HasSuffix(err.Error(), "10.1.0.9, … 2 more)") {
 		t.Error(err)
 	}
+}
+
+// TestDeriveTunnels: the configuration says what the tunnels are, and which addresses services of marks have.
+func TestDeriveTunnels(t *testing.T) {
+	service := func(vip string, o director.TunnelOptions) director.Service {
+		return director.Service{
+			Key: director.MarkKey(7, false), VIPs: addrs(vip),
+			Reals: []director.RealServer{{Key: director.RealKey{Addr: addrs("10.0.0.1")[0]}, Method: director.Tunnel, Tunnel: o}},
+		}
+	}
+	base := Spec{Encap: IPIP, MTU: 1500}
+	plan := func(services ...director.Service) (p Plan) {
+		t.Helper()
+		specs, err := Derive(services, addrs("10.0.0.1"), base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range specs {
+			if err := s.Check(); err != nil {
+				t.Errorf("%+v: %v", s, err)
+			}
+			p = p.Merge(Build(s))
+		}
+		return p
+	}
+	sums := director.TunnelOptions{Type: director.GRE, Checksum: true}
+	p := plan(service("192.0.2.1", director.TunnelOptions{Type: director.GUE, Port: 7000, Checksum: true}), service("192.0.2.2", sums))
+	if err := p.Clash(); err != nil || len(p.Ports) != 1 || p.Ports[0].Number != 7000 || len(p.Tunnels) != 2 || !p.Tunnels[1].Checksum {
+		t.Errorf("plan %+v, %v", p, err)
+	}
+	if want := []Address{{"dir-ipip", addrs("192.0.2.1")[0]}, {"dir-gre", addrs("192.0.2.2")[0]}}; !slices.Equal(p.Addresses, want) {
+		t.Errorf("addresses %v, want %v", p.Addresses, want)
+	}
+	if len(p.Routes) != 1 || p.Routes[0].AdvMSS != 1500-20-8-4-20-20 { // what GUE leaves is less than what GRE does
+		t.Errorf("routes %+v", p.Routes)
+	}
+	p = plan(service("192.0.2.1", sums), service("192.0.2.2", director.TunnelOptions{Type: director.GRE}))
+	mustFail(t, p.Clash(), "GRE comes to 10.0.0.1 both with checksums and without: a device takes one of them")
 }

@@ -151,7 +151,7 @@ func TestOnRemove(t *testing.T) {
 		f.mustBe(family.name+": a flow that is scheduled anew", "rs1", moved[i].ask)
 		f.mustBe(family.name+": a flow that is kept", "rs2", stays[i].ask)
 	}
-	time.Sleep(5 * time.Second) // sweeps come by
+	pass(5 * time.Second) // sweeps come by
 	for i, family := range families {
 		f.mustReset(family.name+": what paused", paused[i])
 	}

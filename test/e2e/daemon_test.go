@@ -120,13 +120,13 @@ func (f *farm) launchBy(command, flags, env []string) *daemon {
 // environment is the tests' own, and keeps a program with race detector from sleeping before it ends.
 func environment() []string { return append(os.Environ(), "GORACE=atexit_sleep_ms=0") }
 
-// loadPatience is how long a director may take to load its program where the processor is an emulated one.
-const loadPatience = time.Minute
+// loadPatience is how long a director may take to load its program, of which the kernel has much to check.
+var loadPatience = 12 * patience
 
 // waitLog waits until the log has the text so many times.
 func (d *daemon) waitLog(text string, times int) {
 	d.f.t.Helper()
-	eventually(d.f.t, loadPatience, func() error {
+	until(d.f.t, loadPatience, loadPatience, func() error {
 		if n := strings.Count(d.log.String(), text); n < times {
 			d.mustRun(text)
 			return fmt.Errorf("log has %q %d times, not %d:\n%s", text, n, times, d.log.tail())
@@ -160,8 +160,8 @@ func (d *daemon) stop() int {
 	must(d.f.t, d.cmd.Process.Signal(syscall.SIGTERM))
 	select {
 	case <-d.done:
-	case <-time.After(10 * time.Second):
-		d.f.t.Fatalf("director did not stop within 10 s:\n%s", d.log)
+	case <-time.After(2 * patience):
+		d.f.t.Fatalf("director did not stop within %v:\n%s", 2*patience, d.log)
 	}
 	return d.cmd.ProcessState.ExitCode()
 }
@@ -193,7 +193,7 @@ func (f *farm) runWith(socket string, args ...string) result {
 func runOn(t *testing.T, h *netlab.Host, args ...string) result {
 	t.Helper()
 	var out, errs bytes.Buffer
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
 	defer cancel()
 	cmd := h.Command(ctx, program, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"xdplvs/director"
 	"xdplvs/internal/netlab"
@@ -339,7 +338,7 @@ func TestBondSlaves(t *testing.T) {
 func (f *farm) awaitService(vip netip.Addr) {
 	f.t.Helper()
 	eventually(f.t, 4*patience, func() error {
-		_, err := f.queryFor(vip, dnsPort, 200*time.Millisecond)
+		_, err := f.queryFor(vip, dnsPort, patience/25)
 		return err
 	})
 }

@@ -61,8 +61,25 @@ type realServer struct {
 	http         *netlab.HTTPServer
 }
 
-// labs bounds how many farms there are at a time, whatever -parallel says.
+// labs bounds how many farms work at a time, whatever -parallel says. Those that only wait do not count.
 var labs = make(chan struct{}, 2)
+
+// idle gives a farm's place to another, until the function that it returns is called. That does not wait for a place: what
+// comes next may not be late.
+func idle() (end func()) {
+	select {
+	case <-labs:
+		return func() { go func() { labs <- struct{}{} }() }
+	default: // a test without a farm
+		return func() {}
+	}
+}
+
+// pass is a time that a test only waits.
+func pass(d time.Duration) {
+	defer idle()()
+	time.Sleep(d)
+}
 
 // newLab makes a farm with a client and a director that are not connected to anything.
 func newLab(t *testing.T) *farm {
@@ -300,15 +317,27 @@ func get[T any](v T, err error) func(*testing.T) T {
 // eventually asks until there is no error, or fails with the last one. It returns how long it took.
 func eventually(t *testing.T, limit time.Duration, ask func() error) time.Duration {
 	t.Helper()
-	start := time.Now()
-	for {
+	return until(t, limit, time.Second, ask)
+}
+
+// until is eventually, and takes what has not come after some time for something to wait for, not to work for.
+func until(t *testing.T, limit, work time.Duration, ask func() error) time.Duration {
+	t.Helper()
+	end := func() {}
+	defer func() { end() }()
+	for start, waits := time.Now(), false; ; {
+		asked := time.Now()
 		err := ask()
+		took := time.Since(start)
 		if err == nil {
-			return time.Since(start)
+			return took
 		}
-		if time.Since(start) > limit {
+		if took > limit {
 			t.Fatalf("after %v still: %v", limit, err)
 		}
-		time.Sleep(20 * time.Millisecond)
+		if took > work && !waits {
+			end, waits = idle(), true
+		}
+		time.Sleep(max(20*time.Millisecond, time.Since(asked))) // half of the time, where asking is a command
 	}
 }

@@ -93,6 +93,9 @@ func firewallFarm(t *testing.T, mark func(*farm), method string) (f *farm, d *da
 			f.defaultRoute(r.Host, director4.String(), director6.String())
 		}
 	}
+	if method == "tun" {
+		f.decapsulate()
+	}
 	mark(f)
 	f.writeConfig(f.firewalled(interfaces, method))
 	return f, f.start()
@@ -103,7 +106,7 @@ func firewallFarm(t *testing.T, mark func(*farm), method string) (f *farm, d *da
 func TestFirewallMarks(t *testing.T) {
 	t.Parallel()
 	for _, fw := range firewalls {
-		for _, method := range []string{"dr", "nat", "fullnat"} {
+		for _, method := range []string{"dr", "nat", "fullnat", "tun"} {
 			t.Run(fw.name+", "+method, func(t *testing.T) {
 				f, d := firewallFarm(t, fw.mark, method)
 				defer func() {
@@ -166,6 +169,7 @@ func TestFirewallDoorRepaired(t *testing.T) {
 		t.Errorf("with a local virtual address, reload ended with %d and %q", r.code, r.stderr)
 	}
 	f.onDirector("ip", "addr", "del", "192.0.2.10/32", "dev", "lo")
+	f.mustFindDoor()
 	f.configure(both("web", "tcp", webPort, "rr", 1, 1, 1)...)
 	f.reload()
 	if links := f.onDirector("ip", "-o", "link"); strings.Contains(links, "dir-") {
@@ -176,5 +180,35 @@ func TestFirewallDoorRepaired(t *testing.T) {
 	}
 	if after := f.onDirector("nft", "-s", "list", "ruleset"); after != before {
 		t.Errorf("the firewall's rules were changed to\n%s", after)
+	}
+}
+
+// mustFindDoor fails unless the doctor finds the door as it should be, and what is missing of it.
+func (f *farm) mustFindDoor() {
+	f.t.Helper()
+	diagnose := func() string { return f.run("doctor", "-c", f.configFile()).stdout }
+	well := diagnose()
+	for _, want := range []string{
+		"packets with mark 7 (IPv4), 7 (IPv6) are routed into dir-marks", "a rule of the firewall sets mark 7", "192.0.2.10 is on no interface here",
+	} {
+		if !strings.Contains(well, want) {
+			f.t.Errorf("director doctor says nothing of %q:\n%s", want, well)
+		}
+	}
+	if strings.Contains(well, "failure  door") || strings.Contains(well, "0.0.0.0") {
+		f.t.Errorf("director doctor says\n%s", well)
+	}
+	f.onDirector("ip", "address", "add", "192.0.2.10/32", "dev", "lo")
+	f.onDirector("sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=0")
+	broken := diagnose()
+	f.onDirector("ip", "address", "del", "192.0.2.10/32", "dev", "lo")
+	f.onDirector("sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1")
+	for _, want := range []string{
+		"192.0.2.10 is on lo: its packets are delivered here before the firewall's mark 7 is looked at; take it off lo",
+		"eth0 does not forward IPv4: packets that the firewall marks do not come to the director; sysctl -w net.ipv4.conf.eth0.forwarding=1",
+	} {
+		if !strings.Contains(broken, want) {
+			f.t.Errorf("director doctor says nothing of %q:\n%s", want, broken)
+		}
 	}
 }

@@ -5,12 +5,15 @@ package e2e
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"xdplvs/internal/netlab"
 )
@@ -27,6 +30,22 @@ const (
 // programVariable of the environment names a director to test instead of building one, which takes Go:
 // where only the compiled tests are, as in the machine of make test-vm.
 const programVariable = "E2E_DIRECTOR"
+
+// slownessVariable of the environment tells how many times as long everything takes here, such as 10
+// where the processor is an emulated one: tests have that much more patience.
+const slownessVariable = "E2E_SLOWNESS"
+
+func slowness() time.Duration {
+	text := os.Getenv(slownessVariable)
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.ParseUint(text, 10, 8)
+	if err != nil || n == 0 {
+		panic(fmt.Sprintf("%s is %q, want a number from 1 to 255", slownessVariable, text))
+	}
+	return time.Duration(n)
+}
 
 // program is the director under test.
 var program string
@@ -53,12 +72,24 @@ func run(m *testing.M) int {
 	if os.Geteuid() == 0 {
 		cleanStale()
 	}
+	waitTogether()
 	code := m.Run()
 	for _, left := range leftovers() {
 		fmt.Fprintln(os.Stderr, "the tests left behind:", left)
 		code = 1
 	}
 	return code
+}
+
+// waitTogether lets more tests run at a time than there are places for farms, as some of them only wait; unless the command line
+// says how many.
+func waitTogether() {
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		_ = flag.Set("test.parallel", strconv.Itoa(2*cap(labs))) // a number it takes
+	}
 }
 
 func build(program string) error {

@@ -27,7 +27,7 @@ import (
 )
 
 // patience is how long a client waits for an answer. A lost SYN costs a second.
-const patience = 5 * time.Second
+var patience = 5 * time.Second * slowness()
 
 // fetch asks for / and returns the name of the real server that answered.
 func (f *farm) fetch(vip netip.Addr, port uint16) (string, error) {
@@ -302,7 +302,7 @@ func (l *load) mark() {
 func (l *load) await(t *testing.T, n int) map[string]int {
 	t.Helper()
 	var served map[string]int
-	eventually(t, 30*time.Second, func() error {
+	until(t, 6*patience, 6*patience, func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		served = map[string]int{}

@@ -46,7 +46,7 @@ var DirectorLaw = Law{
 		"internal/metrics":    {"director"},
 		"internal/explain":    {"bpf", "director", "internal/packet"},
 		"internal/realserver": {"director", "internal/genl"},
-		"internal/doctor":     {"bpf", "director", "internal/genl", "internal/nexthop", "internal/offload"},
+		"internal/doctor":     {"bpf", "director", "internal/door", "internal/genl", "internal/nexthop", "internal/offload"},
 		"internal/ipvsadm":    {"director"},
 		"internal/importer":   {"configs", "director", "internal/ipvsadm"},
 		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/ipvsadm", "internal/markimport", "internal/realserver"},
