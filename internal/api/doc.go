@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package api is the daemon's interface on a unix socket: HTTP/1.1 with JSON,
-// its server and its client.
+// Package api is the daemon's interface on a unix socket, and over TCP with TLS:
+// HTTP/1.1 with JSON, its server and its client.
 //
 //	GET    /v1/snapshot                    director.Snapshot
 //	GET    /v1/connections?filter=TEXT     application/x-ndjson, one director.Conn a line
@@ -40,7 +40,7 @@
 // {"error": "text"} with a status that fits (of an edit also "fault", see director.EditFault, and
 // "index"); in a stream that has begun it is
 // the last line. Who may ask is decided by the peer's credentials
-// (SO_PEERCRED): see ServerOptions.
+// (SO_PEERCRED): see ServerOptions; over TCP by a Gate.
 //
 // With curl: curl --unix-socket /run/director/director.sock http://director/v1/snapshot
 package api

@@ -93,11 +93,14 @@ func OpenAPI() []byte {
 		"openapi": "3.1.0",
 		"info": node{
 			"title": "director", "version": "1",
-			"description": "The daemon's API on its unix socket. Who asks is known by the credentials of the peer. A change that breaks a reader gets another version in the path.",
+			"description": "The daemon's API on its unix socket, where who asks is known by the credentials of the peer, and over TCP, with TLS and a token or a client certificate. A change that breaks a reader gets another version in the path.",
 		},
-		"servers":    []node{{"url": "http://director", "description": "over the unix socket " + DefaultSocket}},
-		"paths":      paths,
-		"components": node{"schemas": s},
+		"servers": []node{{"url": "http://director", "description": "over the unix socket " + DefaultSocket},
+			{"url": "https://{host}:{port}", "description": "over TCP", "variables": node{"host": node{"default": "director.example.com"}, "port": node{"default": "9443"}}}},
+		"security": []node{{}, {"token": []string{}}, {"certificate": []string{}}},
+		"paths":    paths,
+		"components": node{"schemas": s, "securitySchemes": node{
+			"token": node{"type": "http", "scheme": "bearer"}, "certificate": node{"type": "mutualTLS"}}},
 	}, "", "  ")
 	if err != nil {
 		panic(err) // maps of texts always can be marshalled
@@ -238,6 +241,6 @@ func (s schemas) fields(t reflect.Type, properties node, required *[]string) {
 
 func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
-	_, err := w.Write(s.description)
+	_, err := w.Write(s.description())
 	return err
 }

@@ -137,7 +137,7 @@ func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeou
 		return errors.Join(err, d.enforce(former, set))
 	}
 	d.doc = doc
-	if err := d.setHealth(&doc); err != nil {
+	if err := errors.Join(d.setHealth(&doc), d.setGate(&doc)); err != nil {
 		return err
 	}
 	return d.holdAddresses(ctx, &d.doc)
