@@ -33,6 +33,8 @@
 //	                                       the time is over
 //	POST   /v1/confirm                     {}
 //	POST   /v1/rollback                    {} when the former configuration is in force
+//	GET    /v1/watch?since=POSITION        application/x-ndjson, or text/event-stream if that is accepted: a director.Event for
+//	                                       each change behind the position, from now on without one
 //	POST   /v1/zero?service=NAME           {}; counters are shown from 0 on, those of all services without the parameter
 //
 // Timeouts and settings of defenses that were changed are in force until the configuration is read again.
@@ -150,6 +152,7 @@ const (
 	pathApply       = "/v1/apply"
 	pathConfirm     = "/v1/confirm"
 	pathRollback    = "/v1/rollback"
+	pathWatch       = "/v1/watch"
 )
 
 // The bodies of the small answers.

@@ -50,6 +50,7 @@ var operations = map[string]operation{
 	"POST " + pathApply:         {summary: "Put a configuration in force", body: fileBody{}, answer: struct{}{}},
 	"POST " + pathConfirm:       {summary: "Let a configuration stay", answer: struct{}{}},
 	"POST " + pathRollback:      {summary: "Return to the former configuration", answer: struct{}{}},
+	"GET " + pathWatch:          {summary: "Changes as they happen, as a stream; lost tells that some cannot be told any more, alive that nothing has happened", answer: director.Event{}, lines: true},
 	"POST " + pathZero:          {summary: "Show counters from 0 on", answer: struct{}{}},
 	"POST " + pathExplain:       {summary: "What would become of a packet; nothing changes by it", body: director.Question{}, answer: director.Explanation{}},
 	"GET " + pathVersion:        {summary: "The daemon's version", answer: versionBody{}},
@@ -70,6 +71,7 @@ var parameters = map[string]string{
 	"interface":   "Name of the interface that it comes in by",
 	"dscp":        "Differentiated services code point, 0 to 63",
 	"mark":        "The firewall's mark",
+	"since":       "Position of the last event that was seen; from now on if absent",
 	"confirm":     "How long it is on trial, as in 2m; absent: it stays",
 }
 

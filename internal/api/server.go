@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,6 +25,7 @@ type ServerOptions struct {
 	StallTimeout time.Duration // how long a reader may take nothing (a pager does); 0: 5 min
 	Grace        time.Duration // how long requests may go on when Serve's ctx has ended; 0: 1 s
 	Pages        []Page        // beside the API's routes
+	Journal      *Journal      // what watchers are told; nil: nobody can watch
 }
 
 func (o ServerOptions) withDefaults() ServerOptions {
@@ -49,6 +51,7 @@ type Server struct {
 	opts    ServerOptions
 
 	description func() []byte // OpenAPI's
+	watchers    atomic.Int32
 
 	dispatch    func(http.ResponseWriter, *http.Request) error
 	identify    func(http.ResponseWriter, *http.Request, *connInfo) (*caller, error)

@@ -58,6 +58,7 @@ type daemon struct {
 	notifier  *notification.Notifier
 	door      doorkeeper
 	explainer *explain.Explainer
+	watched   *watched
 	gate      *api.Gate                             // of who comes over TCP; nil: nobody does
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
@@ -97,7 +98,7 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer state.release()
-	d := &daemon{opts: opts, log: opts.Log, config: config,
+	d := &daemon{opts: opts, log: opts.Log, config: config, watched: newWatched(),
 		changesFile: filepath.Join(filepath.Dir(config.Socket), "changes.json")}
 	if err := d.recall(text); err != nil {
 		return err
@@ -148,6 +149,8 @@ func (d *daemon) open() error {
 		Merges: offload.Merging,
 		Own:    ownAddresses,
 		Memory: availablePages,
+
+		Defending: d.tellDefense,
 	})
 	d.explainer = explain.New(plane, d.director)
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
@@ -188,6 +191,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.health.Run(ctx) })
 	group.Go(func() error { return d.notifier.Run(ctx) })
 	group.Go(func() error { return d.feedWatchdog(ctx) })
+	group.Go(func() error { return d.feedWatchers(ctx) })
 	d.serve(ctx, group, doors)
 	group.Go(func() error {
 		if err := d.start(ctx); err != nil {
@@ -234,6 +238,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
 	}
 	d.started = true
+	d.watched.changed(&document{config: d.doc.config}, &d.doc)
 	d.readings.applied()
 	d.warnPorts(&want)
 	if err := d.holdAddresses(ctx, &d.doc); err != nil && ctx.Err() == nil {

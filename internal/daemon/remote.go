@@ -41,7 +41,7 @@ func (d *daemon) listen() (*doors, error) {
 	if group == 0 {
 		group = admins
 	}
-	s := &doors{opts: api.ServerOptions{AdminGroup: admins, ReadGroup: readers}}
+	s := &doors{opts: api.ServerOptions{AdminGroup: admins, ReadGroup: readers, Journal: d.watched.journal}}
 	if s.socket, err = api.Listen(d.config.Socket, api.ListenOptions{Group: group}); err != nil {
 		return nil, err
 	}
