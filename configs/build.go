@@ -68,6 +68,7 @@ func (b *builder) root(r root) {
 	b.ownerships(r.addresses.value)
 	b.announcing(r.announce.value)
 	b.metrics(r.metrics.value)
+	b.api(r.api)
 }
 
 func (b *builder) limits(s setting[limits]) {

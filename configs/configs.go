@@ -37,6 +37,7 @@ type Config struct {
 	Addresses []director.Address // who has the services' addresses, as far as the file says
 	Announce  director.Announcing
 	Metrics   Metrics
+	API       API
 
 	Health []health.Service // of all services, checked or not
 	checks *yaml.Node       // the checks that the file names, for services that come at run time

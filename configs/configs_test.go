@@ -3,6 +3,7 @@
 package configs
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/healthcheck"
+	"xdplvs/internal/api"
 	"xdplvs/internal/health"
 	"xdplvs/internal/notify"
 )
@@ -78,6 +80,16 @@ func tunneled(r director.RealServer, t director.TunnelOptions) director.RealServ
 	return r
 }
 
+// everyAPI is what everything says of it.
+var everyAPI = API{AdminGroup: "wheel", ReadGroup: "staff", RemoteOptions: api.RemoteOptions{
+	Listen:   []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9443"), netip.MustParseAddrPort("[::1]:9443")},
+	CertFile: "/etc/director/cert.pem", KeyFile: "/etc/director/key.pem", ClientCAFile: "/etc/director/ca.pem",
+	MinVersion: tls.VersionTLS13, Rate: 7,
+	Tokens: []api.Token{{Name: "ops", Admin: true, File: "/etc/director/ops.token"},
+		{Name: "prometheus", Env: "PROMETHEUS_TOKEN"}, {Name: "old", SHA256: "abc"}},
+	Clients: []api.ClientCertificate{{Subject: "CN=boss,O=Example", Admin: true}, {Subject: "clerk"}},
+}}
+
 // everything has each key of the format, in all its forms.
 const everything = `
 version: 1
@@ -101,6 +113,20 @@ defense: {drop_entry: auto, drop_packet: 3, secure_tcp: always, am_droprate: 11,
   allow: [192.0.2.1, "2001:db8:1::/48"], deny: [192.0.2.0/24], budget: {rate: 5, burst: 6, prefix4: 24, prefix6: 56}, ceiling: 1000}
 announce: {burst: 3, refresh: 90s}
 metrics: {listen: "[::]:9500", services: 100, real_servers: 20k}
+api:
+  listen: [127.0.0.1:9443, "[::1]:9443"]
+  cert_file: /etc/director/cert.pem
+  key_file: /etc/director/key.pem
+  client_ca_file: /etc/director/ca.pem
+  min_version: "1.3"
+  tokens:
+    - {name: ops, role: admin, file: /etc/director/ops.token}
+    - {name: prometheus, role: read, env: PROMETHEUS_TOKEN}
+    - {name: old, role: read, sha256: abc}
+  clients: [{subject: "CN=boss,O=Example", role: admin}, {subject: clerk, role: read}]
+  rate: 7
+  admin_group: wheel
+  read_group: staff
 addresses:
   - {address: 192.0.2.10, mode: interface, interface: eth9, prefix_length: 24, force: true}
   - {address: "2001:db8::10", mode: answer, interface: eth1}
@@ -259,6 +285,7 @@ func TestEverything(t *testing.T) {
 		},
 		Announce: director.Announcing{Burst: 3, Refresh: 90 * time.Second},
 		Metrics:  Metrics{Listen: netip.MustParseAddrPort("[::]:9500"), Services: 100, RealServers: 20 << 10},
+		API:      everyAPI,
 		Notify: []notify.Target{
 			{Webhook: &notify.Webhook{URL: "https://alerts.example.com/x", Token: healthcheck.NewSecret("t"), Header: map[string]string{"A": "b"}},
 				Events: []health.Kind{health.RealDown, health.QuorumLost}, Timeout: 3 * time.Second},
@@ -399,7 +426,7 @@ marks:
 func TestEverythingHasAllKeys(t *testing.T) {
 	for _, keys := range [][]string{
 		rootObject.keys(), ifaceObject.keys(), limitsObject.keys(), timeoutsObject.keys(), serviceObject.keys(), realObject.keys(), persistenceObject.keys(), markObject.keys(),
-		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(), metricsObject.keys(), notificationObject.keys(), webhookObject.keys(), mailObject.keys(), commandObject.keys(), defenseObject.keys(), guardObject.keys(), budgetObject.keys(), rateObject.keys(),
+		ownershipObject.keys(), announcingObject.keys(), tunnelObject.keys(), metricsObject.keys(), apiObject.keys(), apiTokenObject.keys(), apiClientObject.keys(), notificationObject.keys(), webhookObject.keys(), mailObject.keys(), commandObject.keys(), defenseObject.keys(), guardObject.keys(), budgetObject.keys(), rateObject.keys(),
 	} {
 		for _, k := range keys {
 			if !strings.Contains(everything, k+":") {
@@ -474,6 +501,7 @@ func TestExamples(t *testing.T) {
 		"health.yaml":         "tcp 192.0.2.10:80 3, tcp 192.0.2.10:25 2, tcp 192.0.2.10:3306 2, udp 192.0.2.10:53 2",
 		"dr-web.yaml":         "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
 		"firewall-marks.yaml": "fwmark 7 2",
+		"api.yaml":            "tcp 192.0.2.10:80 2",
 		"sip.yaml":            "udp 192.0.2.10:5060 2, udp [2001:db8::10]:5060 2",
 	}
 	files, err := filepath.Glob("*.yaml")

@@ -138,6 +138,7 @@ func written(c *Config) string {
 		l.Connections4, l.Connections6, l.Services, l.RealServers, l.PlanSlots, l.MarkEntries, l.Prefixes, l.Destinations)
 	line("announce: {burst: %d, refresh: %s}", c.Announce.Burst, c.Announce.Refresh)
 	writeMetrics(line, c.Metrics)
+	writeAPI(line, &c.API)
 	line("addresses:")
 	for _, a := range c.Addresses {
 		line("  - {address: %q, mode: %s%s%s}", a.Addr, a.Mode, writtenPlace(a), writtenClosed(c.Desired.Closed, a.Addr))
@@ -301,4 +302,53 @@ func writeMetrics(line func(string, ...any), m Metrics) {
 	if m.RealServers != 0 {
 		line("  real_servers: %d", m.RealServers)
 	}
+}
+
+func writeAPI(line func(string, ...any), a *API) {
+	line("api:")
+	text := func(key, value string) {
+		if value != "" {
+			line("  %s: %q", key, value)
+		}
+	}
+	var listen []string
+	for _, at := range a.Listen {
+		listen = append(listen, strconv.Quote(at.String()))
+	}
+	if listen != nil {
+		line("  listen: [%s]", strings.Join(listen, ", "))
+	}
+	text("cert_file", a.CertFile)
+	text("key_file", a.KeyFile)
+	text("client_ca_file", a.ClientCAFile)
+	if a.MinVersion != 0 {
+		text("min_version", "1.3")
+	}
+	if a.Rate != 0 {
+		line("  rate: %d", a.Rate)
+	}
+	text("admin_group", a.AdminGroup)
+	text("read_group", a.ReadGroup)
+	if a.Tokens != nil {
+		line("  tokens:")
+	}
+	for _, t := range a.Tokens {
+		line("    - name: %q", t.Name)
+		for key, value := range map[string]string{"role": writtenRole(t.Admin), "file": t.File, "env": t.Env, "sha256": t.SHA256} {
+			text("    "+key, value)
+		}
+	}
+	if a.Clients != nil {
+		line("  clients:")
+	}
+	for _, c := range a.Clients {
+		line("    - {subject: %q, role: %s}", c.Subject, writtenRole(c.Admin))
+	}
+}
+
+func writtenRole(isAdmin bool) string {
+	if isAdmin {
+		return "admin"
+	}
+	return "read"
 }

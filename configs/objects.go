@@ -27,6 +27,7 @@ type root struct {
 	addresses  setting[list[ownership]]
 	announce   setting[announcing]
 	metrics    setting[metrics]
+	api        setting[apiOptions]
 	checks     setting[list[check]]
 	notify     setting[list[notification]]
 	defense    setting[defense]
@@ -70,6 +71,8 @@ var rootObject = object[root]{
 			"How others are told where the addresses are: gratuitous ARP, unsolicited neighbour advertisements."),
 		key("metrics", metricsObject.kind(), func(r *root) *setting[metrics] { return &r.metrics },
 			"Metrics for Prometheus."),
+		key("api", apiObject.kind(), func(r *root) *setting[apiOptions] { return &r.api },
+			"Who may ask the daemon, over the socket and over TCP."),
 		key("defense", defenseObject.kind(), func(r *root) *setting[defense] { return &r.defense },
 			"Defenses against denial of service."),
 	},

@@ -58,15 +58,15 @@ func elements[V any](what string, k kind[V]) kind[[]V] {
 }
 
 // oneOrMore is elements with a short form for one.
-func oneOrMore(what string, one kind[string]) kind[[]string] {
+func oneOrMore[V any](what string, one kind[V]) kind[[]V] {
 	many := elements(what, one)
 	s := func() schema { return schema{"anyOf": []schema{one.schema(), many.schema()}} }
-	return kind[[]string]{s, func(c cursor) ([]string, bool) {
+	return kind[[]V]{s, func(c cursor) ([]V, bool) {
 		if !c.isScalar() {
 			return many.decode(c)
 		}
 		v, ok := one.decode(c)
-		return []string{v}, ok
+		return []V{v}, ok
 	}}
 }
 

@@ -150,6 +150,9 @@ func (d *Director) tellDefending() {
 }
 
 func (d *Director) logDefense(c defense.Change, rate int32) {
+	if d.defending != nil {
+		d.defending(c.Strategy, c.Active, string(c.Cause))
+	}
 	args := []any{"event", "defense", "strategy", c.Strategy, "active", c.Active}
 	if c.Cause != defense.NoPressure {
 		p := d.pressure()

@@ -35,6 +35,8 @@ type Options struct {
 	Own    OwnAddresses // nil: every address is taken for one of this host's
 	// Memory is how many pages are available, for automatic defenses; nil: they do not look at it.
 	Memory func() (pages int64, err error)
+	// Defending is told that a strategy begins to act, or ends; nil: nobody is. It must not wait, nor ask the director.
+	Defending func(strategy string, active bool, cause string)
 }
 
 // Director keeps the tables as they should be. Its methods may be called from
@@ -49,6 +51,7 @@ type Director struct {
 	merges       FindMerging
 	ownAddresses OwnAddresses
 	memoryPages  func() (int64, error)
+	defending    func(strategy string, active bool, cause string)
 
 	calls   chan func()
 	stopped chan struct{}
@@ -116,6 +119,7 @@ func New(opts Options) *Director {
 		merges:       opts.Merges,
 		ownAddresses: opts.Own,
 		memoryPages:  opts.Memory,
+		defending:    opts.Defending,
 		calls:        make(chan func()),
 		stopped:      make(chan struct{}),
 		hops:         newLatest[map[netip.Addr]NextHop](),

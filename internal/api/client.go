@@ -20,7 +20,9 @@ import (
 
 // Client asks a daemon. Its methods may be called from several goroutines at once.
 type Client struct {
-	http *http.Client
+	http  *http.Client
+	base  url.URL // scheme and host
+	token string
 }
 
 // answerTimeout is how long the daemon may think before its answer begins.
@@ -41,7 +43,7 @@ func (e *ConnectError) Unwrap() error { return e.Err }
 // Dial makes a client for the socket at path. It connects when it is first asked.
 func Dial(path string) *Client {
 	var dialer net.Dialer
-	return &Client{http: &http.Client{Transport: &http.Transport{
+	return &Client{base: url.URL{Scheme: "http", Host: "director"}, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			c, err := dialer.DialContext(ctx, "unix", path)
 			if err != nil {
@@ -241,7 +243,8 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 
 // do asks. An answer other than 200 is an error.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, send any) (*http.Response, error) {
-	where := url.URL{Scheme: "http", Host: "director", Path: path, RawQuery: query.Encode()}
+	where := c.base
+	where.Path, where.RawQuery = path, query.Encode()
 	var content io.Reader
 	if send != nil {
 		text, err := json.Marshal(send)
@@ -253,6 +256,9 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	req, err := http.NewRequestWithContext(ctx, method, where.String(), content)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", path, err)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -270,6 +276,10 @@ func askError(path string, err error) error {
 	var connect *ConnectError
 	if errors.As(err, &connect) && connect.Err != context.Canceled {
 		return connect
+	}
+	var setup *setupError
+	if errors.As(err, &setup) {
+		return setup.error
 	}
 	var outer *url.Error
 	if errors.As(err, &outer) {

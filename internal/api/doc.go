@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package api is the daemon's interface on a unix socket: HTTP/1.1 with JSON,
-// its server and its client.
+// Package api is the daemon's interface on a unix socket, and over TCP with TLS:
+// HTTP/1.1 with JSON, its server and its client.
 //
 //	GET    /v1/snapshot                    director.Snapshot
 //	GET    /v1/connections?filter=TEXT     application/x-ndjson, one director.Conn a line
@@ -33,6 +33,8 @@
 //	                                       the time is over
 //	POST   /v1/confirm                     {}
 //	POST   /v1/rollback                    {} when the former configuration is in force
+//	GET    /v1/watch?since=POSITION        application/x-ndjson, or text/event-stream if that is accepted: a director.Event for
+//	                                       each change behind the position, from now on without one
 //	POST   /v1/zero?service=NAME           {}; counters are shown from 0 on, those of all services without the parameter
 //
 // Timeouts and settings of defenses that were changed are in force until the configuration is read again.
@@ -40,7 +42,7 @@
 // {"error": "text"} with a status that fits (of an edit also "fault", see director.EditFault, and
 // "index"); in a stream that has begun it is
 // the last line. Who may ask is decided by the peer's credentials
-// (SO_PEERCRED): see ServerOptions.
+// (SO_PEERCRED): see ServerOptions; over TCP by a Gate.
 //
 // With curl: curl --unix-socket /run/director/director.sock http://director/v1/snapshot
 package api
@@ -150,6 +152,7 @@ const (
 	pathApply       = "/v1/apply"
 	pathConfirm     = "/v1/confirm"
 	pathRollback    = "/v1/rollback"
+	pathWatch       = "/v1/watch"
 )
 
 // The bodies of the small answers.

@@ -58,6 +58,7 @@ var routes = []route{
 	{http.MethodPost, pathApply, admin, []string{"confirm"}, maxEdits, (*Server).apply},
 	{http.MethodPost, pathConfirm, admin, nil, 0, (*Server).confirm},
 	{http.MethodPost, pathRollback, admin, nil, 0, (*Server).rollback},
+	{http.MethodGet, pathWatch, reader, []string{"since"}, 0, (*Server).watch},
 	{http.MethodPost, pathZero, admin, []string{"service"}, 0, (*Server).zero},
 }
 
@@ -95,30 +96,54 @@ func (s *Server) extendDeadline(rc *http.ResponseController) {
 // dispatchKnown checks in this order: room, who, where, how, what.
 func (s *Server) dispatchKnown(w http.ResponseWriter, r *http.Request) error {
 	info, ok := r.Context().Value(connKey{}).(*connInfo)
-	if !ok || info.err != nil {
-		return failure(http.StatusForbidden, "the kernel does not tell who asks")
+	if !ok {
+		return errors.New("a connection without its context")
 	}
 	if info.refused {
 		return s.full(w)
 	}
-	have := s.opts.roleOf(info.peer)
-	if have < reader {
-		return failure(http.StatusForbidden, "%s", s.opts.refusal(info.peer, reader))
+	if r.ContentLength != 0 {
+		r.Body = limitBody(w, r.Body)
+	}
+	who, err := s.identify(w, r, info)
+	if err != nil {
+		return err
+	}
+	if err := who.must(reader); err != nil {
+		return err
 	}
 	if page := s.opts.pageFor(r.URL.Path); page != nil {
-		return s.servePage(w, r, page, info)
+		return servePage(w, r, page, who)
 	}
 	found, err := findRoute(w, r)
 	if err != nil {
 		return err
 	}
-	if have < found.need {
-		return failure(http.StatusForbidden, "%s", s.opts.refusal(info.peer, found.need))
+	if err := who.must(found.need); err != nil {
+		return err
 	}
 	if err := checkRequest(w, r, found); err != nil {
 		return err
 	}
-	return s.serve(w, r, found, info.peer)
+	return s.serve(w, r, found, who)
+}
+
+// must refuses a caller that has a lower role.
+func (c *caller) must(need role) error {
+	if c.have < need {
+		return failure(http.StatusForbidden, "%s", c.refusal(need))
+	}
+	return nil
+}
+
+// identifyPeer goes by what the kernel says.
+func (s *Server) identifyPeer(_ http.ResponseWriter, _ *http.Request, info *connInfo) (*caller, error) {
+	if info.err != nil {
+		return nil, failure(http.StatusForbidden, "the kernel does not tell who asks")
+	}
+	p := info.peer
+	return &caller{have: s.opts.roleOf(p), refusal: func(need role) string { return s.opts.refusal(p, need) },
+		log: []any{"uid", p.uid, "pid", p.pid}}, nil
 }
 
 // full is the answer to a connection beyond the limit.
@@ -128,10 +153,10 @@ func (s *Server) full(w http.ResponseWriter) error {
 }
 
 // serve runs the handler; what changes something is logged.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, found *route, p *peer) error {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, found *route, who *caller) error {
 	err := found.serve(s, w, r)
 	if found.need == admin {
-		log := s.log.With("event", "api_request", "method", found.method, "path", found.path, "uid", p.uid, "pid", p.pid)
+		log := s.log.With("event", "api_request", "method", found.method, "path", found.path).With(who.log...)
 		if err != nil {
 			log.Warn("api request failed", "error", err)
 		} else {

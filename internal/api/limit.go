@@ -3,8 +3,11 @@
 package api
 
 import (
+	"io"
 	"net"
+	"net/http"
 	"sync"
+	"time"
 )
 
 // spareConns are places beyond the limit whose requests get an error: that is
@@ -60,4 +63,29 @@ func (c *limitedConn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(c.release)
 	return err
+}
+
+// bodyTimeout is how long a body may take to come, whoever sends it.
+const bodyTimeout = time.Minute
+
+// timedBody is a request's body that must have come in time. The deadline is no longer than the body is read, as it would
+// end a request that takes longer to answer.
+type timedBody struct {
+	io.ReadCloser
+	rc *http.ResponseController
+}
+
+func limitBody(w http.ResponseWriter, body io.ReadCloser) io.ReadCloser {
+	b := &timedBody{body, http.NewResponseController(w)}
+	_ = b.rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // the error is for writers that know no deadline
+	return b
+}
+
+// Read reads on; at the end the deadline goes.
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }

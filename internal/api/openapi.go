@@ -50,6 +50,7 @@ var operations = map[string]operation{
 	"POST " + pathApply:         {summary: "Put a configuration in force", body: fileBody{}, answer: struct{}{}},
 	"POST " + pathConfirm:       {summary: "Let a configuration stay", answer: struct{}{}},
 	"POST " + pathRollback:      {summary: "Return to the former configuration", answer: struct{}{}},
+	"GET " + pathWatch:          {summary: "Changes as they happen, as a stream; lost tells that some cannot be told any more, alive that nothing has happened", answer: director.Event{}, lines: true},
 	"POST " + pathZero:          {summary: "Show counters from 0 on", answer: struct{}{}},
 	"POST " + pathExplain:       {summary: "What would become of a packet; nothing changes by it", body: director.Question{}, answer: director.Explanation{}},
 	"GET " + pathVersion:        {summary: "The daemon's version", answer: versionBody{}},
@@ -70,6 +71,7 @@ var parameters = map[string]string{
 	"interface":   "Name of the interface that it comes in by",
 	"dscp":        "Differentiated services code point, 0 to 63",
 	"mark":        "The firewall's mark",
+	"since":       "Position of the last event that was seen; from now on if absent",
 	"confirm":     "How long it is on trial, as in 2m; absent: it stays",
 }
 
@@ -93,11 +95,14 @@ func OpenAPI() []byte {
 		"openapi": "3.1.0",
 		"info": node{
 			"title": "director", "version": "1",
-			"description": "The daemon's API on its unix socket. Who asks is known by the credentials of the peer. A change that breaks a reader gets another version in the path.",
+			"description": "The daemon's API on its unix socket, where who asks is known by the credentials of the peer, and over TCP, with TLS and a token or a client certificate. A change that breaks a reader gets another version in the path.",
 		},
-		"servers":    []node{{"url": "http://director", "description": "over the unix socket " + DefaultSocket}},
-		"paths":      paths,
-		"components": node{"schemas": s},
+		"servers": []node{{"url": "http://director", "description": "over the unix socket " + DefaultSocket},
+			{"url": "https://{host}:{port}", "description": "over TCP", "variables": node{"host": node{"default": "director.example.com"}, "port": node{"default": "9443"}}}},
+		"security": []node{{}, {"token": []string{}}, {"certificate": []string{}}},
+		"paths":    paths,
+		"components": node{"schemas": s, "securitySchemes": node{
+			"token": node{"type": "http", "scheme": "bearer"}, "certificate": node{"type": "mutualTLS"}}},
 	}, "", "  ")
 	if err != nil {
 		panic(err) // maps of texts always can be marshalled
@@ -238,6 +243,6 @@ func (s schemas) fields(t reflect.Type, properties node, required *[]string) {
 
 func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
-	_, err := w.Write(s.description)
+	_, err := w.Write(s.description())
 	return err
 }

@@ -43,13 +43,11 @@ func (p *Page) serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) servePage(w http.ResponseWriter, r *http.Request, p *Page, info *connInfo) error {
-	need := reader
+func servePage(w http.ResponseWriter, r *http.Request, p *Page, who *caller) error {
 	if p.Admin {
-		need = admin
-	}
-	if s.opts.roleOf(info.peer) < need {
-		return failure(http.StatusForbidden, "%s", s.opts.refusal(info.peer, need))
+		if err := who.must(admin); err != nil {
+			return err
+		}
 	}
 	return p.serve(w, r)
 }

@@ -133,7 +133,9 @@ func TestPagesAreRefused(t *testing.T) {
 	} {
 		got := ""
 		r, w := httptest.NewRequest(http.MethodGet, "/metrics", nil), httptest.NewRecorder()
-		if err := s.servePage(w, r, &s.opts.Pages[c.page], &connInfo{peer: &peer{uid: 54000, groups: c.groups}}); err != nil {
+		r = r.WithContext(context.WithValue(t.Context(), connKey{}, &connInfo{peer: &peer{uid: 54000, groups: c.groups}}))
+		r.URL.Path = s.opts.Pages[c.page].Path
+		if err := s.dispatch(w, r); err != nil {
 			got = err.Error()
 		}
 		if (c.text == "") != (got == "") || !strings.Contains(got, c.text) {

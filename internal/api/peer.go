@@ -33,6 +33,11 @@ const (
 	admin
 )
 
+// String is the word of the configuration.
+func (r role) String() string {
+	return [...]string{"none", "read", "admin"}[r]
+}
+
 func (r role) verb() string {
 	if r == admin {
 		return "change"

@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +25,7 @@ type ServerOptions struct {
 	StallTimeout time.Duration // how long a reader may take nothing (a pager does); 0: 5 min
 	Grace        time.Duration // how long requests may go on when Serve's ctx has ended; 0: 1 s
 	Pages        []Page        // beside the API's routes
+	Journal      *Journal      // what watchers are told; nil: nobody can watch
 }
 
 func (o ServerOptions) withDefaults() ServerOptions {
@@ -47,16 +50,21 @@ type Server struct {
 	backend Backend
 	opts    ServerOptions
 
-	description []byte // OpenAPI's
+	description func() []byte // OpenAPI's
+	watchers    atomic.Int32
 
 	dispatch    func(http.ResponseWriter, *http.Request) error
+	identify    func(http.ResponseWriter, *http.Request, *connInfo) (*caller, error)
 	connContext func(context.Context, net.Conn) context.Context
+	wrap        func(net.Listener) net.Listener
+	netLevel    slog.Level // of what net/http has to say
 }
 
 // NewServer makes a server; nothing runs before Serve.
 func NewServer(log *slog.Logger, b Backend, opts ServerOptions) *Server {
-	s := &Server{log: log, backend: b, opts: opts.withDefaults(), connContext: connContext, description: OpenAPI()}
-	s.dispatch = s.dispatchKnown
+	s := &Server{log: log, backend: b, opts: opts.withDefaults(), connContext: connContext, description: sync.OnceValue(OpenAPI), netLevel: slog.LevelWarn}
+	s.dispatch, s.identify = s.dispatchKnown, s.identifyPeer
+	s.wrap = func(l net.Listener) net.Listener { return newLimitListener(l, s.opts.MaxConns) }
 	return s
 }
 
@@ -73,7 +81,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		defer close(stopped)
 		s.shutdown(server)
 	})
-	err := server.Serve(newLimitListener(l, s.opts.MaxConns))
+	err := server.Serve(s.wrap(l))
 	if stop() { // the listener failed by itself
 		cancel()
 		err = errors.Join(err, server.Close())
@@ -107,7 +115,7 @@ func (s *Server) httpServer(requests context.Context, conns *connGroup) *http.Se
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ConnContext:       s.connContext,
 		ConnState:         conns.track,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), s.netLevel),
 	}
 }
 
@@ -128,9 +136,10 @@ func (g *connGroup) track(_ net.Conn, state http.ConnState) {
 type connKey struct{}
 
 type connInfo struct {
-	peer    *peer
-	refused bool  // beyond the limit
-	err     error // why peer is unknown
+	peer    *peer      // of a unix socket
+	from    netip.Addr // over TCP
+	refused bool       // beyond the limit
+	err     error      // why peer is unknown
 }
 
 // connContext asks for the peer's credentials once for each connection.

@@ -18,11 +18,12 @@ type stream struct {
 	w      http.ResponseWriter
 	rc     *http.ResponseController
 	buf    []byte
+	kind   string
 	begun  bool // something was sent: the status cannot change any more
 }
 
 func (s *Server) newStream(w http.ResponseWriter) *stream {
-	return &stream{server: s, w: w, rc: http.NewResponseController(w), buf: make([]byte, 0, streamChunk+1024)}
+	return &stream{server: s, w: w, rc: http.NewResponseController(w), kind: "application/x-ndjson", buf: make([]byte, 0, streamChunk+1024)}
 }
 
 // add appends one connection; the error means that the reader is gone.
@@ -36,7 +37,7 @@ func (st *stream) add(c *director.Conn) error {
 
 func (st *stream) flush() error {
 	if !st.begun {
-		st.w.Header().Set("Content-Type", "application/x-ndjson")
+		st.w.Header().Set("Content-Type", st.kind)
 		st.begun = true
 	}
 	st.server.extendDeadline(st.rc)

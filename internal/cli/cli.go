@@ -8,6 +8,7 @@ package cli
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
@@ -72,6 +74,12 @@ type DaemonOptions struct {
 const (
 	envConfig = "DIRECTOR_CONFIG"
 	envSocket = "DIRECTOR_SOCKET"
+	envAPI    = "DIRECTOR_API"
+	envToken  = "DIRECTOR_TOKEN"
+	envFile   = "DIRECTOR_TOKEN_FILE"
+	envCA     = "DIRECTOR_CACERT"
+	envCert   = "DIRECTOR_CERT"
+	envKey    = "DIRECTOR_KEY"
 )
 
 // The exit codes.
@@ -128,6 +136,8 @@ type app struct {
 	out    *output
 	style  style
 	socket string // --socket, the environment's, or ""
+	remote api.RemoteDaemon
+	flags  *pflag.FlagSet // of all commands
 
 	started bool // a command runs: its flags and arguments are right
 }
@@ -146,15 +156,6 @@ func newApp(env Env) *app {
 func (a *app) getenv(name string) string {
 	v, _ := a.LookupEnv(name)
 	return v
-}
-
-// client is a client for the daemon's socket.
-func (a *app) client() *api.Client {
-	path := a.socket
-	if path == "" {
-		path = api.DefaultSocket
-	}
-	return api.Dial(path)
 }
 
 // output is standard output. It remembers its first error, so that no command
@@ -213,6 +214,8 @@ func advice(err error) string {
 		return ""
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return " (is the daemon running? start it with: director run -c FILE)"
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return " (give the CA's certificate with --cacert)"
 	case errors.Is(err, os.ErrPermission):
 		return " (only root and the members of the socket's group may ask the daemon)"
 	default:

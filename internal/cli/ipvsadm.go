@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
@@ -24,7 +25,7 @@ func IsIPVSADM(program string) bool { return filepath.Base(program) == "ipvsadm"
 // RunIPVSADM runs the program as ipvsadm, for the daemon that the environment names or the usual one.
 func RunIPVSADM(ctx context.Context, env Env, program string, args []string) int {
 	a := newApp(env)
-	a.socket = a.getenv(envSocket)
+	a.addDaemonFlags(pflag.NewFlagSet(program, pflag.ContinueOnError)) // for their variables
 	return a.ipvsadm(ctx, program, args)
 }
 
@@ -48,7 +49,7 @@ func (a *app) ipvsadmCommand() *cobra.Command {
 		Use:   "ipvsadm [ARGUMENT…]",
 		Short: "Do what ipvsadm does, for this director",
 		Long: "Do what ipvsadm 1.31 does with these arguments, for this director. A link to director\n" +
-			"that is called ipvsadm does the same. The daemon's socket is $" + envSocket + ", or the usual one.",
+			"that is called ipvsadm does the same. The daemon is that of $" + envSocket + ", of\n$" + envAPI + ", or the one of this machine.",
 		Example:            "  director ipvsadm -Ln\n  director ipvsadm -A -t 192.0.2.1:80 -s wlc",
 		DisableFlagParsing: true, // all of them are ipvsadm's
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -11,8 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-
-	"xdplvs/internal/api"
 )
 
 // Command is the tree of commands, for its description only.
@@ -38,10 +36,8 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetOut(a.out) // before makeStrict: cobra's completion command takes it when it is made
 	root.SetErr(a.Stderr)
 	root.SetVersionTemplate("{{.Version}}")
-	root.PersistentFlags().StringVarP(&a.socket, "socket", "s", a.getenv(envSocket),
-		"the daemon's `PATH` ($"+envSocket+"; default "+api.DefaultSocket+")")
-	root.PersistentFlags().Lookup("socket").DefValue = ""
-	root.AddCommand(a.runCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(),
+	a.addDaemonFlags(root.PersistentFlags())
+	root.AddCommand(a.runCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(), a.watchCommand(),
 		a.connectionsCommand(), a.persistenceCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.addressesCommand(), a.healthCommand(), a.defenseCommand(), a.marksCommand(), a.reloadCommand(),
 		a.serviceCommands(), a.realCommands(), a.drainCommand(), a.changesCommand(), a.saveCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(),
 		a.ipvsadmCommand(), a.procCommand(), a.importCommand(),

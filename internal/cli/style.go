@@ -13,6 +13,7 @@ func styleFor(env Env) style {
 }
 
 func (s style) bold(text string) string   { return s.mark("1", text) }
+func (s style) green(text string) string  { return s.mark("32", text) }
 func (s style) red(text string) string    { return s.mark("31", text) }
 func (s style) yellow(text string) string { return s.mark("33", text) }
 

@@ -58,6 +58,8 @@ type daemon struct {
 	notifier  *notification.Notifier
 	door      doorkeeper
 	explainer *explain.Explainer
+	watched   *watched
+	gate      *api.Gate                             // of who comes over TCP; nil: nobody does
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -96,7 +98,7 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer state.release()
-	d := &daemon{opts: opts, log: opts.Log, config: config,
+	d := &daemon{opts: opts, log: opts.Log, config: config, watched: newWatched(),
 		changesFile: filepath.Join(filepath.Dir(config.Socket), "changes.json")}
 	if err := d.recall(text); err != nil {
 		return err
@@ -147,6 +149,8 @@ func (d *daemon) open() error {
 		Merges: offload.Merging,
 		Own:    ownAddresses,
 		Memory: availablePages,
+
+		Defending: d.tellDefense,
 	})
 	d.explainer = explain.New(plane, d.director)
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
@@ -167,17 +171,9 @@ func (d *daemon) close() {
 
 // run starts the parts, lets them work until ctx ends, and waits for all of them.
 func (d *daemon) run(ctx context.Context) error {
-	socket, err := api.Listen(d.config.Socket, api.ListenOptions{})
+	doors, err := d.listen()
 	if err != nil {
 		return err
-	}
-	open, err := d.listenOpen()
-	if err != nil {
-		return errors.Join(err, socket.Close())
-	}
-	pages, err := d.pages()
-	if err != nil {
-		return errors.Join(err, socket.Close(), closeListener(open))
 	}
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -195,11 +191,8 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.health.Run(ctx) })
 	group.Go(func() error { return d.notifier.Run(ctx) })
 	group.Go(func() error { return d.feedWatchdog(ctx) })
-	served := api.ServerOptions{Pages: pages}
-	group.Go(func() error { return api.NewServer(d.log, d.backend(), served).Serve(ctx, socket) })
-	if open != nil {
-		group.Go(func() error { return api.NewPageServer(d.log, served).Serve(ctx, open) })
-	}
+	group.Go(func() error { return d.feedWatchers(ctx) })
+	d.serve(ctx, group, doors)
 	group.Go(func() error {
 		if err := d.start(ctx); err != nil {
 			return err
@@ -245,6 +238,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
 	}
 	d.started = true
+	d.watched.changed(&document{config: d.doc.config}, &d.doc)
 	d.readings.applied()
 	d.warnPorts(&want)
 	if err := d.holdAddresses(ctx, &d.doc); err != nil && ctx.Err() == nil {
@@ -366,6 +360,9 @@ func (d *daemon) read(file string, text []byte) (document, error) {
 	if config.Metrics != d.config.Metrics {
 		return document{}, fmt.Errorf("%s: metrics is fixed while the director runs: restart it to change it", file)
 	}
+	if err := d.checkAPI(file, config); err != nil {
+		return document{}, err
+	}
 	doc, err := newDocument(text, config, d.doc.changes)
 	if err != nil {
 		return document{}, fmt.Errorf("%s: %w (discard the run-time changes: director changes discard)", file, err)
@@ -431,6 +428,9 @@ func notify(log *slog.Logger, state string) {
 // Check reads a configuration and says what is in it, and, in further lines, what may not be meant.
 func Check(file string) (string, error) {
 	config, err := configs.Load(file)
+	if err == nil {
+		err = checkRemote(file, &config.API)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -19,7 +19,7 @@ func (d *daemon) newHealth() *health.Monitor {
 		Apply: d.director.SetHealth,
 
 		Quorum: d.tellQuorum,
-		Notify: d.notifier.Notify,
+		Notify: d.tellHealth,
 	})
 }
 

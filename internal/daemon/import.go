@@ -26,5 +26,5 @@ func Import(format, file string) (text []byte, notes []string, err error) {
 	for _, n := range r.Notes {
 		notes = append(notes, fmt.Sprintf("%s:%d: not carried over: %s: %s", file, n.Line, n.Text, n.Why))
 	}
-	return configs.Format(r.Services), notes, nil
+	return r.File(), notes, nil
 }

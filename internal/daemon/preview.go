@@ -55,6 +55,9 @@ func otherParts(before, after *configs.Config) (parts []string) {
 		{"fullnat", before.Desired.Locals, after.Desired.Locals},
 		{"addresses", before.Addresses, after.Addresses},
 		{"announce", before.Announce, after.Announce},
+		{"defense", before.Desired.Defense, after.Desired.Defense},
+		{"notify", before.Notify, after.Notify},
+		{"api", before.API, after.API},
 	} {
 		if !reflect.DeepEqual(part.before, part.after) {
 			parts = append(parts, part.name)

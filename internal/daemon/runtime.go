@@ -136,8 +136,9 @@ func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeou
 		former.Timeouts = timeouts
 		return errors.Join(err, d.enforce(former, set))
 	}
+	d.watched.changed(&d.doc, &doc)
 	d.doc = doc
-	if err := d.setHealth(&doc); err != nil {
+	if err := errors.Join(d.setHealth(&doc), d.setGate(&doc)); err != nil {
 		return err
 	}
 	return d.holdAddresses(ctx, &d.doc)

@@ -126,7 +126,7 @@ func newHalf(t *testing.T, config string) *half {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.daemon = &daemon{opts: Options{ConfigFile: h.file}, log: h.log.logger(), config: loaded,
+	h.daemon = &daemon{opts: Options{ConfigFile: h.file}, log: h.log.logger(), config: loaded, watched: newWatched(),
 		changesFile: filepath.Join(filepath.Dir(h.file), "changes.json")}
 	h.recall()
 	h.director = director.New(director.Options{

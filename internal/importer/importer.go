@@ -7,6 +7,7 @@ package importer
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -28,8 +29,12 @@ type Note struct {
 // Result is what became of a configuration.
 type Result struct {
 	Services []director.Service
+	Notify   []byte // the key notify of our file; empty: nobody is told
 	Notes    []Note // in the order of their lines
 }
+
+// File is our file, but for its interfaces.
+func (r *Result) File() []byte { return append(slices.Clip(r.Notify), configs.Format(r.Services)...) }
 
 var formats = map[string]func(*builder){
 	"keepalived":   (*builder).keepalived,
@@ -55,7 +60,7 @@ func Import(format string, text []byte) (*Result, error) {
 	read(b)
 	b.make()
 	slices.SortStableFunc(b.notes, func(x, y Note) int { return x.Line - y.Line })
-	return &Result{b.services, slices.Compact(b.notes)}, nil // a line may count for several services
+	return &Result{b.services, b.mail.text(), slices.Compact(b.notes)}, nil // a line may count for several services
 }
 
 // builder collects edits, each with the line that it comes from.
@@ -65,6 +70,14 @@ type builder struct {
 	from     []int // the edits' lines
 	services []director.Service
 	notes    []Note
+	mail     notification
+	spare    map[director.ServiceKey][]spare
+}
+
+// spare are keys that can be left out of a service, if they do not fit the rest.
+type spare struct {
+	line int
+	keys []string
 }
 
 // note lists a line; lines count from 1.
@@ -81,15 +94,44 @@ func (b *builder) add(line int, e director.Edit) {
 	b.from = append(b.from, line)
 }
 
-// make makes the edits; one that cannot be is listed, and left out.
+// make makes the edits; one that cannot be is listed, and left out, or only what it says of checks.
 func (b *builder) make() {
 	e := configs.Default().NewEditor(nil)
 	for i := range b.edits {
-		if fault := e.Edit(&b.edits[i]); fault != nil {
-			b.note(b.from[i], "%s", strings.ReplaceAll(fault.Text, "\n", "; "))
+		step := &b.edits[i]
+		fault := e.Edit(step)
+		if fault == nil {
+			continue
+		}
+		b.note(b.from[i], "%s", strings.ReplaceAll(fault.Text, "\n", "; "))
+		if rest := without(step.Set, checking...); len(rest) < len(step.Set) && fault.Fault == director.FaultInvalid {
+			step.Set = rest
+			_ = e.Edit(step) // if it fails again, the first fault was not the checks'
 		}
 	}
 	b.services = e.Services()
+	for i := range b.services {
+		b.fit(&b.services[i])
+	}
+}
+
+// fit leaves out what a file cannot say of a service that came out as this one, such as a quorum that is never there.
+func (b *builder) fit(s *director.Service) {
+	for _, spare := range b.spare[s.Key] {
+		_, err := configs.Parse("import", append([]byte("interfaces: [lo]\n"), configs.Format([]director.Service{*s})...))
+		var faults *configs.Errors
+		if !errors.As(err, &faults) {
+			return
+		}
+		set := map[string]json.RawMessage{}
+		for _, key := range spare.keys {
+			set[key] = json.RawMessage("null")
+		}
+		b.note(spare.line, "%s", (*faults)[0].Message)
+		if less, err := configs.Default().EditService(s, set); err == nil {
+			*s = less
+		}
+	}
 }
 
 // portNames knows ports by name, but no hosts: whose address that would be is the resolver's to say, today.
@@ -106,9 +148,13 @@ type settings map[string]any
 func (s settings) raw() map[string]json.RawMessage {
 	raw := make(map[string]json.RawMessage, len(s))
 	for key, value := range s {
+		switch value.(type) {
+		case settings, []settings: // written as in the file, which is a text here
+			value = written(value)
+		}
 		text, err := json.Marshal(value)
 		if err != nil {
-			panic(err) // texts, numbers, truths, and maps and lists of them
+			panic(err) // texts, numbers, truths, and lists of them
 		}
 		raw[key] = text
 	}
@@ -121,12 +167,41 @@ type virtual struct {
 	line  int
 	set   settings
 	reals []server
+
+	quorumLine, sorryLine int
 }
 
 // server is one of its real servers.
 type server struct {
 	line int
 	set  settings
+}
+
+// leave tells which keys a service can be without. Those that no service could have are left out at once.
+func (b *builder) leave(v *virtual, line int, keys ...string) {
+	if line == 0 {
+		return
+	}
+	set := settings{"address": "192.0.2.1", "port": 80}
+	if v.key.Addr.Is6() {
+		set["address"] = "2001:db8::1"
+	}
+	for _, key := range keys {
+		if value, ok := v.set[key]; ok {
+			set[key] = value
+		}
+	}
+	if _, err := configs.Default().EditService(nil, set.raw()); err != nil {
+		b.note(line, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		for _, key := range keys {
+			delete(v.set, key)
+		}
+		return
+	}
+	if b.spare == nil {
+		b.spare = map[director.ServiceKey][]spare{}
+	}
+	b.spare[v.key] = append(b.spare[v.key], spare{line, keys})
 }
 
 // service adds a service with its real servers. IPVS served them before, so its semantics stay.
@@ -143,6 +218,8 @@ func (b *builder) service(v *virtual) {
 			v.set["port"] = v.key.Port
 		}
 	}
+	b.leave(v, v.quorumLine, "quorum", "hysteresis")
+	b.leave(v, v.sorryLine, "sorry_servers")
 	b.add(v.line, director.Edit{Op: director.AddService, Set: v.set.raw()})
 	for _, r := range v.reals {
 		b.add(r.line, director.Edit{Op: director.AddReal, Service: v.key.String(), Set: r.set.raw()})

@@ -33,7 +33,7 @@ func sample(t testing.TB, file string) []byte {
 // shown is all that an import says.
 func shown(r *Result) string {
 	var b strings.Builder
-	b.Write(configs.Format(r.Services))
+	b.Write(r.File())
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "%d: %s: %s\n", n.Line, n.Text, n.Why)
 	}
@@ -52,6 +52,9 @@ func TestImport(t *testing.T) {
 			if err := os.WriteFile(golden, []byte(shown(r)), 0o600); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if _, err := configs.Parse(format, append([]byte("interfaces: [eth0]\n"), r.File()...)); err != nil {
+			t.Errorf("%s: %v", format, err)
 		}
 		if want := sample(t, samples[format]+".golden"); shown(r) != string(want) {
 			t.Errorf("%s: got\n%s\nwant\n%s", format, shown(r), want)
@@ -104,7 +107,7 @@ func FuzzImport(f *testing.F) {
 				t.Errorf("note %+v", n)
 			}
 		}
-		if _, err := configs.Parse("import", append([]byte("interfaces: [eth0]\nlimits: {services: 1M, real_servers: 4M}\n"), configs.Format(r.Services)...)); err != nil {
+		if _, err := configs.Parse("import", append([]byte("interfaces: [eth0]\nlimits: {services: 1M, real_servers: 4M}\n"), r.File()...)); err != nil {
 			t.Error(err)
 		}
 	})

@@ -4,6 +4,7 @@ package importer
 
 import (
 	"cmp"
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -16,28 +17,19 @@ import (
 // Why keys of keepalived are not carried over, by key. To carry one over, take it in setting or server.
 var (
 	keepalivedService = map[string]string{
-		"sorry_server": sorryServers, "sorry_server_inhibit": sorryServers, "sorry_server_lvs_method": sorryServers,
-		"quorum": healthChecks, "quorum_up": healthChecks, "quorum_down": healthChecks, "hysteresis": healthChecks,
-		"delay_loop": healthChecks, "delay_before_retry": healthChecks, "retry": healthChecks, "warmup": healthChecks,
-		"alpha": healthChecks, "omega": healthChecks, "inhibit_on_failure": healthChecks, "virtualhost": healthChecks,
-		"connect_timeout": healthChecks, "smtp_alert": notifications, "ha_suspend": "there is no VRRP",
-		"persistence_engine": "there is no persistence engine", "snmp_name": notifications,
+		"sorry_server_inhibit": "a sorry server is taken out, not quiesced", "quorum_up": notifyScripts, "quorum_down": notifyScripts, "omega": notifyScripts,
+		"smtp_alert": mailForAll, "ha_suspend": "there is no VRRP", "snmp_name": "there is no SNMP",
 	}
 	keepalivedServer = map[string]string{
-		"inhibit_on_failure": healthChecks, "notify_up": notifications, "notify_down": notifications,
-		"HTTP_GET": healthChecks, "SSL_GET": healthChecks, "TCP_CHECK": healthChecks, "SMTP_CHECK": healthChecks,
-		"DNS_CHECK": healthChecks, "MISC_CHECK": healthChecks, "UDP_CHECK": healthChecks, "PING_CHECK": healthChecks,
-		"FILE_CHECK": healthChecks, "BFD_CHECK": healthChecks, "delay_loop": healthChecks, "retry": healthChecks,
-		"delay_before_retry": healthChecks, "warmup": healthChecks, "alpha": healthChecks, "virtualhost": healthChecks,
-		"smtp_alert": notifications, "snmp_name": notifications,
+		"notify_up": notifyScripts, "notify_down": notifyScripts, "smtp_alert": mailForAll, "snmp_name": "there is no SNMP",
+		"FILE_CHECK": "it is another convention than that of our check file", "BFD_CHECK": "there is no BFD",
 	}
 )
 
 // The reasons.
 const (
-	healthChecks  = "health checks are not carried over yet"
-	sorryServers  = "sorry servers are not carried over yet"
-	notifications = "there are no notifications"
+	notifyScripts = "commands under notify are told of all services, with arguments that say of which"
+	mailForAll    = "mail under notify is for all services"
 	unknownKey    = "unknown key"
 )
 
@@ -59,6 +51,10 @@ type keepalivedVirtual struct {
 	protocol    director.Protocol
 	v6          bool
 	servers     []*statement
+	timing      timing
+	host        string // virtualhost
+	sorry       *statement
+	sorryMethod string
 }
 
 // keepalived reads keepalived.conf(5).
@@ -73,6 +69,8 @@ func (b *builder) keepalived() {
 	for _, s := range tree {
 		switch s.words[0] {
 		case "virtual_server_group":
+		case "global_defs":
+			b.keepalivedGlobals(s)
 		case "virtual_server":
 			b.keepalivedService(s, groups)
 		default:
@@ -129,7 +127,7 @@ func (b *builder) keepalivedVariables() func(int, []string) []string {
 // keepalivedService adds a virtual_server; one of a group is several services.
 func (b *builder) keepalivedService(s *statement, groups map[string]*statement) {
 	v := &keepalivedVirtual{builder: b, virtual: virtual{line: s.line, set: settings{"scheduler": "wlc"}},
-		method: "nat", weight: 1, protocol: director.TCP}
+		method: "nat", weight: 1, protocol: director.TCP, timing: keepalivedTiming}
 	for _, k := range s.block {
 		v.setting(k)
 	}
@@ -179,10 +177,11 @@ func (v *keepalivedVirtual) emit(line int, where []string) {
 }
 
 func (v *keepalivedVirtual) emitKey(line int, key director.ServiceKey) {
-	one := virtual{key: key, line: line, set: settings{}}
+	one := virtual{key: key, line: line, set: settings{}, quorumLine: v.quorumLine}
 	for k, value := range v.set {
 		one.set[k] = value
 	}
+	v.apology(&one)
 	for _, s := range v.servers {
 		if r, ok := v.server(s, key); ok {
 			one.reals = append(one.reals, r)
@@ -194,6 +193,9 @@ func (v *keepalivedVirtual) emitKey(line int, key director.ServiceKey) {
 // setting takes one key of the service.
 func (v *keepalivedVirtual) setting(k *statement) {
 	value := k.word(1)
+	if v.timingKey(&v.timing, k) {
+		return
+	}
 	switch name := k.words[0]; name {
 	case "lb_algo", "lvs_sched":
 		v.set["scheduler"] = value
@@ -220,6 +222,19 @@ func (v *keepalivedVirtual) setting(k *statement) {
 		v.weight, _ = strconv.Atoi(value) // what is no number is 0, and what it should be nobody knows
 	case "real_server":
 		v.servers = append(v.servers, k)
+	case "alpha": // nobody gets connections here before his first good result
+	case "virtualhost":
+		v.host = value
+	case "quorum", "hysteresis":
+		v.set[name], v.quorumLine = value, k.line
+	case "inhibit_on_failure":
+		v.set[name] = true
+	case "persistence_engine":
+		v.persist()["engine"] = value
+	case "sorry_server":
+		v.sorry = k
+	case "sorry_server_lvs_method":
+		v.sorryMethod, _ = v.forward(k)
 	default:
 		v.refuse(k, keepalivedService)
 	}
@@ -286,8 +301,26 @@ func (v *keepalivedVirtual) server(s *statement, key director.ServiceKey) (serve
 		v.note(s.line, "%s is no port", s.word(2))
 		return r, false
 	}
+	host, t := v.host, v.timing
 	for _, k := range s.block {
+		if k.words[0] == "virtualhost" {
+			host = k.word(1)
+		} else if v.timingKey(&t, k) {
+			continue
+		}
+	}
+	var checks []settings
+	for _, k := range s.block {
+		if keepalivedCheckers[k.words[0]] != nil {
+			if check := v.checker(k, host, t); v.sound(k.line, check) {
+				checks = append(checks, check)
+			}
+			continue
+		}
 		switch k.words[0] {
+		case "virtualhost", "alpha", "delay_loop", "retry", "delay_before_retry", "warmup", "connect_timeout":
+		case "inhibit_on_failure":
+			r.set["inhibit_on_failure"] = true
 		case "weight":
 			r.set["weight"] = k.word(1)
 		case "uthreshold":
@@ -301,10 +334,44 @@ func (v *keepalivedVirtual) server(s *statement, key director.ServiceKey) (serve
 			v.refuse(k, keepalivedServer)
 		}
 	}
+	used(r.set, checks)
 	if port != 0 && r.set["method"] == "nat" || port != 0 && key.Mark != 0 {
 		r.set["port"] = port // with other methods it is the service's
 	}
 	return r, true
+}
+
+// apology adds the sorry server.
+func (v *keepalivedVirtual) apology(one *virtual) {
+	if v.sorry == nil {
+		return
+	}
+	s := settings{"address": v.sorry.word(1), "method": cmp.Or(v.sorryMethod, v.method)}
+	if port := v.sorry.word(2); port != "" && s["method"] == "nat" {
+		s["port"] = figure(port) // with other methods it is the service's
+	}
+	one.set["sorry_servers"], one.sorryLine = []settings{s}, v.sorry.line
+}
+
+// keepalivedGlobals takes who is told by mail.
+func (b *builder) keepalivedGlobals(s *statement) {
+	for _, k := range s.block {
+		switch k.words[0] {
+		case "notification_email":
+			for _, who := range k.block {
+				b.mail.to = append(b.mail.to, who.words...)
+			}
+		case "notification_email_from":
+			b.mail.from = k.word(1)
+		case "smtp_server":
+			b.mail.server = k.word(1)
+			if port := k.word(2); port != "" {
+				b.mail.server = net.JoinHostPort(b.mail.server, port)
+			}
+		default:
+			b.note(k.line, "%s is not about services", k.words[0])
+		}
+	}
 }
 
 // maxRange bounds a range of addresses, whose last number only may differ where they are written so.

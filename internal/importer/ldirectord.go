@@ -4,7 +4,9 @@ package importer
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,15 +17,10 @@ import (
 // Why keys of ldirectord are not carried over, by key, of the file and of a virtual service. To carry one
 // over, take it in setting.
 var ldirectordReasons = map[string]string{
-	"checktimeout": healthChecks, "negotiatetimeout": healthChecks, "checkinterval": healthChecks, "checkcount": healthChecks,
-	"failurecount": healthChecks, "cleanstop": "services stay until they are removed", "maintenancedir": healthChecks,
-	"quiescent": healthChecks, "service": healthChecks, "checktype": healthChecks, "checkport": healthChecks,
-	"checkcommand": healthChecks, "request": healthChecks, "receive": healthChecks, "httpmethod": healthChecks,
-	"virtualhost": healthChecks, "login": healthChecks, "passwd": healthChecks, "database": healthChecks, "secret": healthChecks,
-	"load": healthChecks, "monitorfile": healthChecks, "fork": "checks are no processes", "readdquiescent": healthChecks,
-	"fallback": sorryServers, "fallback6": sorryServers, "fallbackcommand": sorryServers,
-	"callback": notifications, "emailalert": notifications, "emailalertfreq": notifications, "emailalertfrom": notifications,
-	"emailalertstatus": notifications, "smtp": notifications,
+	"cleanstop": "services stay until they are removed", "maintenancedir": "write a check with file", "load": "weights follow checks, not loads",
+	"monitorfile": "it is a checkcommand of its own", "fork": "checks are no processes", "readdquiescent": "who is back gets connections at once",
+	"fallbackcommand": notifyScripts, "callback": "configurations are not copied to other directors",
+	"emailalertfreq": "who is told is told once", "emailalertstatus": "events are listed under notify",
 	"logfile": "the log goes to standard error", "autoreload": "director reload reads the file", "supervised": "director run stays in the foreground",
 	"execute": "another configuration is not read: import it, too",
 }
@@ -42,6 +39,8 @@ type ldirectordVirtual struct {
 	set         settings
 	persistence settings
 	reals       []ldirectordReal
+	checks      ldirectordCheck
+	fallback    ldirectordValue
 }
 
 type ldirectordReal struct {
@@ -53,6 +52,7 @@ type ldirectordReal struct {
 func (b *builder) ldirectord() {
 	var v *ldirectordVirtual
 	names := newPortNames()
+	globals := map[string]ldirectordValue{}
 	for i, text := range b.lines {
 		line := i + 1
 		bare := strings.TrimSpace(text)
@@ -65,17 +65,40 @@ func (b *builder) ldirectord() {
 		switch {
 		case key == "virtual" || key == "virtual6":
 			v.finish()
-			v = &ldirectordVirtual{builder: b, names: names, line: line, where: value, v6: key == "virtual6", set: settings{"scheduler": "wrr"}}
+			v = &ldirectordVirtual{builder: b, names: names, line: line, where: value, v6: key == "virtual6", set: settings{"scheduler": "wrr"},
+				checks: ldirectordCheck{maps.Clone(globals), b.note}, fallback: globals["fallback"]}
+			if v.v6 && globals["fallback6"].text != "" {
+				v.fallback = globals["fallback6"]
+			}
 		case !ok && key != "supervised":
 			b.note(line, "%s", unknownKey)
 		case indented && v != nil:
 			v.setting(line, key, value)
 		default:
-			b.refuse(line, key)
+			b.ldirectordGlobal(globals, key, ldirectordValue{line, unquoted(value)})
 		}
 	}
 	v.finish()
 }
+
+// ldirectordGlobal takes one key that is for all services after it, or about the daemon.
+func (b *builder) ldirectordGlobal(globals map[string]ldirectordValue, key string, value ldirectordValue) {
+	switch {
+	case key == "emailalert":
+		b.mail.to = strings.FieldsFunc(value.text, func(r rune) bool { return r == ',' || r == ' ' })
+	case key == "emailalertfrom":
+		b.mail.from = value.text
+	case key == "smtp":
+		b.mail.server = value.text
+	case key == "fallback" || key == "fallback6" || slices.Contains(ldirectordKeys, key):
+		globals[key] = value
+	default:
+		b.refuse(value.line, key)
+	}
+}
+
+// unquoted is a value without the quotes around it.
+func unquoted(text string) string { return strings.Trim(text, `"`) }
 
 // refuse lists a line with the reason.
 func (b *builder) refuse(line int, key string) {
@@ -84,8 +107,16 @@ func (b *builder) refuse(line int, key string) {
 
 // setting takes one key of the service.
 func (v *ldirectordVirtual) setting(line int, key, value string) {
-	value = strings.Trim(value, `"`)
+	value = unquoted(value)
+	if slices.Contains(ldirectordKeys, key) {
+		v.checks.keys[key] = ldirectordValue{line, value}
+		return
+	}
 	switch key {
+	case "fallback", "fallback6":
+		v.fallback = ldirectordValue{line, value}
+	case "emailalert", "emailalertfrom", "smtp":
+		v.note(line, mailForAll)
 	case "real", "real6":
 		v.reals = append(v.reals, ldirectordReal{line, wordsOf(value, "")})
 	case "scheduler":
@@ -126,10 +157,42 @@ func (v *ldirectordVirtual) finish() {
 		v.set["persistence"] = v.persistence
 	}
 	one := virtual{key: key, line: v.line, set: v.set}
+	v.apology(&one)
+	if check := v.checks.settings(key); check != nil && v.sound(v.checks.line(v.line), check) {
+		one.set["check"] = check
+		if quiescent := v.checks.get("quiescent"); quiescent == "" || quiescent == "yes" {
+			one.set["inhibit_on_failure"] = true
+		}
+	}
 	for _, r := range v.reals {
 		one.reals = append(one.reals, v.servers(r, key)...)
 	}
 	v.service(&one)
+}
+
+// apology adds the fallback as a sorry server: ADDRESS[:PORT] [METHOD].
+func (v *ldirectordVirtual) apology(one *virtual) {
+	words := strings.Fields(v.fallback.text)
+	if len(words) == 0 {
+		return
+	}
+	protocol := one.key.Protocol
+	where, ok := ipvsadm.ParseEndpoint(words[0], protocol, v.names)
+	method := "dr"
+	if len(words) > 1 {
+		method = ldirectordMethods[words[1]]
+	}
+	if !ok || method == "" {
+		v.note(v.fallback.line, "want an address, a port, and gate, masq or ipip")
+		return
+	}
+	s := settings{"address": where.Addr().String(), "method": method}
+	if where.Addr().IsLoopback() {
+		s["method"] = "local"
+	} else if where.Port() != 0 && method == "nat" {
+		s["port"] = where.Port()
+	}
+	one.set["sorry_servers"], one.sorryLine = []settings{s}, v.fallback.line
 }
 
 // key is ADDRESS:PORT, or a firewall mark.
@@ -158,9 +221,11 @@ func (v *ldirectordVirtual) servers(r ldirectordReal, key director.ServiceKey) (
 		return nil
 	}
 	set := settings{"method": method}
-	for _, word := range r.words[2:] {
+	for i, word := range r.words[2:] {
 		if !serverWord(set, word) {
-			v.note(r.line, "%s: its own request and receive", healthChecks)
+			if check := v.checks.server(r.line, r.words[2+i:], key); check != nil && v.sound(r.line, check) {
+				set["check"] = check
+			}
 			break
 		}
 	}

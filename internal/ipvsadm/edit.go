@@ -75,7 +75,7 @@ func (c *call) edit() (director.Edit, error) {
 
 // service are the options of -A and -E; what is not there is taken back.
 func (c *call) service() (settings, error) {
-	if !slices.Contains(director.SchedulerNames(), c.scheduler) || c.engine != "" {
+	if !slices.Contains(director.SchedulerNames(), c.scheduler) || c.engine != "" && c.engine != director.SIPEngine.String() {
 		return nil, &failure{255, noEngine}
 	}
 	set := settings{"scheduler": c.scheduler, "scheduler_flags": nil, "one_packet": nil, "persistence": nil}
@@ -89,18 +89,21 @@ func (c *call) service() (settings, error) {
 		return set, nil
 	}
 	persistence := settings{"timeout": c.persist}
+	if c.engine != "" { // without -p IPVS keeps it, for nothing
+		persistence["engine"] = c.engine
+	}
 	bits, err := c.maskBits()
 	if err != nil {
 		return nil, err
 	}
-	if bits > 0 {
+	if bits > 0 || c.engine != "" && c.mask != "" {
 		persistence["netmask"] = bits
 	}
 	set["persistence"] = persistence
 	return set, nil
 }
 
-// maskBits are the leading bits of the mask; 0: all.
+// maskBits are the leading bits of the mask; 0: all, or with an engine none.
 func (c *call) maskBits() (int, error) {
 	if c.mask == "" {
 		return 0, nil
@@ -114,7 +117,7 @@ func (c *call) maskBits() (int, error) {
 		return 0, err
 	}
 	ones, bits := net.IPMask(mask.AsSlice()).Size()
-	if bits == 0 || ones == 0 {
+	if bits == 0 || ones == 0 && c.engine == "" {
 		return 0, &failure{255, fmt.Sprintf("netmask %s: the director knows those that are leading ones, from 128.0.0.0 on", c.mask)}
 	}
 	return ones, nil

@@ -226,6 +226,9 @@ func (p *printer) flagged(s *director.ServiceState) string {
 		if mask := Netmask(s); mask != "" {
 			line += " mask " + mask
 		}
+		if s.Persistence.Engine != director.NoEngine {
+			line += " pe " + s.Persistence.Engine.String()
+		}
 	}
 	if s.OnePacket {
 		line += " ops"

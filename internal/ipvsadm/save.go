@@ -62,6 +62,9 @@ func serviceRule(s *director.ServiceState) (text string) {
 		if mask := Netmask(s); mask != "" {
 			text += " -M " + mask
 		}
+		if s.Persistence.Engine != director.NoEngine {
+			text += " --pe " + s.Persistence.Engine.String()
+		}
 	}
 	if s.OnePacket {
 		text += " -o"

@@ -30,7 +30,7 @@ var DirectorLaw = Law{
 		"defense":     {},
 
 		"director": {"bpf", "scheduler", "defense"},
-		"configs":  {"director", "healthcheck", "internal/health", "internal/notify"},
+		"configs":  {"director", "healthcheck", "internal/api", "internal/health", "internal/notify"},
 
 		"internal/arpnd":      {},
 		"internal/nexthop":    {"internal/arpnd"},
