@@ -33,6 +33,7 @@
 //	                                       the time is over
 //	POST   /v1/confirm                     {}
 //	POST   /v1/rollback                    {} when the former configuration is in force
+//	POST   /v1/stop                        {}, and the daemon ends; with detach=true all that it added to the host goes, too
 //	POST   /v1/zero?service=NAME           {}; counters are shown from 0 on, those of all services without the parameter
 //
 // Timeouts and settings of defenses that were changed are in force until the configuration is read again.
@@ -119,6 +120,8 @@ type Backend interface {
 	Rollback(ctx context.Context) error
 	// Zero lets the counters of a service, or of all, begin at 0.
 	Zero(ctx context.Context, service string) error
+	// Stop ends the daemon, which takes a moment; detach: with all that it added to the host.
+	Stop(detach bool)
 	// Version is the daemon's version.
 	Version() string
 }
@@ -150,6 +153,7 @@ const (
 	pathApply       = "/v1/apply"
 	pathConfirm     = "/v1/confirm"
 	pathRollback    = "/v1/rollback"
+	pathStop        = "/v1/stop"
 )
 
 // The bodies of the small answers.

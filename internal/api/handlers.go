@@ -58,6 +58,7 @@ var routes = []route{
 	{http.MethodPost, pathApply, admin, []string{"confirm"}, maxEdits, (*Server).apply},
 	{http.MethodPost, pathConfirm, admin, nil, 0, (*Server).confirm},
 	{http.MethodPost, pathRollback, admin, nil, 0, (*Server).rollback},
+	{http.MethodPost, pathStop, admin, []string{"detach"}, 0, (*Server).stop},
 	{http.MethodPost, pathZero, admin, []string{"service"}, 0, (*Server).zero},
 }
 

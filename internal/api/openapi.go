@@ -50,6 +50,7 @@ var operations = map[string]operation{
 	"POST " + pathApply:         {summary: "Put a configuration in force", body: fileBody{}, answer: struct{}{}},
 	"POST " + pathConfirm:       {summary: "Let a configuration stay", answer: struct{}{}},
 	"POST " + pathRollback:      {summary: "Return to the former configuration", answer: struct{}{}},
+	"POST " + pathStop:          {summary: "End the daemon; the data plane forwards on, or is removed", answer: struct{}{}},
 	"POST " + pathZero:          {summary: "Show counters from 0 on", answer: struct{}{}},
 	"POST " + pathExplain:       {summary: "What would become of a packet; nothing changes by it", body: director.Question{}, answer: director.Explanation{}},
 	"GET " + pathVersion:        {summary: "The daemon's version", answer: versionBody{}},
@@ -70,6 +71,7 @@ var parameters = map[string]string{
 	"interface":   "Name of the interface that it comes in by",
 	"dscp":        "Differentiated services code point, 0 to 63",
 	"mark":        "The firewall's mark",
+	"detach":      "true: all that the director added to the host is removed",
 	"confirm":     "How long it is on trial, as in 2m; absent: it stays",
 }
 

@@ -214,6 +214,8 @@ func TestGoldenUsage(t *testing.T) {
 		"help-stats":               {"help", "stats"},
 		"help-connections":         {"connections", "-h"},
 		"help-run":                 {"help", "run"},
+		"help-stop":                {"stop", "-h"},
+		"usage-stop":               {"stop", "now"},
 		"usage-nothing":            {},
 		"usage-command":            {"lst"},
 		"usage-subcommand":         {"version", "x"},
