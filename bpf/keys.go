@@ -222,13 +222,21 @@ func (k *KeyTable) Set(key Key, service uint32) error {
 		atomic.StoreUint32(&slot.Id, service+1)
 		return nil
 	}
+	if err := k.place(key, service); err != nil {
+		return err
+	}
+	k.count(key, 1)
+	return nil
+}
+
+// place stores a key that is not stored, and tells the filter nothing.
+func (k *KeyTable) place(key Key, service uint32) error {
 	slot := k.room(key)
 	if slot == nil {
 		return fmt.Errorf("store service key %v: %w", key, ErrFull)
 	}
 	slot.Addr, slot.Port, slot.Protocol = key.addr(), bits.ReverseBytes16(key.Port), key.protocol()
 	atomic.StoreUint32(&slot.Id, service+1)
-	k.count(key, 1)
 	return nil
 }
 

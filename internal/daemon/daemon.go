@@ -141,6 +141,14 @@ func (d *daemon) open() error {
 	if lost != nil {
 		d.log.Warn("connections of the former run are lost", "event", "tables_replaced", "reason", lost)
 	}
+	if m := plane.Moved; m != nil {
+		log := d.log.Info
+		if m.Lost > 0 {
+			log = d.log.Warn
+		}
+		log("limits were changed: what the tables held is in others now", "event", "tables_moved",
+			"connections", m.Connections, "templates", m.Templates, "without_room", m.Lost)
+	}
 	clock, err := plane.Clock()
 	if err != nil {
 		return errors.Join(err, plane.Close())
