@@ -41,7 +41,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.PersistentFlags().StringVarP(&a.socket, "socket", "s", a.getenv(envSocket),
 		"the daemon's `PATH` ($"+envSocket+"; default "+api.DefaultSocket+")")
 	root.PersistentFlags().Lookup("socket").DefValue = ""
-	root.AddCommand(a.runCommand(), a.stopCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(),
+	root.AddCommand(a.runCommand(), a.stopCommand(), a.statusCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(),
 		a.connectionsCommand(), a.persistenceCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.addressesCommand(), a.healthCommand(), a.defenseCommand(), a.marksCommand(), a.reloadCommand(),
 		a.serviceCommands(), a.realCommands(), a.drainCommand(), a.changesCommand(), a.saveCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(),
 		a.ipvsadmCommand(), a.procCommand(), a.importCommand(),

@@ -93,6 +93,10 @@ func (noPlane) Overflow(func(*bpf.ConnKey, *bpf.Conn) bool) error            { r
 func (noPlane) SweepOverflow() error                                         { return nil }
 func (noPlane) ForgetDestination(*bpf.DestinationKey) error                  { return nil }
 func (noPlane) SetClosed(map[netip.Addr]uint32) error                        { return nil }
+func (noPlane) Closed() (map[netip.Addr]uint32, error)                       { return nil, nil }
+func (noPlane) TxPort(uint16) (int, error)                                   { return 0, nil }
+func (noPlane) Repair(director.Attachment) (bool, error)                     { return false, nil }
+func (noPlane) RepairPins() (int, error)                                     { return 0, nil }
 
 func (noPlane) Destinations(func(*bpf.DestinationKey, *bpf.Destination) bool) error {
 	return nil
