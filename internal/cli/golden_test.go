@@ -161,8 +161,6 @@ func TestGolden(t *testing.T) {
 		"delete-none":         {"connections", "delete", "service", "none"},
 		"delete-mistake":      {"connections", "delete", "sport", "=", "https"},
 		"interfaces":          {"interfaces"},
-		"status":              {"status"},
-		"status-json":         {"status", "-o", "json"},
 		"interfaces-json":     {"interfaces", "-o", "json"},
 		"timeouts":            {"timeouts"},
 		"timeouts-json":       {"timeouts", "-o", "json"},
@@ -216,8 +214,6 @@ func TestGoldenUsage(t *testing.T) {
 		"help-stats":               {"help", "stats"},
 		"help-connections":         {"connections", "-h"},
 		"help-run":                 {"help", "run"},
-		"help-stop":                {"stop", "-h"},
-		"usage-stop":               {"stop", "now"},
 		"usage-nothing":            {},
 		"usage-command":            {"lst"},
 		"usage-subcommand":         {"version", "x"},
@@ -327,6 +323,19 @@ func TestGoldenTrouble(t *testing.T) {
 		"empty-json":           {&fakeBackend{}, []string{"connections", "-o", "json"}},
 	} {
 		t.Run(name, func(t *testing.T) { newWorld(t, test.backend).golden(t, name, test.args...) })
+	}
+}
+
+// TestGoldenOperations: what becomes of the daemon, and of what it cares for.
+func TestGoldenOperations(t *testing.T) {
+	w := newWorld(t, &fakeBackend{snapshot: farm(), addresses: owned()})
+	for name, args := range map[string][]string{
+		"status":      {"status"},
+		"status-json": {"status", "-o", "json"},
+		"help-stop":   {"stop", "-h"},
+		"usage-stop":  {"stop", "now"},
+	} {
+		t.Run(name, func(t *testing.T) { w.golden(t, name, args...) })
 	}
 }
 
