@@ -147,7 +147,7 @@ func (b table) home(i int, tag uint64) int {
 	fingerprint := uint32(tag >> 32)
 	set := uint32(i) / ways
 	if tag&tagSecond != 0 {
-		set = (set ^ (fingerprint*0x9e3779b1>>7 | 1)) & (uint32(b.n)/ways - 1)
+		set = b.other(set, fingerprint)
 	}
 	return int(set*ways + fingerprint%ways)
 }
@@ -169,15 +169,20 @@ func (b table) freeDead(i int, tag uint64) bool {
 	if !atomic.CompareAndSwapUint64(&c.Tag, tag, tag&^tagMask|tagBusy) {
 		return false
 	}
+	b.forget(i, tag)
+	b.t.leave(c, atomic.LoadUint32(&c.Word))
+	atomic.StoreUint64(&c.Tag, (tag+tagVersionOne)&tagVersion)
+	return true
+}
+
+// forget tells the home of an entry in slot i that it is not there any more.
+func (b table) forget(i int, tag uint64) {
 	switch home := b.home(i, tag); {
 	case tag&tagSecond != 0:
 		atomic.AddUint32(&b.slot(home).HomeMoved, ^(movedSecond - 1))
 	case home != i:
 		atomic.AndUint32(&b.slot(home).HomeMoved, ^(1 << (uint32(i) % ways)))
 	}
-	b.t.leave(c, atomic.LoadUint32(&c.Word))
-	atomic.StoreUint64(&c.Tag, (tag+tagVersionOne)&tagVersion)
-	return true
 }
 
 // LocalPorts is a range of local ports for full-NAT as the settings have it.

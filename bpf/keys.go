@@ -59,15 +59,7 @@ func NewKeyTable(t *Tables) *KeyTable {
 	if t.Settings.Marking != MarksNone { // what the filter knew of marks is lost until they are set again
 		atomic.StoreUint32(&t.Settings.Marking, MarksAny)
 	}
-	words := make([]uint64, len(t.Filter))
-	for bit := range k.refs {
-		words[bit/64] |= 1 << (bit % 64)
-	}
-	for i, word := range words {
-		if t.Filter[i] != word {
-			atomic.StoreUint64(&t.Filter[i], word)
-		}
-	}
+	k.repairFilter()
 	return k
 }
 
@@ -222,13 +214,21 @@ func (k *KeyTable) Set(key Key, service uint32) error {
 		atomic.StoreUint32(&slot.Id, service+1)
 		return nil
 	}
+	if err := k.place(key, service); err != nil {
+		return err
+	}
+	k.count(key, 1)
+	return nil
+}
+
+// place stores a key that is not stored, and tells the filter nothing.
+func (k *KeyTable) place(key Key, service uint32) error {
 	slot := k.room(key)
 	if slot == nil {
 		return fmt.Errorf("store service key %v: %w", key, ErrFull)
 	}
 	slot.Addr, slot.Port, slot.Protocol = key.addr(), bits.ReverseBytes16(key.Port), key.protocol()
 	atomic.StoreUint32(&slot.Id, service+1)
-	k.count(key, 1)
 	return nil
 }
 
@@ -240,6 +240,54 @@ func (k *KeyTable) Delete(key Key) {
 	}
 	atomic.StoreUint32(&slot.Id, 0)
 	k.count(key, -1)
+}
+
+// Repair makes what is stored the wanted keys and services, which this KeyTable has stored before, and the
+// filter what it should be. It returns how many entries and words others had changed.
+func (k *KeyTable) Repair(want map[Key]uint32) (repaired int) {
+	have := make(map[Key]bool, len(want))
+	for b := range k.t.Keys {
+		for w := range k.t.Keys[b].Key {
+			slot := &k.t.Keys[b].Key[w]
+			if slot.Id == 0 {
+				continue
+			}
+			key := slot.key()
+			service, wanted := want[key]
+			misplaced := !wanted || have[key] || k.find(key) != slot
+			switch {
+			case misplaced:
+				atomic.StoreUint32(&slot.Id, 0)
+			case slot.Id != service+1:
+				atomic.StoreUint32(&slot.Id, service+1)
+				have[key] = true
+			default:
+				have[key] = true
+				continue
+			}
+			repaired++
+		}
+	}
+	for key, service := range want {
+		if !have[key] && k.place(key, service) == nil {
+			repaired++
+		}
+	}
+	return repaired + k.repairFilter()
+}
+
+func (k *KeyTable) repairFilter() (repaired int) {
+	words := make([]uint64, len(k.t.Filter))
+	for bit := range k.refs {
+		words[bit/64] |= 1 << (bit % 64)
+	}
+	for i, word := range words {
+		if atomic.LoadUint64(&k.t.Filter[i]) != word {
+			atomic.StoreUint64(&k.t.Filter[i], word)
+			repaired++
+		}
+	}
+	return repaired
 }
 
 // storeFilterWord writes 64 bits of the filter as refs says.

@@ -19,6 +19,8 @@ import (
 type DataPlane struct {
 	Tables *Tables
 	Fresh  bool // the tables are new: nothing of a former process is in them
+	// Moved is what was carried over from tables of other sizes; nil: they were as large.
+	Moved *Moved
 
 	sizes   Sizes
 	objects *ebpf.Collection
@@ -209,11 +211,16 @@ func mapInto[T any](d *DataPlane, rows *[]T, name string) error {
 
 // Close gives the memory back. Tables must not be used any more. What is pinned goes on.
 func (d *DataPlane) Close() error {
+	err := d.unmapAll()
+	d.objects.Close()
+	return err
+}
+
+func (d *DataPlane) unmapAll() error {
 	var errs []error
 	for _, unmap := range d.unmap {
 		errs = append(errs, unmap())
 	}
 	d.unmap, d.Tables = nil, nil
-	d.objects.Close()
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -40,7 +41,8 @@ var ErrIncompatible = errors.New("pinned tables cannot be taken over")
 // Open loads the data plane with tables that outlive the process, pinned in
 // dir, which lies on a bpffs; it is mounted if it is missing. Tables that a
 // former process left there are taken over, with their connections, if rows
-// and sizes are the same. Otherwise they are replaced by empty ones and lost
+// are the same; where sizes are others, they are moved to tables of the wanted ones while
+// packets flow. Otherwise they are replaced by empty ones and lost
 // is the reason, wrapping ErrIncompatible.
 func Open(dir string, sizes Sizes) (d *DataPlane, lost error, err error) {
 	if err := MakePinDir(dir); err != nil {
@@ -53,11 +55,17 @@ func Open(dir string, sizes Sizes) (d *DataPlane, lost error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	maps, lost, err := pinnedMaps(dir, spec)
+	maps, others, lost, err := pinnedMaps(dir, spec)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer closeMaps(maps)
+	if len(others) > 0 {
+		if d, lost, err = migrate(dir, spec, sizes, maps, others); d != nil || err != nil {
+			return d, nil, err
+		}
+		maps = closeMaps(maps)
+	}
 	if d, err = load(spec, maps, sizes); err != nil {
 		return nil, lost, err
 	}
@@ -100,33 +108,32 @@ func pinName(name string) string { return "map" + strings.ReplaceAll("_"+name, "
 func isState(name string) bool { return name != ".rodata" && !strings.HasPrefix(name, ".rodata.") }
 
 // pinnedMaps opens what lies in dir. nil maps: there is nothing, or, with a
-// reason, nothing that fits.
-func pinnedMaps(dir string, spec *ebpf.CollectionSpec) (maps map[string]*ebpf.Map, lost, err error) {
+// reason, nothing that fits. others are those of other sizes.
+func pinnedMaps(dir string, spec *ebpf.CollectionSpec) (maps map[string]*ebpf.Map, others []string, lost, err error) {
+	if err := settlePins(dir); err != nil {
+		return nil, nil, nil, err
+	}
 	maps = map[string]*ebpf.Map{}
-	for name, want := range spec.Maps {
+	for name := range spec.Maps {
 		if !isState(name) {
 			continue
 		}
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, pinName(name)), nil)
 		if errors.Is(err, os.ErrNotExist) {
-			closeMaps(maps)
-			return nil, missing(dir, name), nil
+			return closeMaps(maps), nil, missing(dir, name), nil
 		}
 		if err != nil {
-			closeMaps(maps)
-			return nil, nil, fmt.Errorf("open pinned map %s: %w", name, err)
+			return closeMaps(maps), nil, nil, fmt.Errorf("open pinned map %s: %w", name, err)
 		}
 		maps[name] = m
-		if err := want.Compatible(m); err != nil {
-			closeMaps(maps)
-			return nil, fmt.Errorf("%w: %w", ErrIncompatible, err), nil
-		}
 	}
-	if lost := sameLayout(maps[mapSettings]); lost != nil {
-		closeMaps(maps)
-		return nil, lost, nil
+	if lost = sameLayout(maps[mapSettings]); lost == nil {
+		others, lost = otherSizes(spec, maps)
 	}
-	return maps, nil, nil
+	if lost != nil {
+		return closeMaps(maps), nil, lost, nil
+	}
+	return maps, others, nil, nil
 }
 
 // missing is why tables without one of them are lost; nil if there are none at all.
@@ -138,6 +145,9 @@ func missing(dir, name string) error {
 }
 
 func sameLayout(settings *ebpf.Map) error {
+	if want := binary.Size(Settings{}); int(settings.ValueSize()) != want {
+		return fmt.Errorf("%w: they were written by another version", ErrIncompatible)
+	}
 	v, err := mapArray[Settings](settings)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrIncompatible, err)
@@ -149,10 +159,12 @@ func sameLayout(settings *ebpf.Map) error {
 	return nil
 }
 
-func closeMaps(maps map[string]*ebpf.Map) {
+// closeMaps returns nil, for those who have no maps then.
+func closeMaps(maps map[string]*ebpf.Map) map[string]*ebpf.Map {
 	for _, m := range maps {
 		m.Close()
 	}
+	return nil
 }
 
 // pinMaps pins every map. The old ones go first, all of them: a crash in the
@@ -187,7 +199,7 @@ func Remove(dir string) error {
 		return fmt.Errorf("list pins: %w", err)
 	}
 	// Links first: no packet meets a program whose tables are half gone.
-	for _, prefix := range []string{"xdp_", "map_"} {
+	for _, prefix := range []string{"xdp_", "map_", pinNext, pinDone} {
 		for _, path := range paths {
 			if strings.HasPrefix(filepath.Base(path), prefix) {
 				err = errors.Join(err, os.Remove(path))

@@ -24,6 +24,11 @@ func (d *Director) compact() {
 	}
 	for d.compactOnce() {
 	}
+	for _, s := range d.services {
+		if s.seal.is {
+			d.seal(s)
+		}
+	}
 }
 
 // placed is a plan that packets read, and how to move it.

@@ -102,6 +102,7 @@ type Director struct {
 	defenses   defenses
 	guards     guarding
 	senders    senders
+	audits     auditing
 }
 
 // ErrStopped is returned when Run has ended.
@@ -142,6 +143,7 @@ func New(opts Options) *Director {
 		locals:       newLocals(opts.Tables),
 		stranded:     map[uint32]int{},
 		memory:       scheduler.Memory{Limit: opts.Tables.Destinations},
+		audits:       newAuditing(),
 		planned:      make([]float64, len(opts.Tables.Reals)),
 	}
 	if d.log == nil {
@@ -168,44 +170,58 @@ func (d *Director) Run(ctx context.Context) error {
 	suspect := time.NewTicker(suspectTick)
 	defer suspect.Stop()
 	sweeper := newSweeper(d)
+	d.sealSettings()
 	for {
+		var work func()
 		select {
 		case <-ctx.Done():
 			return nil
 		case f := <-d.calls:
-			d.takeNews()
-			f()
+			work = func() { d.takeNews(); f() }
 		case hops := <-d.hops:
-			d.setHops(hops)
+			work = func() { d.setHops(hops) }
 		case health := <-d.healths:
-			d.setHealth(health)
+			work = func() { d.setHealth(health) }
 		case <-estimate.C:
-			d.estimate()
-			d.reap()
-			d.forgetPaths()
-			d.followOwn()
-			d.retryHops()
-			d.watchPorts()
-			d.publishTargets()
-			d.followInterfaces()
-			d.tellDoor()
-			d.followMarks()
-			d.followLocal()
-			d.followClosed()
+			work = d.follows
 		case <-follow.C:
-			d.follow()
+			work = d.follow
 		case <-suspect.C:
-			d.suspect()
+			work = d.suspect
 		case <-forget.C:
-			d.forgetIdle()
+			work = d.forgetIdle
 		case <-defend.C:
-			d.defend()
+			work = d.defend
 		case <-sweep.C:
-			if err := sweeper.slice(); err != nil {
-				d.log.Error("sweep connections", "event", "sweep_failed", "error", err)
-			}
+			work = func() { d.sweep(sweeper) }
 		}
+		d.auditSettings()
+		work()
+		d.sealSettings()
 	}
+}
+
+// follows is what is done every two seconds.
+func (d *Director) follows() {
+	d.estimate()
+	d.reap()
+	d.forgetPaths()
+	d.followOwn()
+	d.retryHops()
+	d.watchPorts()
+	d.publishTargets()
+	d.followInterfaces()
+	d.tellDoor()
+	d.followMarks()
+	d.followLocal()
+	d.followClosed()
+}
+
+func (d *Director) sweep(s *sweeper) {
+	if err := s.slice(); err != nil {
+		d.log.Error("sweep connections", "event", "sweep_failed", "error", err)
+	}
+	d.audit()
 }
 
 // takeNews takes up next hops and health that wait: a call sees what was set before it.
@@ -343,6 +359,7 @@ func (d *Director) put(c *change) {
 	d.applyClosed(c.want.Closed)
 	d.applyMarks(c)
 	d.resource()
+	d.sealSets()
 }
 
 // applyServices removes first, and makes plans larger last: so there is room at
@@ -650,6 +667,7 @@ func (d *Director) snapshot() (*Snapshot, error) {
 		Sources:    d.sourceStates(),
 		Tables:     d.tableStates(),
 		Sweep:      d.swept.state,
+		Drift:      d.driftStates(),
 	}
 	use := d.portUse()
 	for i := range d.interfaces {

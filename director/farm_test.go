@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -18,6 +19,8 @@ import (
 type fakePlane struct {
 	attached map[int]AttachMode
 	ports    map[uint16]int
+	closed   map[netip.Addr]uint32
+	unpinned int // tables whose pins somebody has removed
 	attach   func(index int, mode AttachMode) error
 }
 
@@ -61,7 +64,23 @@ func (p *fakePlane) ExplainMark(bpf.MarkQuestion) (bpf.MarkAnswer, error) {
 	return bpf.MarkAnswer{}, nil
 }
 
-func (p *fakePlane) SetClosed(map[netip.Addr]uint32) error { return nil }
+func (p *fakePlane) SetClosed(rows map[netip.Addr]uint32) error {
+	p.closed = maps.Clone(rows)
+	return nil
+}
+func (p *fakePlane) Closed() (map[netip.Addr]uint32, error) { return p.closed, nil }
+func (p *fakePlane) TxPort(port uint16) (int, error)        { return p.ports[port], nil }
+func (p *fakePlane) RepairPins() (int, error)               { n := p.unpinned; p.unpinned = 0; return n, nil }
+
+// Repair attaches again what a test has taken off.
+func (p *fakePlane) Repair(a Attachment) (bool, error) {
+	own := a.(*fakeAttachment)
+	if _, on := p.attached[own.index]; on {
+		return false, nil
+	}
+	_, err := p.Attach(own.index, own.mode)
+	return err == nil, err
+}
 
 func (p *fakePlane) Destinations(func(*bpf.DestinationKey, *bpf.Destination) bool) error { return nil }
 

@@ -165,7 +165,7 @@ func (d *Director) sourced(r *real, hop NextHop) NextHop {
 	if fault != "" && r.want.Method == FullNAT {
 		return NextHop{Reason: fault}
 	}
-	r.row.Pool = pool
+	r.row.Pool, r.kept.pool = pool, pool
 	hop.Source = netip.Addr{} // rows name the pool
 	return hop
 }

@@ -113,6 +113,7 @@ type guarding struct {
 	lists    map[uint32]bpf.PrefixList
 	prefixes *bpf.Prefixes // of those lists
 	written  bool          // by this process
+	all      Guard         // of all services
 	closed   map[netip.Addr]ClosedPorts
 	stale    bool // they could not be written
 }
@@ -209,7 +210,8 @@ func (d *Director) guard(row *bpf.Guard, owner ServiceKey, g *Guard) {
 
 // guardAll tells the data plane whether there are guards at all, once those of services are written.
 func (d *Director) guardAll(want *Desired) {
-	d.guard(&d.tables.Guards[0], ServiceKey{}, &want.Defense.Guard)
+	d.guards.all = want.Defense.Guard.clone()
+	d.guard(&d.tables.Guards[0], ServiceKey{}, &d.guards.all)
 	d.defenses.guarded = want.Defense.Guard.is() ||
 		slices.ContainsFunc(want.Services, func(s Service) bool { return s.Guard.is() })
 	d.tellDefending()
@@ -222,17 +224,23 @@ func (d *Director) applyClosed(want map[netip.Addr]ClosedPorts) {
 	d.followClosed()
 }
 
-// followClosed tries again what has failed.
-func (d *Director) followClosed() {
-	if !d.guards.stale {
-		return
-	}
+// closedRows are the addresses with closed ports as the data plane has them.
+func (d *Director) closedRows() map[netip.Addr]uint32 {
 	rows := map[netip.Addr]uint32{}
 	for addr, c := range d.guards.closed {
 		if c != ClosedPass {
 			rows[addr] = map[ClosedPorts]uint32{ClosedDrop: bpf.ClosedDrop, ClosedReset: bpf.ClosedReset}[c]
 		}
 	}
+	return rows
+}
+
+// followClosed tries again what has failed.
+func (d *Director) followClosed() {
+	if !d.guards.stale {
+		return
+	}
+	rows := d.closedRows()
 	if err := d.plane.SetClosed(rows); err != nil {
 		d.log.Error("closed ports are not as configured", "event", "closed_failed", "error", err)
 		return

@@ -64,7 +64,10 @@ func (d *Director) followInterfaces() {
 		if problems[i] = err; err != nil {
 			continue
 		}
-		if a.at = at; a.on == nil || at.deviceOf(a.on.AttachedMode()).Index != a.device.Index {
+		if a.at = at; a.on != nil && at.deviceOf(a.on.AttachedMode()).Index == a.device.Index {
+			problems[i] = d.repairAttachment(a)
+		}
+		if a.on == nil || at.deviceOf(a.on.AttachedMode()).Index != a.device.Index {
 			moved = append(moved, i)
 		}
 	}

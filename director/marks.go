@@ -241,4 +241,5 @@ func (d *Director) followMarks() {
 	}
 	d.keys.SetMarks(marks)
 	d.marks = marks
+	d.sealSets()
 }

@@ -35,10 +35,19 @@ type Plane interface {
 	Attach(index int, mode AttachMode) (Attachment, error)
 	// Detach takes it off.
 	Detach(Attachment) error
+	// Repair looks whether the program is on the interface still, and this one, and pinned; if not, that is
+	// put back.
+	Repair(Attachment) (repaired bool, err error)
+	// RepairPins pins tables again whose pins are gone, and returns how many those were.
+	RepairPins() (int, error)
 	// DetachOthers takes it off interfaces that a former process left it on.
 	DetachOthers(keep map[int]bool) error
 	// SetTxPort lets packets leave by the interface.
 	SetTxPort(port uint16, index int) error
+	// TxPort is the interface that the port leads to; 0: none.
+	TxPort(port uint16) (index int, err error)
+	// Closed is what SetClosed has set.
+	Closed() (map[netip.Addr]uint32, error)
 	// Verdicts are the packets counted under each verdict.
 	Verdicts() (map[string]uint64, error)
 	// SetClosed says what becomes of packets to closed ports of addresses; of others they go to the stack.

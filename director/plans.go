@@ -130,6 +130,7 @@ func (d *Director) publishPlan(s *service) error {
 	s.turn(next)
 	s.planned, s.noReal = servers, atomic.LoadUint64(&s.row.NoReal)
 	s.cut = !plan.Exact && !s.aware()
+	d.seal(s)
 	return nil
 }
 
@@ -250,6 +251,7 @@ func flowLength(size uint32) int {
 // for the moment that the copy takes, packets may read the old and the new choice
 // mixed, and both are real servers of the service.
 func (d *Director) publishFlow(s *service, servers []scheduler.Server) {
+	defer d.seal(s)
 	if !slices.ContainsFunc(servers, scheduler.Server.Usable) {
 		atomic.StoreUint32(&s.row.Flow.Length, 0)
 		return

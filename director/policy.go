@@ -121,12 +121,17 @@ func (d *Director) abandon(r *real, f Fate) {
 	}
 	r.row.Stale = staleActions[f]
 	if f == FateDrop {
-		atomic.StoreUint32(&r.row.Generation, r.holding()|away)
+		r.setGeneration(r.holding() | away)
 		return
 	}
-	atomic.StoreUint32(&r.row.Generation, nextGeneration(r.holding()))
+	r.setGeneration(nextGeneration(r.holding()))
 	d.strand(r)
 }
 
 // comeHome gives a real server the connections that wait for it.
-func (r *real) comeHome() { atomic.StoreUint32(&r.row.Generation, r.holding()) }
+func (r *real) comeHome() { r.setGeneration(r.holding()) }
+
+func (r *real) setGeneration(generation uint32) {
+	r.kept.generation = generation
+	atomic.StoreUint32(&r.row.Generation, generation)
+}

@@ -39,6 +39,7 @@ type real struct {
 	founder bool      // came with its service, and was not up yet
 	window  shareWindow
 
+	kept       keptReal
 	vip        netip.Addr // the service's address
 	vipWatched bool       // whether it is this host's is asked, too
 	narrowed   uint16     // MTU of the path, as it was last logged
@@ -72,9 +73,11 @@ func (d *Director) everyReal() iter.Seq2[string, *real] {
 
 func (d *Director) realAt(id uint32) *real {
 	cpus := d.tables.CPUs
+	row := &d.tables.Reals[id]
 	return &real{
 		id:     id,
-		row:    &d.tables.Reals[id],
+		row:    row,
+		kept:   keptReal{row.Generation, row.Tenant, row.Pool},
 		counts: &d.tables.Counts[id],
 		stats:  d.tables.Traffic[int(id)*cpus:][:cpus],
 	}
@@ -93,6 +96,7 @@ func (d *Director) newReal(service uint32, want RealServer) *real {
 		Port:       bits.ReverseBytes16(want.Key.Port),
 		Method:     uint8(want.Method),
 	}
+	r.kept = keptReal{r.row.Generation, r.row.Tenant, 0}
 	clear(r.stats)
 	r.counts.Templates, r.counts.Refused = 0, 0
 	d.planned[id] = 0
@@ -116,9 +120,7 @@ func (r *real) setWant(want RealServer) {
 // between the two, what is said already holds. Packets judge too, each when the
 // count is exactly at a threshold; so the count is looked at again afterwards.
 func (r *real) setThresholds(upper, lower uint32) {
-	if lower == 0 {
-		lower = upper - upper/4
-	}
+	lower = RealServer{Upper: upper, Lower: lower}.lower()
 	atomic.StoreUint32(&r.row.Lower, lower)
 	atomic.StoreUint32(&r.row.Upper, upper)
 	if upper == 0 {
@@ -134,6 +136,14 @@ func (r *real) setThresholds(upper, lower uint32) {
 			r.setFlag(bpf.RealOverloaded, true)
 		}
 	}
+}
+
+// lower is the lower threshold in force.
+func (r RealServer) lower() uint32 {
+	if r.Lower == 0 {
+		return r.Upper - r.Upper/4
+	}
+	return r.Lower
 }
 
 // total is how many connections count for the thresholds.
@@ -164,6 +174,17 @@ func (r *real) setHop(hop NextHop, txPort uint16) {
 	if !hop.Resolved {
 		return
 	}
+	r.writeHop(hop, txPort)
+	r.row.Mtu = uint16(r.mtuBy(hop))
+	if r.want.Method == Tunnel {
+		r.row.Tunnel = r.tunnelTo(hop).Row()
+	}
+	r.narrowed = 0
+	r.setFlag(bpf.RealNextHop, true)
+}
+
+// writeHop writes what packets cannot change of a next hop.
+func (r *real) writeHop(hop NextHop, txPort uint16) {
 	copy(r.row.Mac[:6], hop.DstMAC[:])
 	copy(r.row.Mac[6:], hop.SrcMAC[:])
 	r.row.Vlans = uint8(len(hop.VLAN))
@@ -174,12 +195,6 @@ func (r *real) setHop(hop NextHop, txPort uint16) {
 	}
 	r.row.Ifindex = uint32(hop.Link)
 	r.row.TxPort = txPort
-	r.row.Mtu = uint16(r.mtuBy(hop))
-	if r.want.Method == Tunnel {
-		r.row.Tunnel = r.tunnelTo(hop).Row()
-	}
-	r.narrowed = 0
-	r.setFlag(bpf.RealNextHop, true)
 }
 
 // writtenHop is the next hop that the row holds, as a former process wrote it.

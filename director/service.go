@@ -32,6 +32,7 @@ type service struct {
 	regions  [2]region // of the two plans
 	flow     region
 	rate     estimator
+	seal     seal   // of the plans
 	seen     uint64 // the comparison that found it wanted
 }
 
@@ -65,6 +66,11 @@ func (s *service) setWant(want *Service) {
 	s.needs = needsOf(want)
 	// Where a packet chooses by a hash it looks at thresholds, too.
 	s.limited = !want.hashes() && slices.ContainsFunc(s.want.Reals, func(r RealServer) bool { return r.Upper > 0 })
+	s.writeRow(want)
+}
+
+// writeRow writes what the row says besides plans.
+func (s *service) writeRow(want *Service) {
 	s.setPersistence(want)
 	s.row.Answer = uint8(want.Answer)
 	s.row.Protocol = uint8(want.Key.Protocol)

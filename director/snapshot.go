@@ -99,6 +99,7 @@ type Snapshot struct {
 	Verdicts   map[string]uint64 `json:"verdicts"` // packets by the reason they left for
 	Tables     []TableState      `json:"tables,omitempty"`
 	Sweep      SweepState        `json:"sweep,omitzero"`
+	Drift      []Drift           `json:"drift,omitempty"` // what others changed, and was put back
 }
 
 // Conn is one connection, or one template, for listings. A template has client

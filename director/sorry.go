@@ -84,12 +84,16 @@ func (d *Director) tellSorry() {
 		if key.Sorry {
 			continue
 		}
-		next := uint32(0)
-		if sorry := d.services[key.sorry()]; sorry != nil {
-			next = sorry.id + 1
-		}
-		atomic.StoreUint32(&s.row.Sorry, next)
+		atomic.StoreUint32(&s.row.Sorry, d.sorryOf(key))
 	}
+}
+
+// sorryOf is what a service's row says of its sorry servers.
+func (d *Director) sorryOf(key ServiceKey) uint32 {
+	if sorry := d.services[key.sorry()]; sorry != nil {
+		return sorry.id + 1
+	}
+	return 0
 }
 
 // forsake lets no packet come to sorry servers that are removed.

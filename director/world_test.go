@@ -310,6 +310,18 @@ func (p *worldPlane) ExplainMark(q bpf.MarkQuestion) (bpf.MarkAnswer, error) {
 	return bpf.MarkAnswer{Mark: 7, Rule: p.rule}, p.fails("explain")
 }
 
+func (p *worldPlane) Closed() (map[netip.Addr]uint32, error) { return p.closed, nil }
+
+func (p *worldPlane) TxPort(port uint16) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int(p.ports[port]), nil
+}
+
+func (p *worldPlane) RepairPins() (int, error) { return 0, nil }
+
+func (p *worldPlane) Repair(Attachment) (bool, error) { return false, nil }
+
 func (p *worldPlane) SetClosed(want map[netip.Addr]uint32) error {
 	if err := p.fails("closed %v", want); err != nil {
 		return err

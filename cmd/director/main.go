@@ -28,6 +28,7 @@ func main() {
 		StderrIsTerminal: isTerminal(os.Stderr),
 		LookupEnv:        os.LookupEnv,
 		Daemon:           ignoreClosedLog(runDaemon),
+		Stop:             stopDaemon,
 		Check:            checkConfig,
 		Doctor:           examine,
 		Services:         readServices,

@@ -30,3 +30,7 @@ func readServices(file string) ([]director.Service, error) { return daemon.Servi
 func examine(ctx context.Context, file string, timeout time.Duration) (*doctor.Report, error) {
 	return daemon.Doctor(ctx, file, timeout)
 }
+
+func stopDaemon(ctx context.Context, opts cli.StopOptions) (string, error) {
+	return daemon.Stop(ctx, daemon.StopOptions{ConfigFile: opts.ConfigFile, Socket: opts.Socket, Detach: opts.Detach, Log: opts.Log})
+}

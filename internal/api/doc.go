@@ -35,6 +35,7 @@
 //	POST   /v1/rollback                    {} when the former configuration is in force
 //	GET    /v1/watch?since=POSITION        application/x-ndjson, or text/event-stream if that is accepted: a director.Event for
 //	                                       each change behind the position, from now on without one
+//	POST   /v1/stop                        {}, and the daemon ends; with detach=true all that it added to the host goes, too
 //	POST   /v1/zero?service=NAME           {}; counters are shown from 0 on, those of all services without the parameter
 //
 // Timeouts and settings of defenses that were changed are in force until the configuration is read again.
@@ -121,6 +122,8 @@ type Backend interface {
 	Rollback(ctx context.Context) error
 	// Zero lets the counters of a service, or of all, begin at 0.
 	Zero(ctx context.Context, service string) error
+	// Stop ends the daemon, which takes a moment; detach: with all that it added to the host.
+	Stop(detach bool)
 	// Version is the daemon's version.
 	Version() string
 }
@@ -153,6 +156,7 @@ const (
 	pathConfirm     = "/v1/confirm"
 	pathRollback    = "/v1/rollback"
 	pathWatch       = "/v1/watch"
+	pathStop        = "/v1/stop"
 )
 
 // The bodies of the small answers.

@@ -51,6 +51,7 @@ type fakeBackend struct {
 	report     director.DefenseReport
 	preview    director.Preview
 	applied    []string
+	stopped    []bool // of each Stop, detach
 }
 
 func (b *fakeBackend) Snapshot() *director.Snapshot    { return b.snapshot }
@@ -62,6 +63,7 @@ func (b *fakeBackend) Explain(_ context.Context, q director.Question) (*director
 }
 
 func (b *fakeBackend) Version() string                  { return "v1.2.3" }
+func (b *fakeBackend) Stop(detach bool)                 { b.stopped = append(b.stopped, detach) }
 func (b *fakeBackend) Reload(ctx context.Context) error { return b.reload(ctx) }
 
 func (b *fakeBackend) Health() director.HealthList { return b.health }

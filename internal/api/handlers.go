@@ -59,6 +59,7 @@ var routes = []route{
 	{http.MethodPost, pathConfirm, admin, nil, 0, (*Server).confirm},
 	{http.MethodPost, pathRollback, admin, nil, 0, (*Server).rollback},
 	{http.MethodGet, pathWatch, reader, []string{"since"}, 0, (*Server).watch},
+	{http.MethodPost, pathStop, admin, []string{"detach"}, 0, (*Server).stop},
 	{http.MethodPost, pathZero, admin, []string{"service"}, 0, (*Server).zero},
 }
 

@@ -51,6 +51,7 @@ var operations = map[string]operation{
 	"POST " + pathConfirm:       {summary: "Let a configuration stay", answer: struct{}{}},
 	"POST " + pathRollback:      {summary: "Return to the former configuration", answer: struct{}{}},
 	"GET " + pathWatch:          {summary: "Changes as they happen, as a stream; lost tells that some cannot be told any more, alive that nothing has happened", answer: director.Event{}, lines: true},
+	"POST " + pathStop:          {summary: "End the daemon; the data plane forwards on, or is removed", answer: struct{}{}},
 	"POST " + pathZero:          {summary: "Show counters from 0 on", answer: struct{}{}},
 	"POST " + pathExplain:       {summary: "What would become of a packet; nothing changes by it", body: director.Question{}, answer: director.Explanation{}},
 	"GET " + pathVersion:        {summary: "The daemon's version", answer: versionBody{}},
@@ -72,6 +73,7 @@ var parameters = map[string]string{
 	"dscp":        "Differentiated services code point, 0 to 63",
 	"mark":        "The firewall's mark",
 	"since":       "Position of the last event that was seen; from now on if absent",
+	"detach":      "true: all that the director added to the host is removed",
 	"confirm":     "How long it is on trial, as in 2m; absent: it stays",
 }
 

@@ -170,3 +170,6 @@ func (sweptPlane) Attach(int, director.AttachMode) (director.Attachment, error) 
 
 // Detach implements director.Plane.
 func (sweptPlane) Detach(director.Attachment) error { return errNoInterface }
+
+// Repair implements director.Plane.
+func (sweptPlane) Repair(director.Attachment) (bool, error) { return false, errNoInterface }

@@ -41,6 +41,8 @@ type Env struct {
 
 	// Daemon runs the director until ctx ends.
 	Daemon func(ctx context.Context, opts DaemonOptions) error
+	// Stop ends a daemon and says what was done.
+	Stop func(ctx context.Context, opts StopOptions) (done string, err error)
 	// Check reads a configuration and says what is in it, as
 	// "3 services, 9 real servers", and what may not be meant in further lines; the
 	// error has one line for each mistake.
@@ -68,6 +70,14 @@ type DaemonOptions struct {
 	Revision   string // of its sources
 	Log        *slog.Logger
 	Detach     bool // take the data plane off at the end
+}
+
+// StopOptions are the settings of director stop.
+type StopOptions struct {
+	ConfigFile string // "": what the daemon wrote beside its socket says enough
+	Socket     string // "": as the configuration says
+	Detach     bool   // remove all that the director added to this host
+	Log        *slog.Logger
 }
 
 // The environment variables. Flags win over them.

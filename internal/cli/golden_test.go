@@ -300,6 +300,7 @@ func TestGoldenTrouble(t *testing.T) {
 		"trouble-starting":     {&fakeBackend{}, []string{"list"}},
 		"trouble-no-services":  {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"list", "web"}},
 		"trouble-interface":    {&fakeBackend{snapshot: broken}, []string{"list", "dns"}},
+		"status-trouble":       {&fakeBackend{snapshot: drifted(broken)}, []string{"status"}},
 		"interfaces-trouble":   {&fakeBackend{snapshot: broken}, []string{"interfaces"}},
 		"interfaces-none":      {&fakeBackend{snapshot: &director.Snapshot{}}, []string{"interfaces", "-o", "json"}},
 		"trouble-reload":       {&fakeBackend{reload: errors.New("lvs.yaml:3:5: services[0].port: 70000 is above 65535")}, []string{"reload"}},
@@ -323,6 +324,29 @@ func TestGoldenTrouble(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { newWorld(t, test.backend).golden(t, name, test.args...) })
 	}
+}
+
+// TestGoldenOperations: what becomes of the daemon, and of what it cares for.
+func TestGoldenOperations(t *testing.T) {
+	w := newWorld(t, &fakeBackend{snapshot: farm(), addresses: owned()})
+	for name, args := range map[string][]string{
+		"status":      {"status"},
+		"status-json": {"status", "-o", "json"},
+		"help-stop":   {"stop", "-h"},
+		"usage-stop":  {"stop", "now"},
+	} {
+		t.Run(name, func(t *testing.T) { w.golden(t, name, args...) })
+	}
+}
+
+// drifted is a farm of which somebody has changed something.
+func drifted(s *director.Snapshot) *director.Snapshot {
+	changed := *s
+	changed.Drift = []director.Drift{
+		{What: director.DriftReals, Times: 12, Last: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
+		{What: director.DriftProgram, Times: 1, Last: time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)},
+	}
+	return &changed
 }
 
 // fullFarm is a service by fullnat, and a connection of it.

@@ -37,7 +37,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetErr(a.Stderr)
 	root.SetVersionTemplate("{{.Version}}")
 	a.addDaemonFlags(root.PersistentFlags())
-	root.AddCommand(a.runCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(), a.watchCommand(),
+	root.AddCommand(a.runCommand(), a.stopCommand(), a.statusCommand(), a.checkCommand(), a.listCommand(), a.statsCommand(), a.rateCommand(), a.watchCommand(),
 		a.connectionsCommand(), a.persistenceCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.addressesCommand(), a.healthCommand(), a.defenseCommand(), a.marksCommand(), a.reloadCommand(),
 		a.serviceCommands(), a.realCommands(), a.drainCommand(), a.changesCommand(), a.saveCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(),
 		a.ipvsadmCommand(), a.procCommand(), a.importCommand(),

@@ -83,6 +83,7 @@ func (b *fakeBackend) Explain(_ context.Context, q director.Question) (*director
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }
 func (b *fakeBackend) Addresses() director.AddressList { return b.addresses }
 func (b *fakeBackend) Reload(context.Context) error    { return b.reload }
+func (b *fakeBackend) Stop(bool)                       {}
 
 func (b *fakeBackend) Marks(context.Context) (director.MarkList, error) { return b.marks, nil }
 

@@ -27,6 +27,7 @@ func (d *daemon) newAddresses() *vip.Manager {
 		File:      filepath.Join(filepath.Dir(d.config.Socket), "addresses.json"),
 		Answering: !d.plane.Fresh || d.lost,
 		Identify:  d.identify,
+		Resync:    5 * time.Second, // nobody tells when somebody changes the table
 	})
 }
 

@@ -34,6 +34,11 @@ func sizes(l director.Limits) bpf.Sizes {
 // planeOf is the data plane as the director wants it.
 type planeOf struct{ *bpf.DataPlane }
 
+// Repair implements director.Plane.
+func (p planeOf) Repair(a director.Attachment) (bool, error) {
+	return p.DataPlane.Repair(a.(attachment).Attachment)
+}
+
 type attachment struct{ *bpf.Attachment }
 
 // AttachedMode implements director.Attachment.

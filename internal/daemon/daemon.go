@@ -73,6 +73,8 @@ type daemon struct {
 	zeroes      zeroes
 	readings    readings
 	unconfirmed *trial // of apply --confirm
+	finish      context.CancelFunc
+	detach      atomic.Bool // see Options
 }
 
 // Run runs the director until ctx ends. A SIGHUP reads the configuration again.
@@ -98,8 +100,14 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer state.release()
+	if err := recordDataPlane(config.Socket, config.StateDir); err != nil {
+		return err
+	}
 	d := &daemon{opts: opts, log: opts.Log, config: config, watched: newWatched(),
 		changesFile: filepath.Join(filepath.Dir(config.Socket), "changes.json")}
+	d.detach.Store(opts.Detach)
+	ctx, d.finish = context.WithCancel(ctx)
+	defer d.finish()
 	if err := d.recall(text); err != nil {
 		return err
 	}
@@ -134,6 +142,14 @@ func (d *daemon) open() error {
 	d.plane, d.lost = plane, lost != nil
 	if lost != nil {
 		d.log.Warn("connections of the former run are lost", "event", "tables_replaced", "reason", lost)
+	}
+	if m := plane.Moved; m != nil {
+		log := d.log.Info
+		if m.Lost > 0 {
+			log = d.log.Warn
+		}
+		log("limits were changed: what the tables held is in others now", "event", "tables_moved",
+			"connections", m.Connections, "templates", m.Templates, "without_room", m.Lost)
 	}
 	clock, err := plane.Clock()
 	if err != nil {
@@ -374,17 +390,21 @@ func (d *daemon) read(file string, text []byte) (document, error) {
 func (d *daemon) end() error {
 	// Of a start that failed nothing stays, but what a former process has left at work does.
 	failed := !d.started && d.plane.Fresh && !d.lost
-	if !d.opts.Detach && !failed {
+	detach := d.detach.Load()
+	if !detach && !failed {
 		d.log.Info("stopped: the data plane is kept and forwards with its last plans and addresses",
 			"event", "stopped", "data_plane", "kept", "state_dir", d.config.StateDir)
 		return nil
 	}
 	var released error
-	if d.opts.Detach { // the addresses first: they bring packets here
+	if detach { // the addresses first: they bring packets here
 		released = d.addresses.Release()
 	}
 	if err := errors.Join(d.door.Remove(), bpf.Remove(d.config.StateDir)); err != nil {
 		return errors.Join(released, fmt.Errorf("remove data plane: %w", err))
+	}
+	if detach && released == nil {
+		released = places{d.config.Socket, d.config.StateDir}.forget()
 	}
 	if released != nil {
 		return released

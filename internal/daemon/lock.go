@@ -15,14 +15,26 @@ import (
 // held is the lock that one director of a state has.
 type held struct{ file *os.File }
 
+// lockName is the file that daemons lock, beside their socket.
+const lockName = "director.pid"
+
 // lock makes sure that no other director works on the same state. The lock
 // lies beside the socket; the kernel gives it up when the process ends.
 func lock(socket string) (*held, error) {
-	dir := filepath.Dir(socket)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	path := filepath.Join(filepath.Dir(socket), lockName)
+	for {
+		h, err := lockAt(path)
+		if err != nil || h.isAt(path) {
+			return h, err
+		}
+		h.release() // its last holder has removed the file meanwhile
+	}
+}
+
+func lockAt(path string) (*held, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make run directory: %w", err)
 	}
-	path := filepath.Join(dir, "director.pid")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
@@ -99,3 +111,10 @@ func holder(path string) string {
 }
 
 func (h *held) release() { h.file.Close() }
+
+// isAt reports whether the locked file has the path still.
+func (h *held) isAt(path string) bool {
+	mine, err := h.file.Stat()
+	there, err2 := os.Lstat(path)
+	return err == nil && err2 == nil && os.SameFile(mine, there)
+}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"xdplvs/bpf"
 	"xdplvs/configs"
 	"xdplvs/director"
@@ -33,6 +35,19 @@ func manyServices(n int) []byte {
 	return []byte(b.String())
 }
 
+// watch tells how long something took: by the clock, or, where others have the processors, of processor time.
+func watch(t *testing.T) func() time.Duration {
+	cpu := func() time.Duration {
+		var use unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &use); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(use.Utime.Nano() + use.Stime.Nano())
+	}
+	began, used := time.Now(), cpu()
+	return func() time.Duration { return min(time.Since(began), cpu()-used) }
+}
+
 // Ten thousand services with four real servers each are read, checked and in
 // force in under two seconds.
 func TestTenThousandServices(t *testing.T) {
@@ -41,19 +56,19 @@ func TestTenThousandServices(t *testing.T) {
 	if raceEnabled {
 		limit *= 10
 	}
-	begun := time.Now()
+	parse := watch(t)
 	config, err := configs.Parse("many.yaml", text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	parsed := time.Since(begun)
+	parsed := parse()
 	s := sizes(config.Limits)
 	s.CPUs = 2
 	tables, err := bpf.NewMemoryTables(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	begun = time.Now()
+	apply := watch(t)
 	d := director.New(director.Options{
 		Log: slog.New(slog.DiscardHandler), Tables: tables, Plane: noPlane{}, Clock: standClock{},
 		Links: func(string) (director.Entrance, error) { return director.Entrance{}, nil },
@@ -64,12 +79,12 @@ func TestTenThousandServices(t *testing.T) {
 	if err := d.Set(ctx, config.Desired); err != nil {
 		t.Fatal(err)
 	}
-	applied := time.Since(begun)
+	applied := apply()
 	t.Logf("parsed in %v, in force after another %v", parsed.Round(time.Millisecond), applied.Round(time.Millisecond))
 	if parsed+applied > limit {
 		t.Errorf("took %v, at most %v", parsed+applied, limit)
 	}
-	begun = time.Now()
+	begun := time.Now()
 	config.Desired.Services[5000].Reals[0].Weight = 7
 	if err := d.Set(ctx, config.Desired); err != nil {
 		t.Fatal(err)
@@ -93,6 +108,10 @@ func (noPlane) Overflow(func(*bpf.ConnKey, *bpf.Conn) bool) error            { r
 func (noPlane) SweepOverflow() error                                         { return nil }
 func (noPlane) ForgetDestination(*bpf.DestinationKey) error                  { return nil }
 func (noPlane) SetClosed(map[netip.Addr]uint32) error                        { return nil }
+func (noPlane) Closed() (map[netip.Addr]uint32, error)                       { return nil, nil }
+func (noPlane) TxPort(uint16) (int, error)                                   { return 0, nil }
+func (noPlane) Repair(director.Attachment) (bool, error)                     { return false, nil }
+func (noPlane) RepairPins() (int, error)                                     { return 0, nil }
 
 func (noPlane) Destinations(func(*bpf.DestinationKey, *bpf.Destination) bool) error {
 	return nil

@@ -85,4 +85,5 @@ func (e *Exporter) snapshot(s sink, state *director.Snapshot) {
 	putSources(s, state.Sources)
 	putTables(s, state.Tables)
 	putSweep(s, state.Sweep)
+	putDrift(s, state.Drift)
 }

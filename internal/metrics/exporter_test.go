@@ -72,6 +72,7 @@ func everything() *fakeSource {
 				{Name: "connections4", Places: 64, Used: 9, Entries: map[string]uint64{"ESTABLISHED": 8, director.EntryTemplate: 1}},
 				{Name: "overflow", Places: 8},
 			},
+			Drift: []director.Drift{{What: director.DriftReals, Times: 3, Last: someTime}},
 			Sweep: director.SweepState{Passes: 5, Freed: 6, Repaired: 1, Busy: 1500 * time.Millisecond, Last: someTime},
 		},
 		addresses: director.AddressList{Addresses: []director.AddressState{

@@ -79,6 +79,19 @@ func putSweep(s sink, state director.SweepState) {
 	s.moment(sweepLast, state.Last)
 }
 
+var driftRepaired = counter("drift_repairs_total", "Entries, programs and pins that somebody had changed and the director put back.", "what")
+
+// putDrift shows every kind from the beginning, so that a first repair is an increase.
+func putDrift(s sink, list []director.Drift) {
+	times := map[string]uint64{}
+	for i := range list {
+		times[list[i].What] = list[i].Times
+	}
+	for _, what := range director.DriftKinds {
+		s.count(driftRepaired, times[what], what)
+	}
+}
+
 var (
 	buildInfo   = gauge("build_info", "What the daemon was made from; always 1.", "version", "revision", "goversion")
 	programInfo = gauge("program_info", "The XDP program as the kernel has it; always 1.", "name", "tag", "id")

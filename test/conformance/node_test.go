@@ -27,6 +27,8 @@ func (plane) Attach(index int, _ director.AttachMode) (director.Attachment, erro
 
 func (plane) Detach(director.Attachment) error { return nil }
 
+func (plane) Repair(director.Attachment) (bool, error) { return false, nil }
+
 // node is a director at work on an empty data plane. All that it does by the
 // clock it does by that of its bubble, if there is one (testing/synctest), in
 // which a pause takes microseconds.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 )
 
 // After any sequence of reloads the state is that of a fresh start, and a service that none of them
@@ -220,34 +219,4 @@ func (f *farm) attachedTo(name string, want bool) error {
 		}
 	}
 	return fmt.Errorf("interfaces are %+v, want %s to be attached: %t", f.snapshot().Interfaces, name, want)
-}
-
-// A restart with other sizes begins with empty tables and says so.
-func TestRestartWithOtherLimits(t *testing.T) {
-	t.Parallel()
-	f := newFarm(t, 3)
-	config := f.config("eth0", standard("rr", 1, 1, 1)...)
-	f.writeConfig(config)
-	d := f.start()
-	const clients = 2
-	load := f.load(clients, f.fresh()...)
-	load.await(t, 100)
-	before := netstat(t, f.client, "TcpExt", "TCPSynRetrans")
-	d.stop()
-	f.writeConfig(strings.Replace(config, "connections4: 16k", "connections4: 32k", 1))
-	d = f.start()
-	time.Sleep(100 * time.Millisecond)
-	// A connection that was under way at that moment is lost: no client has two.
-	if total, errs := load.end(); len(errs) > clients*len(f.fresh())*len(families) {
-		t.Errorf("%d questions of %d failed, first: %v", len(errs), total+len(errs), errs[0])
-	}
-	if n := netstat(t, f.client, "TcpExt", "TCPSynRetrans") - before; n > 0 {
-		t.Errorf("%d SYNs were lost", n)
-	}
-	if want := `msg="connections of the former run are lost" event=tables_replaced`; !strings.Contains(d.log.String(), want) {
-		t.Errorf("log has no %q:\n%s", want, d.log)
-	}
-	if size := f.snapshot().TableSize; size != 32<<10 {
-		t.Errorf("table has %d places, want 32 k", size)
-	}
 }

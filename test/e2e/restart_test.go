@@ -72,7 +72,7 @@ func TestKilledDaemon(t *testing.T) {
 	fresh.finish()
 }
 
-// mustAgree fails unless the counts of HTTP connections are those of the real servers since the
+// mustAgree fails unless the counts of TCP connections, all of HTTP, are those of the real servers since the
 // farm was made, and the downloads are the active ones.
 func (f *farm) mustAgree(all ...*held) {
 	f.t.Helper()
@@ -80,7 +80,7 @@ func (f *farm) mustAgree(all ...*held) {
 	conns, active, requests, downloads := map[string]uint64{}, map[string]uint32{}, map[string]uint64{}, map[string]uint32{}
 	for _, service := range s.Services {
 		for _, r := range service.Reals {
-			if service.Key.Port == webPort {
+			if service.Key.Protocol == director.TCP {
 				conns[r.Name] += r.Counters.Conns
 				addTo(active, r.Name, r.Active)
 			}
