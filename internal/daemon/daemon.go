@@ -57,6 +57,8 @@ type daemon struct {
 	health    *health.Monitor
 	notifier  *notification.Notifier
 	door      doorkeeper
+	probes    doorkeeper             // the one for probes
+	noProbes  atomic.Pointer[string] // why there is none; nil: there is one, or none is wanted
 	explainer *explain.Explainer
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
@@ -155,6 +157,7 @@ func (d *daemon) open() error {
 	d.notifier = notification.New(d.log)
 	d.health = d.newHealth()
 	d.door = door.New(door.Options{Log: d.log, Program: plane.DoorProgram})
+	d.probes = door.NewForProbes(door.Options{Log: d.log, Program: plane.DoorProgram})
 	d.reached = make(chan struct{})
 	return nil
 }
@@ -192,6 +195,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.feedSuspects(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
 	group.Go(func() error { return d.door.Run(ctx) })
+	group.Go(func() error { return d.probes.Run(ctx) })
 	group.Go(func() error { return d.health.Run(ctx) })
 	group.Go(func() error { return d.notifier.Run(ctx) })
 	group.Go(func() error { return d.feedWatchdog(ctx) })
@@ -224,7 +228,7 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.health.Prepare(d.doc.health)
 	want := d.doc.desired()
-	err := d.enforce(want, func(want director.Desired) error {
+	err := d.enforce(want, d.doc.probes(), func(want director.Desired) error {
 		err := apply(ctx, want)
 		if err == nil {
 			err = d.setHealth(&d.doc)
@@ -245,6 +249,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return fmt.Errorf("apply %s: %w", d.opts.ConfigFile, err)
 	}
 	d.started = true
+	d.health.Retry() // the way via services begins here
 	d.readings.applied()
 	d.warnPorts(&want)
 	if err := d.holdAddresses(ctx, &d.doc); err != nil && ctx.Err() == nil {
@@ -281,6 +286,7 @@ func (d *daemon) feedHops(ctx context.Context) error {
 			d.resolver.SetTargets(targets)
 		case <-d.resolver.Changed():
 			d.director.SetNextHops(convertHops(d.resolver.Hops()))
+			d.health.Retry()
 		case <-synced:
 			synced = nil
 			d.director.SetNextHops(convertHops(d.resolver.Hops()))
@@ -386,7 +392,7 @@ func (d *daemon) end() error {
 	if d.opts.Detach { // the addresses first: they bring packets here
 		released = d.addresses.Release()
 	}
-	if err := errors.Join(d.door.Remove(), bpf.Remove(d.config.StateDir)); err != nil {
+	if err := errors.Join(d.door.Remove(), d.probes.Remove(), bpf.Remove(d.config.StateDir)); err != nil {
 		return errors.Join(released, fmt.Errorf("remove data plane: %w", err))
 	}
 	if released != nil {
