@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"xdplvs/director"
+	"xdplvs/internal/door"
 )
 
 // asClient are services whose real servers are asked via the service, and directly beside.
@@ -115,4 +116,129 @@ func TestProbesAsClient(t *testing.T) {
 			f.mustCountNobody()
 		})
 	}
+}
+
+// wayOf waits until a check's way is as it should be, and gives the check.
+func (f *farm) wayOf(service, real, name, way string) director.CheckHealth {
+	f.t.Helper()
+	var c director.CheckHealth
+	eventually(f.t, patience, func() error {
+		if c = f.check(service, real, name); c.Way != way {
+			return fmt.Errorf("%s of %s in %s goes %q, want %q", name, real, service, c.Way, way)
+		}
+		return nil
+	})
+	return c
+}
+
+// mapped are services by a method on the port, whose real servers have other ports: rs2 serves on none of them.
+func (f *farm) mapped(method string, port int) (text string) {
+	for _, family := range families {
+		reals := func(first, second int) string {
+			return fmt.Sprintf("[{name: rs1, address: %q, port: %d}, {name: rs2, address: %q, port: %d}]",
+				f.addrOf(0, family.vip), first, f.addrOf(1, family.vip), second)
+		}
+		text += fmt.Sprintf("  - {name: %s%s, address: %q, port: %d, method: %s, checks: [{name: client, http: /, via: service, %s}, "+
+			"{name: half, tcp: {half_open: true}, via: service, %s}], reals: %s}\n",
+			method, family.name, family.vip, port, method, checkTimes, checkTimes, reals(webPort, webPort+1))
+		text += fmt.Sprintf("  - {name: %sdns%s, protocol: udp, address: %q, port: %d, method: %s, check: {name: client, udp: {send: who, wait: 100ms}, "+
+			"via: service, %s}, reals: %s}\n", method, family.name, family.vip, port, method, checkTimes, reals(dnsPort, dnsPort+1))
+	}
+	return text
+}
+
+// By nat and fullnat probes take the mapped port, and answers their way back; a closed port is found out, by the
+// ICMP error that says so, too.
+func TestProbesByNAT(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t, 2)
+	f.writeConfig(f.config("eth0") + f.mapped("nat", 7000) + f.mapped("fullnat", 7001) + "fullnat: {sources: [10.0.0.2, \"fd00::2\"]}\n")
+	f.start()
+	for i, method := range []string{"nat", "fullnat"} {
+		for _, family := range families {
+			for _, kind := range []string{"", "dns"} {
+				name := method + kind + family.name
+				f.condition(name, "rs1", director.Up)
+				f.wayOf(name, "rs1", "client", "via "+netip.AddrPortFrom(family.vip, uint16(7000+i)).String()+" by "+method)
+				if h := f.condition(name, "rs2", director.Down); !strings.Contains(h.Evidence, "refused") {
+					t.Errorf("%s: a closed port is %q", name, h.Evidence)
+				}
+			}
+		}
+	}
+	f.mustCountNobody()
+}
+
+// The way of probes survives a director that is killed, is left behind by none that ends for good, and is mended when
+// somebody takes it away; where real servers are whose answers would not be seen, probes go directly, or are not sent.
+func TestProbesWay(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t, 2)
+	services := asClient("method: dr", 1, 1)
+	f.configure(services...)
+	d := f.start()
+	via := "via " + netip.AddrPortFrom(vip4, webPort).String() + " by dr"
+	f.wayOf("web4", "rs1", "client", via)
+	for _, s := range services {
+		f.condition(s.name, "rs2", director.Up)
+	}
+	d.kill()
+	f.ip(f.director, "link del "+door.ProbeNear)
+	d = f.start()
+	f.wayOf("web4", "rs1", "client", via)
+	for i, damage := range []string{"link del " + door.ProbeNear, "link set " + door.ProbeFar + " down", fmt.Sprintf("-6 route flush table %d", door.ProbeTable)} {
+		f.ip(f.director, damage)
+		d.waitLog("event=probe_door_repaired", i+1)
+		for _, s := range services {
+			before := f.check(s.name, "rs1", "client").Checks
+			eventually(t, patience, func() error {
+				if c := f.check(s.name, "rs1", "client"); c.Checks < before+3 || c.Code == "SOCKERR" || c.Pending != 0 || c.Condition != director.Up {
+					return fmt.Errorf("after %s %s is %+v", damage, s.name, c)
+				}
+				return nil
+			})
+		}
+	}
+	d.kill()
+
+	// A second interface, by which the program sees nothing.
+	f.connect(f.director, f.sw, "eth1", "10.0.0.3/24", "fd00::3/64")
+	f.ip(f.director, "addr flush dev eth0")
+	f.ip(f.director, "-6 addr flush dev eth0 scope global")
+	services = with("method: dr, checks: [{name: client, tcp: {}, "+checkTimes+"}, {name: strict, icmp: {}, via: service, "+checkTimes+"}]",
+		both("web", "tcp", webPort, "rr", 1, 1))
+	f.configure(services...)
+	d = f.start()
+	why := "answers come in by eth1, which is none of the interfaces"
+	if c := f.wayOf("web4", "rs1", "client", "direct ("+why+")"); c.Condition != director.Up {
+		t.Errorf("asked directly, it is %+v", c)
+	}
+	eventually(t, patience, func() error {
+		if c := f.check("web4", "rs1", "strict"); c.Code != "SOCKERR" || !strings.Contains(c.Last, "not via the service: "+why) {
+			return fmt.Errorf("the strict check is %+v", c)
+		}
+		return nil
+	})
+	f.configure(both("web", "tcp", webPort, "rr", 1, 1)...)
+	f.reload()
+	if links := f.onDirector("ip", "-o", "link"); strings.Contains(links, door.ProbeNear) {
+		t.Errorf("no check needs it, and there is\n%s", links)
+	}
+	if rules := f.onDirector("ip", "-6", "rule"); strings.Contains(rules, fmt.Sprint(door.ProbeTable)) {
+		t.Errorf("no check needs it, and there is\n%s", rules)
+	}
+}
+
+// Whoever filters sources strictly does not lose the answers, even those of an address of his own.
+func TestProbesFiltered(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t, 1)
+	must(t, f.director.Sysctl("net.ipv4.conf.all.rp_filter", "1"))
+	f.writeConfig(f.config("eth0", asClient("method: dr", 1)...) +
+		fmt.Sprintf("addresses:\n  - {address: %s, mode: interface}\n  - {address: %q, mode: interface}\n", vip4, vip6))
+	f.start()
+	for _, name := range []string{"web4", "web6", "dns4", "dns6"} {
+		f.condition(name, "rs1", director.Up)
+	}
+	f.wayOf("web4", "rs1", "client", "via "+netip.AddrPortFrom(vip4, webPort).String()+" by dr")
 }
