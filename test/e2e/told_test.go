@@ -24,7 +24,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -104,11 +103,13 @@ func (f *farm) postfix(dir, cert, key string) (mailbox string) {
 	must(f.t, os.WriteFile(filepath.Join(dir, "config", "master.cf"), []byte(names.Replace(postfixMaster)), 0o644))
 	log := &lockedBuffer{}
 	cmd := f.client.Command(context.Background(), program, "-c", filepath.Join(dir, "config"), "start-fg")
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = log, log, time.Second
 	must(f.t, f.client.Start(cmd))
-	f.t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // it may have ended by itself
-		_ = cmd.Wait()
+	f.t.Cleanup(func() { // its master has a session of its own
+		if out, err := f.client.Run(context.Background(), program, "-c", filepath.Join(dir, "config"), "stop"); err != nil {
+			f.t.Errorf("stop Postfix: %v\n%s", err, out)
+		}
+		_ = cmd.Wait() // 1, or the pipe was held longer
 		if f.t.Failed() {
 			f.t.Logf("Postfix says\n%s", log.tail())
 		}
