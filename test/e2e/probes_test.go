@@ -208,7 +208,7 @@ func TestProbesWay(t *testing.T) {
 	services = with("method: dr, checks: [{name: client, tcp: {}, "+checkTimes+"}, {name: strict, icmp: {}, via: service, "+checkTimes+"}]",
 		both("web", "tcp", webPort, "rr", 1, 1))
 	f.configure(services...)
-	d = f.start()
+	f.start()
 	why := "answers come in by eth1, which is none of the interfaces"
 	if c := f.wayOf("web4", "rs1", "client", "direct ("+why+")"); c.Condition != director.Up {
 		t.Errorf("asked directly, it is %+v", c)

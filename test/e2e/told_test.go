@@ -207,56 +207,8 @@ func TestQuorumTold(t *testing.T) {
 	for i := range 3 {
 		f.condition("web", realName(i), director.Up)
 	}
-	mustServe := func(what string, servers ...string) {
-		t.Helper()
-		eventually(t, patience, func() error {
-			for range 4 {
-				if name, err := f.fetch(vip4, webPort); err != nil || !slices.Contains(servers, name) {
-					return fmt.Errorf("%s: answered by %q (%v), want %v", what, name, err, servers)
-				}
-			}
-			return nil
-		})
-	}
-	die := func(i int) {
-		t.Helper()
-		must(t, f.reals[i].http.Close())
-		f.condition("web", realName(i), director.Down)
-	}
-	rise := func(i int) {
-		t.Helper()
-		f.reals[i].http = get(f.reals[i].ServeHTTP(realName(i), everywhere(webPort)...))(t)
-		f.condition("web", realName(i), director.Up)
-	}
-	die(0)
-	die(1)
-	mustServe("one is left, which is quorum - hysteresis", "rs3")
-	die(2)
-	mustServe("the quorum is lost", "rs4")
-	rise(0)
-	rise(1)
-	mustServe("two are back, less than quorum + hysteresis", "rs4")
-	rise(2)
-	mustServe("the quorum is back", "rs1", "rs2", "rs3")
-
-	want := []string{"real_down web rs1", "real_down web rs2", "real_down web rs3", "quorum_lost web",
-		"real_up web rs1", "real_up web rs2", "real_up web rs3", "quorum_gained web"}
-	var wantLines, wantCommands, wantMail []string
-	for i, up := range []string{"2", "1", "0", "0", "1", "2", "3", "3"} {
-		kind, name, _ := strings.Cut(want[i], " web ")
-		word := map[bool]string{true: "DOWN", false: "UP"}[i < 4]
-		if name == "" {
-			kind = strings.TrimSuffix(kind, " web")
-			wantLines = append(wantLines, "VS [192.0.2.10]:tcp:80 "+word)
-			wantCommands = append(wantCommands, kind+" web  "+up)
-			wantMail = append(wantMail, fmt.Sprintf("Service web has %s its quorum; weight %s is up", strings.TrimPrefix(kind, "quorum_"), up))
-			continue
-		}
-		server := netip.AddrPortFrom(f.reals[name[2]-'1'].addr4, webPort)
-		wantLines = append(wantLines, fmt.Sprintf("RS [%s]:tcp:80 [192.0.2.10]:tcp:80 %s", server.Addr(), word))
-		wantCommands = append(wantCommands, fmt.Sprintf("%s web %s %s %s", kind, server, name, up))
-		wantMail = append(wantMail, fmt.Sprintf("Real server %s (%s) of service web: %s, L4", name, server, strings.ToLower(word)))
-	}
+	f.loseAndRegain()
+	want, wantLines, wantCommands, wantMail := f.transitions()
 	mustTellAll(t, "the webhook", hook.told, want)
 	mustTellAll(t, "the FIFO", func() []string { return lines.lines(t) }, wantLines)
 	mustTellAll(t, "the command", func() []string {
@@ -275,6 +227,62 @@ func TestQuorumTold(t *testing.T) {
 	if strings.Contains(d.log.String(), "event=notify_failed") {
 		t.Error("somebody could not be told")
 	}
+}
+
+// loseAndRegain lets the real servers die one after the other, and come back.
+func (f *farm) loseAndRegain() {
+	f.t.Helper()
+	mustServe := func(what string, servers ...string) {
+		f.t.Helper()
+		eventually(f.t, patience, func() error {
+			for range 4 {
+				if name, err := f.fetch(vip4, webPort); err != nil || !slices.Contains(servers, name) {
+					return fmt.Errorf("%s: answered by %q (%v), want %v", what, name, err, servers)
+				}
+			}
+			return nil
+		})
+	}
+	die := func(i int) {
+		must(f.t, f.reals[i].http.Close())
+		f.condition("web", realName(i), director.Down)
+	}
+	rise := func(i int) {
+		f.reals[i].http = get(f.reals[i].ServeHTTP(realName(i), everywhere(webPort)...))(f.t)
+		f.condition("web", realName(i), director.Up)
+	}
+	die(0)
+	die(1)
+	mustServe("one is left, which is quorum - hysteresis", "rs3")
+	die(2)
+	mustServe("the quorum is lost", "rs4")
+	rise(0)
+	rise(1)
+	mustServe("two are back, less than quorum + hysteresis", "rs4")
+	rise(2)
+	mustServe("the quorum is back", "rs1", "rs2", "rs3")
+}
+
+// transitions are what loseAndRegain makes happen, as a webhook, the FIFO, the command and the mail have it.
+func (f *farm) transitions() (hook, lines, commands, mail []string) {
+	hook = []string{"real_down web rs1", "real_down web rs2", "real_down web rs3", "quorum_lost web",
+		"real_up web rs1", "real_up web rs2", "real_up web rs3", "quorum_gained web"}
+	for i, up := range []string{"2", "1", "0", "0", "1", "2", "3", "3"} {
+		kind, name, _ := strings.Cut(hook[i], " web")
+		name = strings.TrimSpace(name)
+		word := map[bool]string{true: "DOWN", false: "UP"}[i < 4]
+		if name == "" {
+			lines = append(lines, "VS [192.0.2.10]:tcp:80 "+word)
+			commands = append(commands, kind+" web  "+up)
+			mail = append(mail, fmt.Sprintf("Service web has %s its quorum; weight %s is up", strings.TrimPrefix(kind, "quorum_"), up))
+			continue
+		}
+		server := netip.AddrPortFrom(f.reals[name[2]-'1'].addr4, webPort)
+		lines = append(lines, fmt.Sprintf("RS [%s]:tcp:80 [192.0.2.10]:tcp:80 %s", server.Addr(), word))
+		commands = append(commands, fmt.Sprintf("%s web %s %s %s", kind, server, name, up))
+		mail = append(mail, fmt.Sprintf("Real server %s (%s) of service web: %s, L4", name, server, strings.ToLower(word)))
+	}
+	return hook, lines, commands, mail
 }
 
 // mustTellAll fails unless somebody is told these, in this order.
