@@ -40,6 +40,8 @@ enum limit {
 	BUDGET_WAYS = 4,
 	BUDGET_BUCKETS = 1 << 15,
 	SAMPLES = 256,		 /* that each CPU keeps */
+	PROBES = 1 << 13,	 /* health checks that go as a client's, and whose answers are still known */
+	PROBE_PORT_FIRST = 61000, /* up to 65535: above those that Linux gives to sockets that ask for none */
 	CALL_ID_MAX = 255,	 /* characters of a SIP Call-ID, as in IPVS (IP_VS_PEDATA_MAXLEN) */
 	CALL_TEXT = 32,		 /* bytes for those that are kept to be shown */
 };
@@ -73,6 +75,7 @@ enum verdict {
 	TX_RESET,		/* no usable real server, or it is gone: TCP RST */
 	TX_TIME_EXCEEDED,	/* TTL or hop limit ended here */
 	TX_TOO_BIG,		/* does not fit the way to the real server */
+	TX_PROBE,		/* a health check that goes as a client's, or its answer */
 	/* dropped */
 	DROP_MALFORMED,		/* for a service, and no valid packet */
 	DROP_NO_REAL,		/* no usable real server, and the service says drop */
@@ -229,6 +232,13 @@ struct answered_key {
 struct answered_mac {
 	__u8 mac[6];
 	__u16 reserved;
+};
+
+/* What a health check, noted under the key of its answers (struct conn_key), had asked. */
+struct probe {
+	__u64 addr[2];	    /* IPv4 is mapped */
+	__be16 port;
+	__u8 peer[6];	    /* where its frames come from */
 };
 
 /* Answers that one CPU has sent, for their limit. */
@@ -614,7 +624,7 @@ struct runtime_settings {
 	__u32 tunnels;	    /* real servers by tun exist: 1 */
 	__u32 local_ports;  /* of full-NAT: the first | how many << 16 */
 	__u32 door;	    /* interface that packets with the firewall's marks come in by; 0: there is none */
-	__u32 reserved;
+	__u32 probe;	    /* interface that health checks as a client's come in by; 0: there is none */
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */
@@ -663,6 +673,7 @@ _Static_assert(sizeof(struct conn6) == 128, "an IPv6 connection is two cache lin
 _Static_assert(sizeof(struct tunnel) == 64, "tunnel");
 _Static_assert(sizeof(struct real) == 192, "real");
 _Static_assert(sizeof(struct source) == 16, "source");
+_Static_assert(sizeof(struct probe) == 24, "probe");
 _Static_assert(sizeof(struct real_counts) == 64, "real_counts");
 _Static_assert(sizeof(struct real_stats) == 64, "real_stats");
 _Static_assert(sizeof(struct service) == 192, "service");

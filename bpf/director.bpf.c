@@ -23,6 +23,7 @@
 #include "plain.h"
 #include "plain_new.h"
 #include "plan.h"
+#include "probe.h"
 #include "reply.h"
 #include "service.h"
 #include "sip.h"
@@ -607,13 +608,25 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 /* Fragments: the first tells the ports, the later ones ask. UNDECIDED: go on. */
 __inline enum verdict packet_fragment(struct packet *p, int v6)
 {
-	if (!vip_maybe(p, v6) && !nat_address_maybe(p, v6) && settings.marking != MARKS_ANY && !p->door)
+	if (!vip_maybe(p, v6) && !nat_address_maybe(p, v6) && settings.marking != MARKS_ANY && !p->door &&
+	    !(p->fragment == FRAGMENT_FIRST ? probe_maybe(p) : settings.probe))
 		return PASS_NO_SERVICE;
 	if (p->fragment == FRAGMENT_FIRST) {
 		fragment_remember(p);
 		return UNDECIDED;
 	}
 	return fragment_recall(p) ? UNDECIDED : PASS_FRAGMENT;
+}
+
+/* A health check as a client's, to its real server. */
+__inline enum verdict packet_probe(struct xdp_md *ctx, struct work *w, struct way_out *out, int v6)
+{
+	struct packet *p = &w->packet;
+	__u64 result = v6 ? probe_begin6(p) : probe_begin4(p);
+
+	if (outcome_real(result) == NO_REAL)
+		return outcome_verdict(result);
+	return v6 ? packet_forward6(ctx, p, &w->at, result, out) : packet_forward4(ctx, p, &w->at, result, out);
 }
 
 __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct cursor *cur, struct way_out *out, int v6)
@@ -632,6 +645,8 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	if (unlikely(packet_multicast(p)) && !door_read(ctx, p))
 		return PASS_OTHER_HOST;
 	malformed = parse_transport(p, cur);
+	if (unlikely(p->door == DOOR_PROBES))
+		return malformed == UNDECIDED ? packet_probe(ctx, w, out, v6) : malformed;
 	if (unlikely(malformed != UNDECIDED))
 		parse_broken(ctx, p);
 	if (unlikely(p->fragment != FRAGMENT_NONE)) {
@@ -640,6 +655,11 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 			return stop;
 	}
 	tunnel_notice(ctx, p, v6);
+	if (unlikely(probe_maybe_any(p, v6)) && malformed == UNDECIDED) {
+		verdict = v6 ? probe_answer6(ctx, p, out) : probe_answer4(ctx, p, out);
+		if (verdict != UNDECIDED)
+			return verdict;
+	}
 	request = service_maybe(p, v6);
 	if (unlikely(p->door))
 		request = MAYBE_MARKED;

@@ -283,6 +283,8 @@ const (
 	directorLimitBUDGET_WAYS       directorLimit = 4
 	directorLimitBUDGET_BUCKETS    directorLimit = 32768
 	directorLimitSAMPLES           directorLimit = 256
+	directorLimitPROBES            directorLimit = 8192
+	directorLimitPROBE_PORT_FIRST  directorLimit = 61000
 	directorLimitCALL_ID_MAX       directorLimit = 255
 	directorLimitCALL_TEXT         directorLimit = 32
 )
@@ -409,6 +411,13 @@ type directorPrefixTree struct {
 	Node [64]uint32
 }
 
+type directorProbe struct {
+	_    structs.HostLayout
+	Addr [2]uint64
+	Port uint16
+	Peer [6]uint8
+}
+
 type directorReal struct {
 	_          structs.HostLayout
 	Generation uint32
@@ -493,7 +502,7 @@ type directorRuntimeSettings struct {
 	Tunnels    uint32
 	LocalPorts uint32
 	Door       uint32
-	Reserved   uint32
+	Probe      uint32
 	Layout     uint64
 	HashKey    struct {
 		_      structs.HostLayout
@@ -661,25 +670,26 @@ const (
 	directorVerdictTX_RESET           directorVerdict = 19
 	directorVerdictTX_TIME_EXCEEDED   directorVerdict = 20
 	directorVerdictTX_TOO_BIG         directorVerdict = 21
-	directorVerdictDROP_MALFORMED     directorVerdict = 22
-	directorVerdictDROP_NO_REAL       directorVerdict = 23
-	directorVerdictDROP_REAL_GONE     directorVerdict = 24
-	directorVerdictDROP_NO_ROOM       directorVerdict = 25
-	directorVerdictDROP_NO_CALL_ID    directorVerdict = 26
-	directorVerdictDROP_NO_PORT       directorVerdict = 27
-	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 28
-	directorVerdictDROP_TTL           directorVerdict = 29
-	directorVerdictDROP_TOO_BIG       directorVerdict = 30
-	directorVerdictDROP_UNTAKEN       directorVerdict = 31
-	directorVerdictDROP_RATE          directorVerdict = 32
-	directorVerdictDROP_PACKET        directorVerdict = 33
-	directorVerdictDROP_DENIED        directorVerdict = 34
-	directorVerdictDROP_BUDGET        directorVerdict = 35
-	directorVerdictDROP_CEILING       directorVerdict = 36
-	directorVerdictDROP_CLOSED        directorVerdict = 37
-	directorVerdictDROP_ERROR         directorVerdict = 38
-	directorVerdictVERDICTS           directorVerdict = 39
-	directorVerdictUNDECIDED          directorVerdict = 39
+	directorVerdictTX_PROBE           directorVerdict = 22
+	directorVerdictDROP_MALFORMED     directorVerdict = 23
+	directorVerdictDROP_NO_REAL       directorVerdict = 24
+	directorVerdictDROP_REAL_GONE     directorVerdict = 25
+	directorVerdictDROP_NO_ROOM       directorVerdict = 26
+	directorVerdictDROP_NO_CALL_ID    directorVerdict = 27
+	directorVerdictDROP_NO_PORT       directorVerdict = 28
+	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 29
+	directorVerdictDROP_TTL           directorVerdict = 30
+	directorVerdictDROP_TOO_BIG       directorVerdict = 31
+	directorVerdictDROP_UNTAKEN       directorVerdict = 32
+	directorVerdictDROP_RATE          directorVerdict = 33
+	directorVerdictDROP_PACKET        directorVerdict = 34
+	directorVerdictDROP_DENIED        directorVerdict = 35
+	directorVerdictDROP_BUDGET        directorVerdict = 36
+	directorVerdictDROP_CEILING       directorVerdict = 37
+	directorVerdictDROP_CLOSED        directorVerdict = 38
+	directorVerdictDROP_ERROR         directorVerdict = 39
+	directorVerdictVERDICTS           directorVerdict = 40
+	directorVerdictUNDECIDED          directorVerdict = 40
 )
 
 type directorWork struct {
@@ -812,6 +822,7 @@ const (
 	directorMapPools          = "pools"
 	directorMapPrefixTrees    = "prefix_trees"
 	directorMapPrefixes       = "prefixes"
+	directorMapProbes         = "probes"
 	directorMapRealConns      = "real_conns"
 	directorMapRealTraffic    = "real_traffic"
 	directorMapReals          = "reals"
@@ -905,6 +916,7 @@ type directorMapSpecs struct {
 	Pools        *ebpf.MapSpec `ebpf:"pools"`
 	PrefixTrees  *ebpf.MapSpec `ebpf:"prefix_trees"`
 	Prefixes     *ebpf.MapSpec `ebpf:"prefixes"`
+	Probes       *ebpf.MapSpec `ebpf:"probes"`
 	RealConns    *ebpf.MapSpec `ebpf:"real_conns"`
 	RealTraffic  *ebpf.MapSpec `ebpf:"real_traffic"`
 	Reals        *ebpf.MapSpec `ebpf:"reals"`
@@ -964,6 +976,7 @@ type directorMaps struct {
 	Pools        *ebpf.Map `ebpf:"pools"`
 	PrefixTrees  *ebpf.Map `ebpf:"prefix_trees"`
 	Prefixes     *ebpf.Map `ebpf:"prefixes"`
+	Probes       *ebpf.Map `ebpf:"probes"`
 	RealConns    *ebpf.Map `ebpf:"real_conns"`
 	RealTraffic  *ebpf.Map `ebpf:"real_traffic"`
 	Reals        *ebpf.Map `ebpf:"reals"`
@@ -994,6 +1007,7 @@ func (m *directorMaps) Close() error {
 		m.Pools,
 		m.PrefixTrees,
 		m.Prefixes,
+		m.Probes,
 		m.RealConns,
 		m.RealTraffic,
 		m.Reals,

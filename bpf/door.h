@@ -32,14 +32,31 @@ __inline int door_write(struct __sk_buff *skb)
 	return !bpf_skb_store_bytes(skb, 0, &head, sizeof(head), 0);
 }
 
+enum door {
+	DOOR_NONE,
+	DOOR_MARKS,
+	DOOR_PROBES,	/* health checks come through a pair of their own (probe.h) */
+};
+
 /* Does the packet, which is for a group, come through the door? Then its mark is known. */
 __inline int door_read(const struct xdp_md *ctx, struct packet *p)
 {
-	if (ctx->ingress_ifindex != settings.door || (p->mac[0] & 0xffff) != DOOR_GROUP)
+	if ((p->mac[0] & 0xffff) != DOOR_GROUP)
 		return 0;
-	p->door = 1;
+	if (ctx->ingress_ifindex == settings.door)
+		p->door = DOOR_MARKS;
+	else if (ctx->ingress_ifindex == settings.probe)
+		p->door = DOOR_PROBES;
+	else
+		return 0;
 	p->mark = p->mac[0] >> 16 | p->mac[1] << 16;
 	return 1;
+}
+
+/* May it be the answer to a health check (probe.h)? False is certain for all but ICMP. */
+__inline int probe_maybe(const struct packet *p)
+{
+	return unlikely(bpf_ntohs(packet_dport(p)) >= PROBE_PORT_FIRST) && settings.probe;
 }
 
 #endif

@@ -33,6 +33,7 @@
  * destinations   service,   real servers    both            pinned; full: nothing more is remembered
  *                address                                    until userspace's sweep
  * fragments      packet     ports           BPF             pinned; the least recently used goes
+ * probes         conn_key   probe           BPF             pinned; the least recently used goes
  * answers        (one)      count, per CPU  BPF             pinned
  * answered       where      MAC address     userspace       pinned
  * works          (one)      work (work.h)   BPF, own CPU    a packet's
@@ -100,6 +101,13 @@ struct {
 	__type(key, struct fragment_key);
 	__type(value, __u32);
 } fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, PROBES);
+	__type(key, struct conn_key);
+	__type(value, struct probe);
+} probes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -427,6 +427,8 @@ __inline enum verdict packet_nat(struct xdp_md *ctx, struct packet *p, struct pl
 
 	if (!r || verdict == TX_UNTRACKED)
 		return DROP_NO_ROOM;
+	if (unlikely(verdict == TX_PROBE)) /* no connection's */
+		return nat_request(ctx, p, r, 0, v6) ? verdict : DROP_ERROR;
 	if (!local && (verdict == TX_NEW || packet_begins(p)) &&
 	    !(v6 ? nat_remember6(p, at, id) : nat_remember4(p, at, id)))
 		return DROP_NO_ROOM;

@@ -72,7 +72,7 @@ struct packet {
 	__u8 vlans;	  /* tags on the frame */
 	__u8 fragment;	  /* enum fragment */
 	__u8 dscp;
-	__u8 door;	  /* 1: it came through the door (door.h) */
+	__u8 door;	  /* enum door: it came through a pair of the director's own (door.h) */
 	__u8 admitted;	  /* 1: the defense has let it (plain_new.h) */
 	__be32 mark;	  /* firewall mark; 0: none, or not asked for yet */
 	__u32 fragment_id;

@@ -11,6 +11,7 @@
 #define DIRECTOR_PLAIN_H
 
 #include "conn.h"
+#include "door.h"
 #include "forward.h"
 #include "nat.h"
 #include "parse.h"
@@ -326,7 +327,7 @@ __inline enum verdict plain_flow(struct xdp_md *ctx, void *frame, struct packet 
 			return UNDECIDED;
 		reply = nat_maybe(p, v6);
 		if (likely(!reply && request == MAYBE_NOT))
-			return PASS_NO_SERVICE;
+			return unlikely(probe_maybe(p)) ? UNDECIDED : PASS_NO_SERVICE;
 	}
 	p->now = bpf_jiffies64();
 	return reply ? plain_reply(frame, p, out, state, v6) : plain_request(ctx, frame, p, out, state, v6);

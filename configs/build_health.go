@@ -109,13 +109,14 @@ func (b *healthBuilder) real(w *checked, real *director.RealServer, at cursor) (
 			name = d.name + "-" + strconv.Itoa(n)
 		}
 		names[name] = true
-		checks = append(checks, health.Check{Name: name, Check: c})
+		c.Name = name
+		checks = append(checks, c)
 	}
 	return checks
 }
 
 // check is a definition for one real server.
-func (b *healthBuilder) check(d *definition, real *director.RealServer, at cursor) (c healthcheck.Check, ok bool) {
+func (b *healthBuilder) check(d *definition, real *director.RealServer, at cursor) (c health.Check, ok bool) {
 	whom := asked{address: b.key.Addr.String(), port: b.key.Port, weight: real.Weight}
 	if b.key.Mark != 0 {
 		whom.address = strconv.FormatUint(uint64(b.key.Mark), 10)
@@ -125,17 +126,32 @@ func (b *healthBuilder) check(d *definition, real *director.RealServer, at curso
 		failEach(at, err, "")
 		return c, false
 	}
-	where := netip.AddrPortFrom(real.Key.Addr, real.Key.Port)
-	target := healthcheck.Target{Address: where, Dialer: d.dialer}
-	if d.address.IsValid() || d.port != 0 {
-		target.Real = where
-		target.Address = netip.AddrPortFrom(orAddr(d.address, where.Addr()), orPort(d.port, where.Port()))
+	c.Via = b.via(d, real)
+	if !b.goesVia(d, real, at) {
+		return c, false
 	}
-	if d.needsPort && target.Address.Port() == 0 {
+	c.Target = b.target(d, real, c.Via)
+	if d.needsPort && c.Target.Address.Port() == 0 {
 		at.failf("check %s needs a port (key port of the check): neither the real server nor the service has one", d.name)
 		return c, false
 	}
-	return healthcheck.Check{Target: target, Checker: checker, Timing: d.timing}, true
+	c.Checker, c.Timing = checker, d.timing
+	return c, true
+}
+
+// target is whom a probe asks: the real server, or the service where it goes as a client's.
+func (b *healthBuilder) target(d *definition, real *director.RealServer, via health.Via) healthcheck.Target {
+	where := netip.AddrPortFrom(real.Key.Addr, real.Key.Port)
+	asked := where
+	if via != health.ViaDirect {
+		asked = netip.AddrPortFrom(b.key.Addr, b.key.Port)
+	}
+	target := healthcheck.Target{Dialer: d.dialer,
+		Address: netip.AddrPortFrom(orAddr(d.address, asked.Addr()), orPort(d.port, asked.Port()))}
+	if target.Address != where || via != health.ViaDirect {
+		target.Real = where
+	}
+	return target
 }
 
 func orAddr(a, fallback netip.Addr) netip.Addr {

@@ -65,6 +65,9 @@ var simpleCheckers = map[string]func() (hc.Checker, error){
 // portless are the checkers that do without a port.
 var portless = map[string]bool{"icmp": true, "file": true, "external": true}
 
+// silent are those that send nothing themselves.
+var silent = map[string]bool{"file": true, "external": true}
+
 // leafCheckers are the keys of all checkers but combinations.
 func leafCheckers() []field[check] {
 	return []field[check]{

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	hc "xdplvs/healthcheck"
+	"xdplvs/internal/health"
 )
 
 // check is a check as written: a definition at the top, or where it is used.
@@ -23,6 +24,7 @@ type check struct {
 	port     uint16
 	address  netip.Addr
 	sockets  hc.Sockets
+	via      setting[health.Via]
 }
 
 // combination is a check that others make up.
@@ -121,6 +123,9 @@ func timingFields() []field[check] {
 
 func targetFields() []field[check] {
 	return []field[check]{
+		key("via", viaKind(), func(c *check) *setting[health.Via] { return &c.via },
+			"The way of probes: service, to the virtual address and forwarded as a client's packets are, or direct; by dr and tun, "+
+				"and where nothing else is said of whom is asked and whence, service if absent, else direct."),
 		option("port", port(), func(c *check) *uint16 { return &c.port },
 			"Port that is asked; the real server's if absent."),
 		option("address", address(), func(c *check) *netip.Addr { return &c.address },
@@ -145,7 +150,10 @@ type definition struct {
 	needsPort bool
 	address   netip.Addr
 	dialer    hc.Dialer
-	make      func(asked) (hc.Checker, error)
+	via       setting[health.Via]
+	// sends: it sends packets itself, which can go one way or another; echo: those of ping.
+	sends, echo bool
+	make        func(asked) (hc.Checker, error)
 }
 
 // checks makes the definitions at the top.
@@ -170,7 +178,7 @@ func (b *builder) checks(all list[check]) {
 // define finds what is wrong with a check, whoever uses it.
 func (b *builder) define(c *check, at cursor) *definition {
 	errors := len(b.doc.errs)
-	d := &definition{name: c.name.value, line: at.at.Line, timing: c.timing, port: c.port, address: c.address}
+	d := &definition{name: c.name.value, line: at.at.Line, timing: c.timing, port: c.port, address: c.address, via: c.via}
 	if c.sockets != (hc.Sockets{}) {
 		d.dialer = c.sockets
 	}
@@ -178,6 +186,7 @@ func (b *builder) define(c *check, at cursor) *definition {
 		failEach(at, err, "timing of a check: ")
 	}
 	b.findChecker(d, c, at)
+	d.checkVia(c)
 	d.built = len(b.doc.errs) == errors && d.make != nil
 	return d
 }
@@ -224,7 +233,7 @@ func (b *builder) useChecker(d *definition, w *checker) {
 		failEach(w.at, err, w.key+" check: ")
 		return
 	}
-	d.needsPort = !portless[w.key]
+	d.needsPort, d.sends, d.echo = !portless[w.key], !silent[w.key], w.key == "icmp"
 	d.make = func(asked) (hc.Checker, error) { return first, nil }
 	if w.key == "external" { // the others do not look at whom they are for
 		d.make = w.make
@@ -240,7 +249,7 @@ func (b *builder) combine(d *definition, c *combination) {
 		}
 		if part := b.resolve(&s); part != nil && part.make != nil {
 			parts = append(parts, part)
-			d.needsPort = d.needsPort || part.needsPort
+			d.needsPort, d.sends, d.echo = d.needsPort || part.needsPort, d.sends || part.sends, d.echo || part.echo
 		}
 	}
 	need := len(parts)
@@ -292,7 +301,7 @@ func (b *builder) resolve(s *setting[usedCheck]) *definition {
 		s.at.failf("%v", err)
 		return nil
 	}
-	d := &definition{name: name, line: s.at.at.Line, built: true, needsPort: !portless[name],
+	d := &definition{name: name, line: s.at.at.Line, built: true, needsPort: !portless[name], sends: true, echo: name == "icmp",
 		make: func(asked) (hc.Checker, error) { return checker, nil }}
 	b.defined[name] = d
 	return d

@@ -4,6 +4,7 @@ package configs
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -237,7 +238,7 @@ services:
 		got = append(got, line)
 	}
 	want := []string{
-		"10.0.0.1:81 2 true false: a=10.0.0.1:81,invalid AddrPort,<nil> b=10.9.0.1:8080,10.0.0.1:81,{5 eth7 10.9.0.2} icmp=10.0.0.1:81,invalid AddrPort,<nil> icmp-2=10.0.0.1:81,invalid AddrPort,<nil>",
+		"10.0.0.1:81 2 true false: a=10.0.0.1:81,invalid AddrPort,<nil> b=10.9.0.1:8080,10.0.0.1:81,{5 eth7 10.9.0.2 0} icmp=10.0.0.1:81,invalid AddrPort,<nil> icmp-2=10.0.0.1:81,invalid AddrPort,<nil>",
 		"10.0.0.2:80 2 true true: own=10.0.0.2:80,invalid AddrPort,<nil>",
 		"10.0.0.3:80 2 false false:",
 	}
@@ -249,9 +250,51 @@ services:
 		t.Errorf("timing %+v, want %+v", got, timing)
 	}
 	for _, k := range checkObject.keys() {
-		if !strings.Contains("name interval timeout fast_interval retry_interval jitter rise fall port address source interface mark "+strings.Join(checkerKeys(), " "), k) {
+		if !strings.Contains("name interval timeout fast_interval retry_interval jitter rise fall via port address source interface mark "+strings.Join(checkerKeys(), " "), k) {
 			t.Errorf("key %s is not tested", k)
 		}
+	}
+}
+
+// TestVia: which way probes go, whom they ask and for whom.
+func TestVia(t *testing.T) {
+	config := mustParse(t, `
+interfaces: [eth0]
+checks: [{name: client, tcp: {}, via: service}, {name: file, file: /x}, {name: pair, all: [tcp, {file: /x}]}]
+fullnat: {sources: [10.9.9.9]}
+services:
+  - {virtual: 192.0.2.1:80, method: dr, check: tcp, reals: [10.0.0.1, {address: 10.0.0.2, method: tun}, {address: 10.0.0.3, method: nat}]}
+  - {virtual: 192.0.2.1:81, method: dr, checks: [icmp, file, pair, {http: /, via: direct}, {tcp: {}, port: 8080}, {tcp: {}, mark: 1}], reals: [10.0.0.1]}
+  - {virtual: 192.0.2.1:82, method: nat, checks: [client, {udp: {}, via: service, port: 53, source: 10.9.9.9}], reals: ["10.0.0.1:8082", {address: 10.0.0.2, method: fullnat}]}
+  - {fwmark: 7, method: dr, checks: [icmp, {tcp: {}, via: service, address: 192.0.2.2, port: 90}], reals: [10.0.0.1]}
+`)
+	var got []string
+	for _, s := range config.Health {
+		for _, r := range s.Reals {
+			line := r.Key.String() + ":"
+			for _, c := range r.Checks {
+				line += fmt.Sprintf(" %s=%d,%s,%v", c.Name, c.Via, c.Target.Address, c.Target.Dialer)
+				if c.Via != health.ViaDirect && c.Target.Real != netip.AddrPortFrom(r.Key.Addr, r.Key.Port) {
+					t.Errorf("%s is asked for %s", c.Target.Real, r.Key)
+				}
+			}
+			got = append(got, line)
+		}
+	}
+	want := []string{
+		"10.0.0.1:80: tcp=2,192.0.2.1:80,<nil>",
+		"10.0.0.2:80: tcp=2,192.0.2.1:80,<nil>",
+		"10.0.0.3:80: tcp=0,10.0.0.3:80,<nil>",
+		"10.0.0.1:81: icmp=2,192.0.2.1:81,<nil> file=0,10.0.0.1:81,<nil> pair=2,192.0.2.1:81,<nil> http=0,10.0.0.1:81,<nil> tcp=0,10.0.0.1:8080,<nil> tcp-2=0,10.0.0.1:81,{1  invalid IP 0}",
+		"10.0.0.1:8082: client=1,192.0.2.1:82,<nil> udp=1,192.0.2.1:53,{0  10.9.9.9 0}",
+		"10.0.0.2:82: client=1,192.0.2.1:82,<nil> udp=1,192.0.2.1:53,{0  10.9.9.9 0}",
+		"10.0.0.1:0: icmp=0,10.0.0.1:0,<nil> tcp=1,192.0.2.2:90,<nil>",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if v4, v6 := health.ByService(config.Health); !v4 || v6 {
+		t.Errorf("families of probes via services: IPv4 %t, IPv6 %t", v4, v6)
 	}
 }
 

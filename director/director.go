@@ -86,6 +86,7 @@ type Director struct {
 	marked     bool       // this process has set them
 	markRules  []MarkRule
 	door       string       // interface of packets with the firewall's marks
+	probes     string       // interface of health checks as a client's
 	local      []netip.Addr // virtual addresses that this host has, and the firewall's marks are in vain for
 	locals     locals
 	stranded   map[uint32]int // real servers with connections of former generations; the sweeps that these still stay
@@ -328,7 +329,7 @@ func (d *Director) apply(want Desired) error {
 	}
 	d.put(c)
 	attaching.finish()
-	d.door = want.Door
+	d.door, d.probes = want.Door, want.Probes
 	d.tellDoor()
 	d.generation++
 	d.publishTargets()

@@ -139,16 +139,21 @@ func (d *Director) followLocal() {
 	d.local = local
 }
 
-// tellDoor lets the program know packets with the firewall's marks by the interface that
-// they come in by.
+// tellDoor lets the program know packets with the firewall's marks, and health checks as a client's, by the
+// interfaces that they come in by.
 func (d *Director) tellDoor() {
-	index := 0
+	d.tables.SetDoor(d.indexOf(d.door))
+	d.tables.SetProbe(d.indexOf(d.probes))
+}
+
+// indexOf is that of an interface that the program is on; 0: it is not.
+func (d *Director) indexOf(name string) int {
 	for i := range d.interfaces {
-		if a := &d.interfaces[i]; a.want.Name == d.door && a.on != nil {
-			index = a.device.Index
+		if a := &d.interfaces[i]; a.want.Name == name && a.on != nil {
+			return a.device.Index
 		}
 	}
-	d.tables.SetDoor(index)
+	return 0
 }
 
 // FirewallMarks are those of the services that the firewall marks packets of.

@@ -40,7 +40,8 @@ type RealHealth struct {
 // CheckHealth is what one check of a real server says.
 type CheckHealth struct {
 	Name      string        `json:"name"`
-	Target    string        `json:"target"` // whom it asks
+	Target    string        `json:"target"`        // whom it asks
+	Way       string        `json:"way,omitempty"` // how its probes get there, if not simply directly
 	Condition Condition     `json:"condition"`
 	Factor    int           `json:"factor"`
 	Since     time.Time     `json:"since,omitzero"`

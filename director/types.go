@@ -340,6 +340,7 @@ type Desired struct {
 	Timeouts   Timeouts
 	Locals     LocalEnds // of connections by full-NAT
 	Door       string    // one of Interfaces, by which packets with the firewall's marks come in; empty: there is none
+	Probes     string    // likewise, by which health checks as a client's come in
 	Defense    Defense
 	Closed     map[netip.Addr]ClosedPorts // of virtual addresses; those of others are the stack's
 }

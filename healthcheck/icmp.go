@@ -39,7 +39,7 @@ func NewICMP(o ICMPOptions) (Checker, error) {
 func (c *icmpChecker) Check(ctx context.Context, t Target) Result {
 	return run(ctx, t, func(p *probe) (Result, error) {
 		network, request, answer, protocol := "ip4:icmp", icmp.Type(ipv4.ICMPTypeEcho), icmp.Type(ipv4.ICMPTypeEchoReply), 1
-		if t.Address.Addr().Is6() {
+		if p.target.Address.Addr().Is6() {
 			network, request, answer, protocol = "ip6:ipv6-icmp", ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply, 58
 		}
 		conn, err := p.dial(network)

@@ -48,8 +48,12 @@ func run(ctx context.Context, t Target, fn func(p *probe) (Result, error)) Resul
 		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
 		defer cancel()
 	}
+	t, err := t.take(ctx)
 	p := &probe{ctx: ctx, target: t, doing: "connect to " + t.Address.String()}
-	r, err := fn(p)
+	var r Result
+	if err == nil {
+		r, err = fn(p)
+	}
 	r = p.outcome(r, err)
 	p.end()
 	return r.finish(begin)

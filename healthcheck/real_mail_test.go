@@ -4,6 +4,7 @@ package healthcheck
 
 import (
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -62,6 +63,11 @@ postlog   unix-dgram n - n - 1 postlogd
 		}
 	}
 	d := runDaemon(t, nil, plain, postfix, "-c", config, "start-fg")
+	t.Cleanup(func() { // its master has a session of its own
+		if out, err := exec.Command(postfix, "-c", config, "stop").CombinedOutput(); err != nil {
+			t.Errorf("stop Postfix: %v\n%s", err, out)
+		}
+	})
 	smtp := func(o SMTPOptions) Checker {
 		o.Hello = "check.example.org"
 		return must(NewSMTP(o))

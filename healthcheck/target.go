@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"reflect"
@@ -43,6 +44,14 @@ type Target struct {
 	Real netip.AddrPort
 	// Dialer sends probes by another way than the host's own traffic. nil: Sockets{}.
 	Dialer Dialer
+	// Way, if there is one, decides how a probe reaches Address when it begins. It must be comparable.
+	Way Way
+}
+
+// Way turns a target into the one that a probe asks this time.
+type Way interface {
+	// Take returns a target without a Way. The error is why the probe cannot be sent.
+	Take(ctx context.Context, t Target) (Target, error)
 }
 
 // real is the real server behind the target.
@@ -68,7 +77,22 @@ func (t Target) validate() error {
 	if t.Dialer != nil && !reflect.TypeOf(t.Dialer).Comparable() {
 		return fmt.Errorf("target %s: dialer %T is not comparable", t.Address, t.Dialer)
 	}
+	if t.Way != nil && !reflect.TypeOf(t.Way).Comparable() {
+		return fmt.Errorf("target %s: way %T is not comparable", t.Address, t.Way)
+	}
 	return nil
+}
+
+// take is the target that a probe asks.
+func (t Target) take(ctx context.Context) (Target, error) {
+	if t.Way == nil {
+		return t, nil
+	}
+	taken, err := t.Way.Take(ctx, t)
+	if err != nil {
+		return t, unsent("connect to %s: %v", t.Address, err)
+	}
+	return taken, nil
 }
 
 // expand replaces {address} and {port} by those of the real server.
@@ -83,6 +107,8 @@ type Sockets struct {
 	Mark      uint32     // SO_MARK; needs CAP_NET_ADMIN
 	Interface string     // SO_BINDTODEVICE
 	Source    netip.Addr // to send from
+	// FirstPort, with a Source, is the lowest port to send from; 65535 is the highest. 0: the kernel's choice.
+	FirstPort uint16
 }
 
 // DialContext is net.Dialer's.
@@ -90,12 +116,28 @@ func (s Sockets) DialContext(ctx context.Context, network, address string) (net.
 	d := net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: false},
 		KeepAlive:       -1,
-		LocalAddr:       s.local(network),
 	}
 	if s.Mark != 0 || s.Interface != "" {
 		d.Control = s.control
 	}
-	return d.DialContext(ctx, network, address)
+	for try := 1; ; try++ {
+		d.LocalAddr = s.local(network)
+		c, err := d.DialContext(ctx, network, address)
+		if s.FirstPort == 0 || try == portTries || !errors.Is(err, unix.EADDRINUSE) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return c, err
+		}
+	}
+}
+
+// portTries is how many ports are tried, should somebody have one already.
+const portTries = 16
+
+// port is one of those that may be sent from; 0: any.
+func (s Sockets) port() uint16 {
+	if s.FirstPort == 0 {
+		return 0
+	}
+	return s.FirstPort + uint16(rand.IntN(1<<16-int(s.FirstPort)))
 }
 
 // local is the source as the network's kind of address.
@@ -104,9 +146,9 @@ func (s Sockets) local(network string) net.Addr {
 	case !s.Source.IsValid():
 		return nil
 	case strings.HasPrefix(network, "tcp"):
-		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(s.Source, 0))
+		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(s.Source, s.port()))
 	case strings.HasPrefix(network, "udp"):
-		return net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.Source, 0))
+		return net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.Source, s.port()))
 	default:
 		return &net.IPAddr{IP: s.Source.AsSlice(), Zone: s.Source.Zone()}
 	}
@@ -121,6 +163,9 @@ func (s Sockets) control(_, _ string, c syscall.RawConn) error {
 		}
 		if err == nil && s.Interface != "" {
 			err = unix.BindToDevice(int(fd), s.Interface)
+		}
+		if err == nil && s.FirstPort != 0 { // ports of former probes may be in TIME_WAIT, to others
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 		}
 	}
 	if err := c.Control(set); err != nil {

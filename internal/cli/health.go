@@ -115,7 +115,7 @@ func printRealHealth(w io.Writer, now time.Time, r *director.RealHealth) {
 	first := fmt.Sprintf("%s\t%s\t%s", name, conditionText(&r.Health), ago(now, r.Health.Since))
 	for i := range r.Checks {
 		c := &r.Checks[i]
-		fmt.Fprintf(w, "%s\t%s\t%s\n", first, c.Name, checkText(c))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", first, strings.TrimSpace(c.Name+" "+c.Way), checkText(c))
 		first = "\t\t"
 	}
 }

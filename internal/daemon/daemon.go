@@ -57,6 +57,8 @@ type daemon struct {
 	health    *health.Monitor
 	notifier  *notification.Notifier
 	door      doorkeeper
+	probes    doorkeeper             // the one for probes
+	noProbes  atomic.Pointer[string] // why there is none; nil: there is one, or none is wanted
 	explainer *explain.Explainer
 	watched   *watched
 	gate      *api.Gate                             // of who comes over TCP; nil: nobody does
@@ -175,6 +177,7 @@ func (d *daemon) open() error {
 	d.notifier = notification.New(d.log)
 	d.health = d.newHealth()
 	d.door = door.New(door.Options{Log: d.log, Program: plane.DoorProgram})
+	d.probes = door.NewForProbes(door.Options{Log: d.log, Program: plane.DoorProgram})
 	d.reached = make(chan struct{})
 	return nil
 }
@@ -204,6 +207,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.feedSuspects(ctx) })
 	group.Go(func() error { return d.addresses.Run(ctx) })
 	group.Go(func() error { return d.door.Run(ctx) })
+	group.Go(func() error { return d.probes.Run(ctx) })
 	group.Go(func() error { return d.health.Run(ctx) })
 	group.Go(func() error { return d.notifier.Run(ctx) })
 	group.Go(func() error { return d.feedWatchdog(ctx) })
@@ -233,7 +237,7 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.health.Prepare(d.doc.health)
 	want := d.doc.desired()
-	err := d.enforce(want, func(want director.Desired) error {
+	err := d.enforce(want, d.doc.probes(), func(want director.Desired) error {
 		err := apply(ctx, want)
 		if err == nil {
 			err = d.setHealth(&d.doc)
@@ -255,6 +259,7 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.started = true
 	d.watched.changed(&document{config: d.doc.config}, &d.doc)
+	d.health.Retry() // the way via services begins here
 	d.readings.applied()
 	d.warnPorts(&want)
 	if err := d.holdAddresses(ctx, &d.doc); err != nil && ctx.Err() == nil {
@@ -291,6 +296,7 @@ func (d *daemon) feedHops(ctx context.Context) error {
 			d.resolver.SetTargets(targets)
 		case <-d.resolver.Changed():
 			d.director.SetNextHops(convertHops(d.resolver.Hops()))
+			d.health.Retry()
 		case <-synced:
 			synced = nil
 			d.director.SetNextHops(convertHops(d.resolver.Hops()))
@@ -400,7 +406,7 @@ func (d *daemon) end() error {
 	if detach { // the addresses first: they bring packets here
 		released = d.addresses.Release()
 	}
-	if err := errors.Join(d.door.Remove(), bpf.Remove(d.config.StateDir)); err != nil {
+	if err := errors.Join(d.door.Remove(), d.probes.Remove(), bpf.Remove(d.config.StateDir)); err != nil {
 		return errors.Join(released, fmt.Errorf("remove data plane: %w", err))
 	}
 	if detach && released == nil {

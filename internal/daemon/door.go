@@ -22,24 +22,41 @@ type doorkeeper interface {
 	State() door.State
 }
 
-// enforce puts a state in force by the function, with the way for packets that the firewall marks, if
-// services want it: first the interface that the program is attached to, last the rules that bring packets.
-func (d *daemon) enforce(want director.Desired, apply func(director.Desired) error) error {
+// enforce puts a state in force by the function, with the ways for packets that the firewall marks and for
+// probes as a client's, if they are wanted: first the interfaces that the program is attached to, last the rules
+// that bring packets.
+func (d *daemon) enforce(want director.Desired, probes door.Marks, apply func(director.Desired) error) error {
 	marks := door.MarksOf(want.FirewallMarks())
 	if err := d.door.Open(marks); err != nil {
 		return errors.Join(err, d.door.Withdraw())
 	}
+	probes = d.openForProbes(probes)
 	if !marks.None() {
 		want.Door = door.Far
-		want.Interfaces = append([]director.Interface{{Name: door.Far, Mode: director.AttachGeneric}}, want.Interfaces...)
 	}
+	if !probes.None() {
+		want.Probes = door.ProbeFar
+	}
+	want.Interfaces = withDoors(&want)
 	if err := apply(want); err != nil {
-		return errors.Join(err, d.door.Withdraw())
+		return errors.Join(err, d.door.Withdraw(), d.probes.Withdraw())
 	}
 	if !marks.None() {
 		d.warnForwarding(&want)
 	}
+	d.setForProbes(probes)
 	return d.door.Set(marks)
+}
+
+// withDoors are the interfaces, and those of the director's own.
+func withDoors(want *director.Desired) []director.Interface {
+	var list []director.Interface
+	for _, name := range []string{want.Door, want.Probes} {
+		if name != "" {
+			list = append(list, director.Interface{Name: name, Mode: director.AttachGeneric})
+		}
+	}
+	return append(list, want.Interfaces...)
 }
 
 const sysctlNet = "/proc/sys/net/"

@@ -47,8 +47,8 @@ func TestEnforce(t *testing.T) {
 		"without marks": {director.Desired{}, nil, "open, apply , set"},
 	} {
 		keeper := &noDoor{}
-		d := &daemon{door: keeper, log: (&logged{}).logger()}
-		err := d.enforce(c.want, func(want director.Desired) error {
+		d := &daemon{door: keeper, probes: &noDoor{}, log: (&logged{}).logger()}
+		err := d.enforce(c.want, door.Marks{}, func(want director.Desired) error {
 			keeper.asked = append(keeper.asked, "apply "+want.Door)
 			if listed := slices.ContainsFunc(want.Interfaces, func(i director.Interface) bool { return i.Name == door.Far }); listed != (want.Door != "") {
 				t.Errorf("%s: interfaces are %v", name, want.Interfaces)

@@ -18,6 +18,7 @@ func (d *daemon) newHealth() *health.Monitor {
 		File:  filepath.Join(filepath.Dir(d.config.Socket), "health.json"),
 		Apply: d.director.SetHealth,
 
+		Client: func(c health.Client) health.ClientWay { return clientWay{d, c} },
 		Quorum: d.tellQuorum,
 		Notify: d.tellHealth,
 	})

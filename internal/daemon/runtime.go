@@ -14,6 +14,7 @@ import (
 	"xdplvs/configs"
 	"xdplvs/director"
 	"xdplvs/internal/atomicfile"
+	"xdplvs/internal/door"
 	"xdplvs/internal/health"
 )
 
@@ -62,6 +63,9 @@ func (doc *document) desired() director.Desired {
 	want.Services = doc.services
 	return want
 }
+
+// probes are the families in which real servers are asked as by clients.
+func (doc *document) probes() door.Marks { return door.Families(health.ByService(doc.health)) }
 
 // addresses are those of services that there are.
 func (doc *document) addresses() []director.Address {
@@ -124,7 +128,7 @@ func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeou
 	want.Timeouts = timeouts
 	d.health.Prepare(doc.health)
 	set := func(want director.Desired) error { return d.director.Set(ctx, want) }
-	if err := d.enforce(want, set); err != nil {
+	if err := d.enforce(want, doc.probes(), set); err != nil {
 		return err
 	}
 	changes := doc.changes
@@ -134,7 +138,7 @@ func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeou
 	if err := d.keepChanges(changes); err != nil {
 		former := d.doc.desired()
 		former.Timeouts = timeouts
-		return errors.Join(err, d.enforce(former, set))
+		return errors.Join(err, d.enforce(former, d.doc.probes(), set))
 	}
 	d.watched.changed(&d.doc, &doc)
 	d.doc = doc

@@ -134,7 +134,7 @@ func newHalf(t *testing.T, config string) *half {
 		Links: func(string) (director.Entrance, error) { return director.Entrance{}, nil },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	h.door = &noDoor{}
+	h.door, h.probes = &noDoor{}, &noDoor{}
 	h.addresses = vip.New(vip.Options{Answers: noAnswers{}, File: filepath.Join(t.TempDir(), "addresses.json")})
 	h.notifier = notification.New(h.daemon.log)
 	h.health = health.New(health.Options{File: filepath.Join(t.TempDir(), "health.json"), Apply: h.director.SetHealth})

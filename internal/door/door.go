@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package door lets packets in that the firewall has marked, which XDP cannot see: rules of policy
-// routing send them into the near end of a veth pair, where a program writes the mark into the frame;
-// the director's XDP program is at the far end.
+// Package door lets packets of this host in whose mark matters, which XDP cannot see: what is sent into
+// the near end of a veth pair gets its mark written into the frame by a program; the director's XDP
+// program is at the far end. There are two such doors, each with a pair of its own: one for packets that the
+// firewall has marked, which rules of policy routing send there, and one for probes, whose sockets are
+// bound to the near end.
 //
 // The pair, the rules and one routing table are the director's. Nothing else is touched: what is
 // removed is known by its group, or by its table and protocol.
@@ -26,6 +28,10 @@ const (
 	Table    = 8848        // of the route into the pair; the number is that of IPVS's port
 	Priority = 1000        // of the rules: after the local table's, before the main table's
 
+	ProbeNear  = "dir-probe" // the sockets of probes are bound to it
+	ProbeFar   = "dir-probe-in"
+	ProbeTable = Table + 1
+
 	group    = 8848 // of the near end: by it the director knows its own
 	protocol = 86   // of the rules and routes, as ip rule and ip route show it
 )
@@ -33,8 +39,20 @@ const (
 // checkEvery is the time between two looks at whether all is still there.
 const checkEvery = 2 * time.Second
 
-// Marks are those of the services that take their packets from the firewall, by family, in order.
+// Marks are those that let packets in, by family, in order: of the services that take their packets from
+// the firewall, or see Families.
 type Marks struct{ V4, V6 []uint32 }
+
+// Families are the Marks of the probes' door: it has one for each family, and lets in what is bound to it.
+func Families(v4, v6 bool) (m Marks) {
+	if v4 {
+		m.V4 = []uint32{0}
+	}
+	if v6 {
+		m.V6 = []uint32{0}
+	}
+	return m
+}
 
 // None reports whether there are none.
 func (m Marks) None() bool { return len(m.V4)+len(m.V6) == 0 }
@@ -59,14 +77,23 @@ type Options struct {
 type Manager struct {
 	opts   Options
 	kernel kernel
+	what   string // comes in by it
+	event  string // begins the events' names
 
 	mu    sync.Mutex
 	want  Marks
 	state State
 }
 
-// New makes a Manager. It does nothing by itself.
-func New(opts Options) *Manager { return &Manager{opts: opts, kernel: host{}} }
+// New makes a Manager of the door for packets with the firewall's marks. It does nothing by itself.
+func New(opts Options) *Manager {
+	return &Manager{opts: opts, kernel: host{&marksDoor}, what: "packets with the firewall's marks", event: "door"}
+}
+
+// NewForProbes makes a Manager of the door for probes.
+func NewForProbes(opts Options) *Manager {
+	return &Manager{opts: opts, kernel: host{&probesDoor}, what: "probes as a client's", event: "probe_door"}
+}
 
 // Open makes the pair, if there are marks and it is not there, so that the XDP program can be
 // attached. No packet comes to it before Set.
@@ -77,7 +104,7 @@ func (m *Manager) Open(want Marks) error {
 		return nil
 	}
 	if _, err := m.kernel.pair(m.opts.Program(), true); err != nil {
-		return fmt.Errorf("make way for packets with the firewall's marks: %w", err)
+		return fmt.Errorf("make way for %s: %w", m.what, err)
 	}
 	return nil
 }
@@ -113,7 +140,7 @@ func (m *Manager) settle() error {
 	}
 	m.state.Open, m.state.Marks = !m.want.None(), m.want
 	if err != nil {
-		return fmt.Errorf("route packets with the firewall's marks: %w", err)
+		return fmt.Errorf("route %s: %w", m.what, err)
 	}
 	m.state.Problem = ""
 	return nil
@@ -169,15 +196,15 @@ func (m *Manager) check() {
 	if len(missing) > 0 {
 		m.state.Repaired++
 		m.state.RepairedAt = time.Now()
-		m.opts.Log.Warn("somebody took away what brings packets with the firewall's marks to the director: it is put back",
-			"event", "door_repaired", "what", strings.Join(missing, ", "))
+		m.opts.Log.Warn("somebody took away what brings "+m.what+" to the director: it is put back", "event", m.event+"_repaired",
+			"what", strings.Join(missing, ", "))
 	}
 	problem := ""
 	if err != nil {
 		problem = err.Error()
 	}
 	if problem != "" && problem != m.state.Problem {
-		m.opts.Log.Error("packets with the firewall's marks do not come to the director", "event", "door_failed", "error", problem)
+		m.opts.Log.Error(m.what+" do not come to the director", "event", m.event+"_failed", "error", problem)
 	}
 	m.state.Problem = problem
 }

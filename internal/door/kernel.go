@@ -31,59 +31,75 @@ type kernel interface {
 }
 
 // host is the kernel that runs this process, in the network namespace of the calling thread.
-type host struct{}
+type host struct{ *kind }
 
-// mtu is the largest: the director looks at what fits the way to a real server itself.
-const mtu = 65535
+// kind is what tells the doors apart.
+type kind struct {
+	near, far string
+	table     int
+	mtu       int
+	settings  func(near netlink.Link) error      // of the interfaces
+	match     func(r *netlink.Rule, mark uint32) // says which packets the rule is for
+}
 
-// near finds the near end; nil if there is none.
-func (host) near() (netlink.Link, error) {
-	link, err := netlink.LinkByName(Near)
+var marksDoor = kind{near: Near, far: Far, table: Table, mtu: largestMTU,
+	settings: func(netlink.Link) error { return setSysctls() },
+	match: func(r *netlink.Rule, mark uint32) {
+		mask := ^uint32(0)
+		r.Mark, r.Mask = mark, &mask
+	}}
+
+// largestMTU is for packets of any size: the director looks at what fits the way to a real server itself.
+const largestMTU = 65535
+
+// nearEnd finds it; nil if there is none.
+func (h host) nearEnd() (netlink.Link, error) {
+	link, err := netlink.LinkByName(h.near)
 	var none netlink.LinkNotFoundError
 	if errors.As(err, &none) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("find interface %s: %w", Near, err)
+		return nil, fmt.Errorf("find interface %s: %w", h.near, err)
 	}
 	if link.Attrs().Group != group || link.Type() != "veth" {
-		return nil, fmt.Errorf("interface %s %w", Near, errForeign)
+		return nil, fmt.Errorf("interface %s %w", h.near, errForeign)
 	}
 	return link, nil
 }
 
 func (h host) pair(program int, again bool) (missing []string, err error) {
-	near, err := h.near()
+	near, err := h.nearEnd()
 	if err != nil {
 		return nil, err
 	}
 	if near == nil {
-		missing = append(missing, "interfaces "+Near+" and "+Far)
+		missing = append(missing, "interfaces "+h.near+" and "+h.far)
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU, attrs.Group = Near, mtu, group
-		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: Far}); err != nil {
-			return nil, fmt.Errorf("add interfaces %s and %s: %w", Near, Far, err)
+		attrs.Name, attrs.MTU, attrs.Group = h.near, h.mtu, group
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: h.far}); err != nil {
+			return nil, fmt.Errorf("add interfaces %s and %s: %w", h.near, h.far, err)
 		}
-		if near, err = h.near(); err != nil || near == nil {
-			return nil, errors.Join(fmt.Errorf("find interface %s, which was added", Near), err)
+		if near, err = h.nearEnd(); err != nil || near == nil {
+			return nil, errors.Join(fmt.Errorf("find interface %s, which was added", h.near), err)
 		}
-	} else if lacks := lacking(near); lacks != "" {
+	} else if lacks := h.lacking(near); lacks != "" {
 		missing = append(missing, lacks)
 	}
 	if len(missing) > 0 || again {
-		err = setUp(near, program)
+		err = h.setUp(near, program)
 	}
 	return missing, err
 }
 
 // lacking is what of the pair is not as it should be.
-func lacking(near netlink.Link) string {
-	far, err := netlink.LinkByName(Far)
+func (h host) lacking(near netlink.Link) string {
+	far, err := netlink.LinkByName(h.far)
 	switch {
 	case err != nil:
-		return "interface " + Far
+		return "interface " + h.far
 	case near.Attrs().Flags&far.Attrs().Flags&net.FlagUp == 0:
-		return "state up of " + Near + " and " + Far
+		return "state up of " + h.near + " and " + h.far
 	}
 	filters, err := netlink.FilterList(near, netlink.HANDLE_MIN_EGRESS)
 	for _, f := range filters {
@@ -92,24 +108,24 @@ func lacking(near netlink.Link) string {
 		}
 	}
 	if err != nil { // without the queueing discipline there are no filters to list
-		return "queueing discipline clsact of " + Near
+		return "queueing discipline clsact of " + h.near
 	}
-	return "program at the egress of " + Near
+	return "program at the egress of " + h.near
 }
 
 // programName is how tc filter show names it.
 const programName = "director_mark"
 
-// setUp makes the pair what it should be, whatever it was. Far is up last: then packets can pass.
-func setUp(near netlink.Link, program int) error {
-	far, err := netlink.LinkByName(Far)
+// setUp makes the pair what it should be, whatever it was. The far end is up last: then packets can pass.
+func (h host) setUp(near netlink.Link, program int) error {
+	far, err := netlink.LinkByName(h.far)
 	if err != nil {
-		return fmt.Errorf("find interface %s (remove %s, and it is made anew): %w", Far, Near, err)
+		return fmt.Errorf("find interface %s (remove %s, and it is made anew): %w", h.far, h.near, err)
 	}
 	if err := offload.LikeWire(near.Attrs().Index); err != nil {
 		return err
 	}
-	if err := setSysctls(); err != nil {
+	if err := h.settings(near); err != nil {
 		return err
 	}
 	for _, step := range []struct {
@@ -117,11 +133,11 @@ func setUp(near netlink.Link, program int) error {
 		do   func() error
 	}{
 		// Nobody answers for the virtual addresses in there; the destination becomes the mark anyway.
-		{"turn ARP off on " + Near, func() error { return netlink.LinkSetARPOff(near) }},
-		{"set MTU of " + Far, func() error { return netlink.LinkSetMTU(far, mtu) }},
-		{"put a program at the egress of " + Near, func() error { return addProgram(near, program) }},
-		{"take " + Near + " up", func() error { return netlink.LinkSetUp(near) }},
-		{"take " + Far + " up", func() error { return netlink.LinkSetUp(far) }},
+		{"turn ARP off on " + h.near, func() error { return netlink.LinkSetARPOff(near) }},
+		{"set MTU of " + h.far, func() error { return netlink.LinkSetMTU(far, h.mtu) }},
+		{"put a program at the egress of " + h.near, func() error { return addProgram(near, program) }},
+		{"take " + h.near + " up", func() error { return netlink.LinkSetUp(near) }},
+		{"take " + h.far + " up", func() error { return netlink.LinkSetUp(far) }},
 	} {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
@@ -174,7 +190,7 @@ func setSysctls() error {
 }
 
 func (h host) dropPair() error {
-	near, err := h.near()
+	near, err := h.nearEnd()
 	if errors.Is(err, errForeign) {
 		return nil
 	}
@@ -182,7 +198,7 @@ func (h host) dropPair() error {
 		return err
 	}
 	if err := netlink.LinkDel(near); err != nil {
-		return fmt.Errorf("remove interfaces %s and %s: %w", Near, Far, err)
+		return fmt.Errorf("remove interfaces %s and %s: %w", h.near, h.far, err)
 	}
 	return nil
 }
@@ -194,16 +210,16 @@ func family(v6 bool) (number int, name string) {
 	return unix.AF_INET, "IPv4"
 }
 
-func ruleOf(mark uint32, number int) *netlink.Rule {
+func (h host) ruleOf(mark uint32, number int) *netlink.Rule {
 	r := netlink.NewRule()
-	mask := ^uint32(0)
-	r.Family, r.Priority, r.Table, r.Protocol, r.Mark, r.Mask = number, Priority, Table, protocol, mark, &mask
+	r.Family, r.Priority, r.Table, r.Protocol = number, Priority, h.table, protocol
+	h.match(r, mark)
 	return r
 }
 
 // routes adds everything: what is there already the kernel says by itself.
 func (h host) routes(marks []uint32, v6 bool) (missing []string, err error) {
-	near, err := h.near()
+	near, err := h.nearEnd()
 	if err != nil || near == nil {
 		return nil, err
 	}
@@ -225,24 +241,24 @@ func (h host) routes(marks []uint32, v6 bool) (missing []string, err error) {
 	if v6 {
 		scope = netlink.SCOPE_UNIVERSE // IPv6 has no others
 	}
-	err = add(fmt.Sprintf("%s route into %s", name, Near), netlink.RouteAdd(&netlink.Route{
-		Family: number, LinkIndex: near.Attrs().Index, Dst: zero, Table: Table, Protocol: protocol, Scope: scope}))
+	err = add(fmt.Sprintf("%s route into %s", name, h.near), netlink.RouteAdd(&netlink.Route{
+		Family: number, LinkIndex: near.Attrs().Index, Dst: zero, Table: h.table, Protocol: protocol, Scope: scope}))
 	for _, mark := range marks {
 		if err == nil {
-			err = add(fmt.Sprintf("%s rule of mark %d", name, mark), netlink.RuleAdd(ruleOf(mark, number)))
+			err = add(fmt.Sprintf("%s rule of mark %d", name, mark), netlink.RuleAdd(h.ruleOf(mark, number)))
 		}
 	}
 	return missing, err
 }
 
-func (host) dropRules(want Marks) error {
+func (h host) dropRules(want Marks) error {
 	for _, v6 := range []bool{false, true} {
 		number, name := family(v6)
 		wanted := want.V4
 		if v6 {
 			wanted = want.V6
 		}
-		have, err := netlink.RuleListFiltered(number, &netlink.Rule{Table: Table, Priority: Priority},
+		have, err := netlink.RuleListFiltered(number, &netlink.Rule{Table: h.table, Priority: Priority},
 			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PRIORITY)
 		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
 			continue
@@ -254,7 +270,7 @@ func (host) dropRules(want Marks) error {
 			if r.Protocol != protocol || slices.Contains(wanted, r.Mark) {
 				continue
 			}
-			if err := netlink.RuleDel(ruleOf(r.Mark, number)); err != nil && !errors.Is(err, unix.ENOENT) {
+			if err := netlink.RuleDel(h.ruleOf(r.Mark, number)); err != nil && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("remove %s rule of mark %d: %w", name, r.Mark, err)
 			}
 		}

@@ -34,6 +34,9 @@ func (m *Monitor) listReal(r *real) director.RealHealth {
 	h := director.RealHealth{Name: r.Real.Name, Key: r.Real.Key, Checked: r.checked(), Health: r.health, Checks: []director.CheckHealth{}}
 	for i, name := range r.names {
 		h.Checks = append(h.Checks, listCheck(&r.Real.Checks[i], m.state(name)))
+		if way, ok := m.target(r.key, &r.Real.Checks[i]).Way.(ClientWay); ok {
+			h.Checks[i].Way = way.String()
+		}
 	}
 	return h
 }

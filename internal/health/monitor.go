@@ -30,6 +30,15 @@ type Options struct {
 	// Notify gets every transition; it must not wait. nil: nobody is notified.
 	Notify  func(Event)
 	Manager healthcheck.Options
+	// Client makes the way of probes that come as a client's. nil: all go directly.
+	Client func(Client) ClientWay
+}
+
+// ClientWay is a way that can say which it is.
+type ClientWay interface {
+	healthcheck.Way
+	// String is as "via 192.0.2.10:80 by dr", or as "direct: " and why.
+	String() string
 }
 
 // Monitor runs the checks of services and knows their health. Its methods may be called from any
@@ -176,6 +185,7 @@ func (m *Monitor) adoptReal(want Real, key director.HealthKey, old *real, checks
 	}
 	for _, c := range want.Checks {
 		name := checkName(key, c.Name)
+		c.Target = m.target(key, &c)
 		if m.state(name).Verdict == healthcheck.Unknown && old != nil && old.health.Condition == director.Up {
 			// It was in use, and is asked something else now.
 			m.kept[name] = keptCheck{Name: c.Name, Condition: director.Up, Factor: 100, Since: old.health.Since}
@@ -185,6 +195,17 @@ func (m *Monitor) adoptReal(want Real, key director.HealthKey, old *real, checks
 		checks[name] = c.Check
 	}
 	return r
+}
+
+// target is whom a check asks, and how.
+func (m *Monitor) target(key director.HealthKey, c *Check) healthcheck.Target {
+	t := c.Target
+	if c.Via == ViaDirect {
+		return t
+	}
+	sockets, _ := t.Dialer.(healthcheck.Sockets)
+	t.Dialer, t.Way = nil, m.opts.Client(Client{Of: key, Address: t.Address, Source: sockets.Source, Strict: c.Via == ViaService})
+	return t
 }
 
 // checkName is the manager's name of a check.
@@ -360,6 +381,15 @@ func nameOr(name, key string) string {
 		return name
 	}
 	return key
+}
+
+// Retry has the checks made at once whose probes could not be sent: what they lacked may be there now.
+func (m *Monitor) Retry() {
+	for name, s := range m.manager.States() {
+		if s.Silent > 0 {
+			m.manager.Trigger(name)
+		}
+	}
 }
 
 // suspectedAgain is after how long it is told again that a real server is suspected.

@@ -123,7 +123,7 @@ func (w *world) farm(n int, change ...func(*Service)) []Service {
 	s := Service{Key: web, Name: "web"}
 	for i := range n {
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 80)
-		s.Reals = append(s.Reals, Real{Key: director.RealKey{Addr: addr.Addr(), Port: 80}, Weight: 2, Checks: []Check{{"c", healthcheck.Check{
+		s.Reals = append(s.Reals, Real{Key: director.RealKey{Addr: addr.Addr(), Port: 80}, Weight: 2, Checks: []Check{{Name: "c", Check: healthcheck.Check{
 			Target: healthcheck.Target{Address: addr}, Checker: w.wards, Timing: healthcheck.Timing{Interval: second, Rise: 2, Fall: 2, Spread: -1},
 		}}}})
 	}
@@ -485,7 +485,7 @@ func BenchmarkTurn(b *testing.B) {
 	s := Service{Key: web, Name: "web"}
 	for i := range 5000 {
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 80)
-		s.Reals = append(s.Reals, Real{Key: director.RealKey{Addr: addr.Addr(), Port: 80}, Weight: 1, Checks: []Check{{"c", healthcheck.Check{
+		s.Reals = append(s.Reals, Real{Key: director.RealKey{Addr: addr.Addr(), Port: 80}, Weight: 1, Checks: []Check{{Name: "c", Check: healthcheck.Check{
 			Target: healthcheck.Target{Address: addr}, Checker: &wards{}}}}})
 	}
 	if err := m.Set([]Service{s}); err != nil {

@@ -3,6 +3,8 @@
 package health
 
 import (
+	"net/netip"
+
 	"xdplvs/director"
 	"xdplvs/healthcheck"
 )
@@ -28,6 +30,39 @@ type Real struct {
 type Check struct {
 	Name string // unique among the real server's
 	healthcheck.Check
+	Via Via
+}
+
+// Via is the way that probes go. By the service means that they are sent to Target.Address, a virtual one, and
+// forwarded to Target.Real as clients' packets are.
+type Via uint8
+
+// The ways.
+const (
+	ViaDirect        Via = iota
+	ViaService           // or no probe can be sent
+	ViaServiceIfSeen     // directly where answers would not be seen
+)
+
+// Client says whose way a probe goes that comes as a client's.
+type Client struct {
+	Of      director.HealthKey
+	Address netip.AddrPort // that it asks
+	Source  netip.Addr     // that it comes from; invalid: as the route says
+	Strict  bool           // it goes no other way
+}
+
+// ByService tells in which families probes go by services.
+func ByService(services []Service) (v4, v6 bool) {
+	for i := range services {
+		for _, r := range services[i].Reals {
+			for _, c := range r.Checks {
+				is4 := c.Target.Address.Addr().Is4()
+				v4, v6 = v4 || c.Via != ViaDirect && is4, v6 || c.Via != ViaDirect && !is4
+			}
+		}
+	}
+	return v4, v6
 }
 
 // Quorum says when a service has lost too many of its real servers, as keepalived's quorum and
