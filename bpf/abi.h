@@ -665,7 +665,9 @@ enum defending {
 /* What the defenses remember between packets. */
 struct defense_state {
 	__s32 drop_left;    /* drop_packet: new connections until the next is dropped, for all services (IPVS) */
-	__u32 reserved[15];
+	__u32 reserved;
+	__u64 proven;	    /* connections whose clients have brought a cookie back */
+	__u32 reserved2[12];
 };
 
 /* What read_clock tells: packets are timed in jiffies, whose rate userspace does not know. */

@@ -167,7 +167,7 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 	__u32 id;
 
 	r = choose(p, at, s, &id, v6);
-	if (!r || !w || (unlikely(p->proof == PROOF_GIVEN) && !method_replies(r->method)))
+	if (!r || !w || (unlikely(p->proof == PROOF_GIVEN) && !splice_carries(r)))
 		return no_real(s, p, at);
 	if (s->flags & SERVICE_ONE_PACKET) {
 		if (p->fragment != FRAGMENT_NONE && !s->persistent) /* the pieces of one datagram belong together */

@@ -42,6 +42,12 @@ __inline __u32 splice_flag(const struct packet *p)
 	return unlikely(p->proof == PROOF_GIVEN) ? CONN_SPLICED : 0;
 }
 
+/* May a connection that a cookie began be the real server's? Its replies must come by here. */
+__inline int splice_carries(const struct real *r)
+{
+	return method_replies(r->method) && !(r->flags & REAL_LOCAL);
+}
+
 /* Notes what the client has proven, for its connection, which is stored at the place. */
 __inline int splice_begin(const struct place *at, int v6)
 {
@@ -294,8 +300,10 @@ __noinline int proof_ask6(struct xdp_md *ctx, struct packet *p, __u32 service)
 /* The proof is used: its connection is stored, and the packet its SYN; or it is refused, as the ACK that it is. */
 __inline __u64 proof_used(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, int v6)
 {
-	if (outcome_verdict(result) == TX_NEW)
+	if (outcome_verdict(result) == TX_NEW) {
+		__sync_fetch_and_add(&defense.proven, 1);
 		return splice_begin(at, v6) && syn_restore(ctx, p, v6) ? result : outcome(DROP_ERROR, NO_REAL);
+	}
 	p->tcp = TCP_ACK;
 	return outcome_real(result) == NO_REAL ? result : outcome(DROP_EARLY, NO_REAL); /* of a connection that is being made */
 }

@@ -354,7 +354,7 @@ func TestRaw(t *testing.T) {
 		"defense, report":   {"GET", "/v1/defense/report", "", 200, `{"since":"0001-01-01T00:00:00Z","total":{"admitted":0},"hitters":null,"prefix4":0`},
 		"defense, shown":    {"GET", "/v1/defense", "", 200, `{"drop_entry":0,`},
 		"defense, mode":     {"PATCH", "/v1/defense", `{"drop_packet": 4}`, 400, `{"error":"read body: drop_packet: unknown mode \"4\" (known: off, auto, always, or 0 to 3 as IPVS's sysctls have them)"}`},
-		"defense, name":     {"PATCH", "/v1/defense", `{"droprate": 4}`, 400, `{"error":"read body: unknown setting \"droprate\" (known: drop_entry, drop_packet, secure_tcp, am_droprate, amemthresh, occupancy)"}`},
+		"defense, name":     {"PATCH", "/v1/defense", `{"droprate": 4}`, 400, `{"error":"read body: unknown setting \"droprate\" (known: drop_entry, drop_packet, secure_tcp, syn_cookies, am_droprate, amemthresh, occupancy, half_open)"}`},
 		"timeouts, no name": {"PATCH", "/v1/timeouts", `{"tpc": 1}`, 400, `{"error":"read body: timeout tpc: unknown timeout \"tpc\" (known: tcp, tcpfin, udp, tcp_none,`},
 		"timeouts, zero":    {"PATCH", "/v1/timeouts", `{"udp": 0}`, 400, `{"error":"read body: timeout udp: expected a duration such as 15m or 1h30m, or seconds, from 1s to 596h31m23.647s, found \"0\""}`},
 		"timeouts, text":    {"PATCH", "/v1/timeouts", `tcp=5`, 400, `{"error":"read body: invalid character`},
