@@ -279,4 +279,3 @@ func (f *farm) tableBytes() string {
 	f.t.Fatal("no director_table_memory_bytes")
 	return ""
 }
-
