@@ -350,7 +350,7 @@ func TestRaw(t *testing.T) {
 		"delete both":       {"DELETE", "/v1/connections?filter=state+udp&all=true", "", 400, `{"error":"a filter and all=true contradict each other"}`},
 		"delete all, no":    {"DELETE", "/v1/connections?all=false", "", 400, `{"error":"parameter all is true or absent, not \"false\""}`},
 		"timeouts":          {"GET", "/v1/timeouts", "", 200, `{"tcp":"15m","tcpfin":"2m","udp":"5m","tcp_none":"2s",`},
-		"defense":           {"PATCH", "/v1/defense", `{"drop_packet": 3, "am_droprate": "4"}`, 200, `{"drop_entry":0,"drop_packet":3,"secure_tcp":0,"am_droprate":4,`},
+		"defense":           {"PATCH", "/v1/defense", `{"drop_packet": 3, "am_droprate": "4"}`, 200, `{"drop_entry":0,"drop_packet":3,"secure_tcp":0,"syn_cookies":0,"am_droprate":4,`},
 		"defense, report":   {"GET", "/v1/defense/report", "", 200, `{"since":"0001-01-01T00:00:00Z","total":{"admitted":0},"hitters":null,"prefix4":0`},
 		"defense, shown":    {"GET", "/v1/defense", "", 200, `{"drop_entry":0,`},
 		"defense, mode":     {"PATCH", "/v1/defense", `{"drop_packet": 4}`, 400, `{"error":"read body: drop_packet: unknown mode \"4\" (known: off, auto, always, or 0 to 3 as IPVS's sysctls have them)"}`},
