@@ -76,6 +76,7 @@ enum verdict {
 	TX_TIME_EXCEEDED,	/* TTL or hop limit ended here */
 	TX_TOO_BIG,		/* does not fit the way to the real server */
 	TX_PROBE,		/* a health check that goes as a client's, or its answer */
+	TX_COOKIE,		/* SYN answered with a cookie: nothing is stored */
 	/* dropped */
 	DROP_MALFORMED,		/* for a service, and no valid packet */
 	DROP_NO_REAL,		/* no usable real server, and the service says drop */
@@ -93,6 +94,8 @@ enum verdict {
 	DROP_BUDGET,		/* a new connection from a prefix that has begun too many */
 	DROP_CEILING,		/* a new connection to a service that has got too many */
 	DROP_CLOSED,		/* for a port of a virtual address that no service has */
+	DROP_COOKIE,		/* segment of no connection, with no valid cookie */
+	DROP_EARLY,		/* of a connection whose real server has not answered yet */
 	DROP_ERROR,		/* a helper failed: no headroom, no such interface */
 	VERDICTS,
 	UNDECIDED = VERDICTS,
@@ -159,6 +162,7 @@ enum conn_flag {
 	CONN_NO_OUTPUT = 1 << 8,  /* no packet of the server's was seen (IPVS 0x80) */
 	CONN_UNPROVEN = 1 << 9,	  /* made from a bare ACK: counts as embryonic */
 	CONN_CONTROLLED = 1 << 10, /* made by a template: link leads to it */
+	CONN_SPLICED = 1 << 14,	/* its handshake was the director's: there is a splice (splice.h) */
 };
 
 /*
@@ -419,6 +423,8 @@ enum service_flag {
 	SERVICE_SORRY = 1024,	/* another one's sorry servers: no packet finds it by a key */
 	SERVICE_SIP = 4096,	/* persistence goes by the Call-ID, too */
 	SERVICE_NO_QUORUM = 2048, /* new connections are the sorry servers', if one can be reached */
+	SERVICE_COOKIES = 1 << 20, /* SYNs are answered with cookies; */
+	SERVICE_PROOFS = 1 << 21, /* ACKs may bring one back. All its real servers are by nat or fullnat */
 };
 
 /* What a packet gets that finds no usable real server. */
@@ -427,6 +433,27 @@ enum service_answer {
 	ANSWER_RESET,
 	ANSWER_DROP,
 	ANSWER_PASS,
+};
+
+/*
+ * Two handshakes made one: the director's with the client by a cookie, and the one with
+ * the real server. The entry of a connection with CONN_SPLICED, by the number of its slot.
+ */
+struct splice {
+	__u32 cookie;	    /* the first sequence number as the client knows it, */
+	__u32 server;	    /* and the real server's own, once it has answered */
+	__u64 rest;	    /* changed as one: see enum splice_rest */
+};
+
+/* Where the parts of splice.rest begin. */
+enum splice_rest {
+	SPLICE_STAMP = 0,   /* 32 bits: the timestamp that the client was told; answered: what to add to the real server's */
+	SPLICE_VERSION = 32, /* 16 bits: of the connection's tag */
+	SPLICE_SCALE = 48,  /* 4 bits: the real server's window scale */
+	SPLICE_CLIENT_SCALE = 52, /* 4 bits: the client's, where the real server has none and must be told whole windows */
+	SPLICE_ANSWERED = 56, /* a bit each: the real server has answered */
+	SPLICE_STAMPS,	    /* the client was promised timestamps, */
+	SPLICE_SCALED,	    /* and a window scale */
 };
 
 /*
@@ -450,7 +477,7 @@ struct service {
 	__u32 persistent;   /* seconds that a template lives after its last connection; 0: there are none */
 	__be32 mark;	    /* the firewall mark that it stands for */
 	__be16 template_port;
-	__u16 reserved;
+	__u16 mss;	    /* that SYNs are answered with by cookies */
 	__u32 sorry;	    /* id + 1 of the service that its sorry servers are; 0: it has none */
 	__u64 reserved3[3];
 };
@@ -633,6 +660,9 @@ struct runtime_settings {
 	__u32 closed_ports; /* addresses exist whose closed ports are not left to the stack: 1 */
 	__u32 prefix_set;   /* prefix_sets[prefix_set & 1] is in force */
 	struct prefix_set prefix_sets[2];
+	__u64 cookie_key[2]; /* drawn once; who knows it can make connections from any address */
+	__u32 cookie_period; /* jiffies: a cookie is good for one to two of them; 0: for ever */
+	__u32 reserved2;
 };
 
 /* The defenses of settings.defending, as bits. */
@@ -645,7 +675,9 @@ enum defending {
 /* What the defenses remember between packets. */
 struct defense_state {
 	__s32 drop_left;    /* drop_packet: new connections until the next is dropped, for all services (IPVS) */
-	__u32 reserved[15];
+	__u32 reserved;
+	__u64 proven;	    /* connections whose clients have brought a cookie back */
+	__u32 reserved2[12];
 };
 
 /* What read_clock tells: packets are timed in jiffies, whose rate userspace does not know. */
@@ -677,6 +709,7 @@ _Static_assert(sizeof(struct probe) == 24, "probe");
 _Static_assert(sizeof(struct real_counts) == 64, "real_counts");
 _Static_assert(sizeof(struct real_stats) == 64, "real_stats");
 _Static_assert(sizeof(struct service) == 192, "service");
+_Static_assert(sizeof(struct splice) == 16, "splice");
 _Static_assert(sizeof(struct service_bucket) == 128, "service_bucket");
 _Static_assert(sizeof(struct mark_bucket) == 256, "mark_bucket");
 _Static_assert(sizeof(struct plan_chunk) == 64, "plan_chunk");

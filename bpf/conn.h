@@ -49,6 +49,7 @@ enum asked {
 	ASK_TEMPLATE,	/* for the one that there is */
 	ASK_SCHEDULER,	/* and for a new one */
 	ASK_SORRY,	/* the sorry servers: no real server is usable */
+	ASK_COOKIE,	/* the client, for a proof */
 	ASKED,
 };
 
@@ -410,6 +411,8 @@ __inline int conn_reused(__u32 word, const struct service *s, const struct real 
 {
 	__u32 state = word & STATE_MASK;
 
+	if (word & CONN_SPLICED && (state == TCP_TIME_WAIT || state == TCP_CLOSE || state == TCP_LAST_ACK))
+		return 1; /* it cannot carry a second handshake */
 	if (real_lost(r) || (s->flags & SERVICE_EXPIRE_NODEST && !(r->flags & REAL_USABLE)))
 		return 1;
 	if (word & CONN_CONTROLLED)

@@ -91,6 +91,21 @@ __inline enum verdict defend(struct packet *p, __u32 service, int v6)
 	return verdict;
 }
 
+/* A SYN that gets a cookie begins nothing yet: it spends nothing of budgets and ceilings. */
+__inline enum verdict defend_cookie(struct packet *p, __u32 service, int v6)
+{
+	struct guard *own = guard_row(service + 1), *all = guard_row(0);
+	enum verdict verdict = TX_COOKIE;
+
+	if (!own || !all)
+		return DROP_ERROR; /* cannot be: there is one for each service */
+	if (settings.defending & DEFEND_GUARD && denied(p, own, all, v6))
+		verdict = DROP_DENIED;
+	if (settings.defending & DEFEND_SAMPLE)
+		sample_take(p, service, verdict, v6);
+	return verdict;
+}
+
 __noinline int defend4(struct packet *p, __u32 service)
 {
 	return p ? defend(p, service, 0) : DROP_ERROR;

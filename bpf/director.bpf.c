@@ -28,6 +28,7 @@
 #include "service.h"
 #include "sip.h"
 #include "sorry.h"
+#include "splice.h"
 #include "stats.h"
 #include "tunnel.h"
 #include "tunnel_icmp.h"
@@ -168,7 +169,7 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 	__u32 id;
 
 	r = choose(p, at, s, &id, v6);
-	if (!r || !w)
+	if (!r || !w || (unlikely(p->proof == PROOF_GIVEN) && !splice_carries(r)))
 		return no_real(s, p, at);
 	if (s->flags & SERVICE_ONE_PACKET) {
 		if (p->fragment != FRAGMENT_NONE && !s->persistent) /* the pieces of one datagram belong together */
@@ -185,6 +186,7 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 	}
 	n = &w->fresh;
 	conn_begin(n, p, r, id);
+	n->word |= splice_flag(p);
 	if (unlikely(!home || !store(p, at, home, n, v6))) {
 		__sync_fetch_and_add(&s->untracked, 1);
 		if (!s->persistent)
@@ -267,7 +269,7 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 	__u64 result;
 	int locked;
 
-	if (unlikely(p->mark && !p->door && at->asked == ASK_NOBODY))
+	if (unlikely(p->mark && !p->door && at->asked == ASK_NOBODY && !p->proof))
 		mark_count(p);
 	if (!s || !home)
 		return outcome(PASS_NO_SERVICE, NO_REAL);
@@ -276,6 +278,8 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 		if (c)
 			return packet_met(p, c, at, s, v6);
 	}
+	if (unlikely(s->flags & (SERVICE_COOKIES | SERVICE_PROOFS)) && proof_concerns(s, p))
+		return ask(at, s, ASK_COOKIE);
 	if (!schedulable(s, p))
 		return unknown_segment(p, at, s, v6);
 	if (unlikely(settings.defending && at->asked == ASK_NOBODY && !p->admitted)) {
@@ -327,6 +331,7 @@ __inline __u64 packet_local(struct packet *p, struct place *at, __u32 id, int v6
 	if (outcome_verdict(taken) == TX_NEW) {
 		n = &w->fresh;
 		conn_begin(n, p, r, id);
+		n->word |= splice_flag(p);
 		n->local = outcome_local(taken);
 		control(n, at);
 		conn_publish(c, p, at, n, v6);
@@ -485,6 +490,9 @@ __inline __u64 icmp_error(struct xdp_md *ctx, struct packet *p, int v6)
 	r = bpf_map_lookup_elem(&reals, &k.real);
 	if (!r || r->generation != k.generation || !known_holds(&k, &at) || known_expired(&k, p->now))
 		return outcome(PASS_ICMP, NO_REAL);
+	if (unlikely(k.word & CONN_SPLICED) &&
+	    !(v6 ? splice_quoted6(ctx, p, quoted.l4, at.slot) : splice_quoted4(ctx, p, quoted.l4, at.slot)))
+		return outcome(DROP_ERROR, NO_REAL);
 	stats_input(k.real, p, 0);
 	return outcome_by(TX_ICMP, k.real, k.local);
 }
@@ -544,10 +552,24 @@ __inline int choose_call(struct xdp_md *ctx, struct packet *p, struct place *at,
 }
 
 /*
+ * No connection of this key is known, nor whether its client is real: see
+ * handshake.h. at->asked is then for others.
+ */
+__inline __u64 packet_proven(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, int v6)
+{
+	enum verdict verdict = v6 ? proof_ask6(ctx, p, outcome_real(result)) : proof_ask4(ctx, p, outcome_real(result));
+
+	if (verdict != UNDECIDED)
+		return outcome(verdict, NO_REAL);
+	at->asked = ASK_NOBODY;
+	return v6 ? packet_new6(p, at) : packet_new4(p, at);
+}
+
+/*
  * No connection of this key is known: persistence and sorry servers are asked
  * where they have a say, and full-NAT ends what it has begun.
  */
-__inline __u64 packet_unknown(struct xdp_md *ctx, struct packet *p, struct place *at, int v6)
+__inline __u64 packet_begun(struct xdp_md *ctx, struct packet *p, struct place *at, int v6)
 {
 	__u64 result;
 	__u32 id;
@@ -555,6 +577,8 @@ __inline __u64 packet_unknown(struct xdp_md *ctx, struct packet *p, struct place
 	at->asked = ASK_NOBODY;
 	at->link = 0;
 	result = v6 ? packet_new6(p, at) : packet_new4(p, at);
+	if (unlikely(at->asked == ASK_COOKIE))
+		result = packet_proven(ctx, p, at, result, v6);
 	if (unlikely(at->asked == ASK_TEMPLATE || at->asked == ASK_SCHEDULER)) {
 		id = outcome_real(result);
 		if (!service_is_sip(id))
@@ -570,6 +594,24 @@ __inline __u64 packet_unknown(struct xdp_md *ctx, struct packet *p, struct place
 		return result;
 	id = outcome_real(result);
 	return v6 ? packet_local6(p, at, id) : packet_local4(p, at, id);
+}
+
+__inline __u64 packet_unknown(struct xdp_md *ctx, struct packet *p, struct place *at, int v6)
+{
+	__u64 result = packet_begun(ctx, p, at, v6);
+
+	if (likely(p->proof != PROOF_GIVEN))
+		return result;
+	return v6 ? proof_used6(ctx, p, at, result) : proof_used4(ctx, p, at, result);
+}
+
+/* A connection whose handshake was the director's. */
+__inline __u64 packet_spliced(struct xdp_md *ctx, struct packet *p, struct place *at, struct known *k, int v6)
+{
+	enum verdict verdict = v6 ? splice_request6(ctx, p, at->slot, at->version) :
+				    splice_request4(ctx, p, at->slot, at->version);
+
+	return verdict == UNDECIDED ? packet_known(p, k) : outcome(verdict, NO_REAL);
 }
 
 /*
@@ -594,13 +636,16 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 		if (unlikely(!at->over && is_way_back(k.word)))
 			return outcome(TX_REPLY, NO_REAL);
 		if (likely(!at->over && r && r->generation == k.generation && !known_expired(&k, p->now) &&
-			   !packet_begins(p)))
+			   !packet_begins(p) && !(k.word & CONN_SPLICED)))
 			return packet_known(p, &k);
 		if (!at->over)
 			at->over = conn_over(&k, p);
+		if (!at->over && r && r->generation != k.generation)
+			return outcome(stale_verdict(r, p), NO_REAL);
+		if (!at->over && k.word & CONN_SPLICED)
+			return packet_spliced(ctx, p, at, &k, v6);
 		if (!at->over)
-			return r && r->generation != k.generation ? outcome(stale_verdict(r, p), NO_REAL) :
-								    packet_known(p, &k);
+			return packet_known(p, &k);
 	}
 	return packet_unknown(ctx, p, at, v6);
 }

@@ -119,6 +119,7 @@ const (
 	directorConnFlagCONN_NO_OUTPUT  directorConnFlag = 256
 	directorConnFlagCONN_UNPROVEN   directorConnFlag = 512
 	directorConnFlagCONN_CONTROLLED directorConnFlag = 1024
+	directorConnFlagCONN_SPLICED    directorConnFlag = 16384
 )
 
 type directorConnKey struct {
@@ -194,9 +195,11 @@ const (
 )
 
 type directorDefenseState struct {
-	_        structs.HostLayout
-	DropLeft int32
-	Reserved [15]uint32
+	_         structs.HostLayout
+	DropLeft  int32
+	Reserved  uint32
+	Proven    uint64
+	Reserved2 [12]uint32
 }
 
 type directorDestination struct {
@@ -520,6 +523,9 @@ type directorRuntimeSettings struct {
 		Base   uint32
 		Mask   uint32
 	}
+	CookieKey    [2]uint64
+	CookiePeriod uint32
+	Reserved2    uint32
 }
 
 type directorSample struct {
@@ -554,7 +560,7 @@ type directorService struct {
 	Persistent   uint32
 	Mark         uint32
 	TemplatePort uint16
-	Reserved     uint16
+	Mss          uint16
 	Sorry        uint32
 	Reserved3    [3]uint64
 }
@@ -589,6 +595,8 @@ const (
 	directorServiceFlagSERVICE_SORRY            directorServiceFlag = 1024
 	directorServiceFlagSERVICE_SIP              directorServiceFlag = 4096
 	directorServiceFlagSERVICE_NO_QUORUM        directorServiceFlag = 2048
+	directorServiceFlagSERVICE_COOKIES          directorServiceFlag = 1048576
+	directorServiceFlagSERVICE_PROOFS           directorServiceFlag = 2097152
 )
 
 type directorServiceKey struct {
@@ -610,6 +618,25 @@ type directorSourcePool struct {
 	_      structs.HostLayout
 	Source [256]uint8
 }
+
+type directorSplice struct {
+	_      structs.HostLayout
+	Cookie uint32
+	Server uint32
+	Rest   uint64
+}
+
+type directorSpliceRest uint32
+
+const (
+	directorSpliceRestSPLICE_STAMP        directorSpliceRest = 0
+	directorSpliceRestSPLICE_VERSION      directorSpliceRest = 32
+	directorSpliceRestSPLICE_SCALE        directorSpliceRest = 48
+	directorSpliceRestSPLICE_CLIENT_SCALE directorSpliceRest = 52
+	directorSpliceRestSPLICE_ANSWERED     directorSpliceRest = 56
+	directorSpliceRestSPLICE_STAMPS       directorSpliceRest = 57
+	directorSpliceRestSPLICE_SCALED       directorSpliceRest = 58
+)
 
 type directorStaleAction uint32
 
@@ -671,25 +698,28 @@ const (
 	directorVerdictTX_TIME_EXCEEDED   directorVerdict = 20
 	directorVerdictTX_TOO_BIG         directorVerdict = 21
 	directorVerdictTX_PROBE           directorVerdict = 22
-	directorVerdictDROP_MALFORMED     directorVerdict = 23
-	directorVerdictDROP_NO_REAL       directorVerdict = 24
-	directorVerdictDROP_REAL_GONE     directorVerdict = 25
-	directorVerdictDROP_NO_ROOM       directorVerdict = 26
-	directorVerdictDROP_NO_CALL_ID    directorVerdict = 27
-	directorVerdictDROP_NO_PORT       directorVerdict = 28
-	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 29
-	directorVerdictDROP_TTL           directorVerdict = 30
-	directorVerdictDROP_TOO_BIG       directorVerdict = 31
-	directorVerdictDROP_UNTAKEN       directorVerdict = 32
-	directorVerdictDROP_RATE          directorVerdict = 33
-	directorVerdictDROP_PACKET        directorVerdict = 34
-	directorVerdictDROP_DENIED        directorVerdict = 35
-	directorVerdictDROP_BUDGET        directorVerdict = 36
-	directorVerdictDROP_CEILING       directorVerdict = 37
-	directorVerdictDROP_CLOSED        directorVerdict = 38
-	directorVerdictDROP_ERROR         directorVerdict = 39
-	directorVerdictVERDICTS           directorVerdict = 40
-	directorVerdictUNDECIDED          directorVerdict = 40
+	directorVerdictTX_COOKIE          directorVerdict = 23
+	directorVerdictDROP_MALFORMED     directorVerdict = 24
+	directorVerdictDROP_NO_REAL       directorVerdict = 25
+	directorVerdictDROP_REAL_GONE     directorVerdict = 26
+	directorVerdictDROP_NO_ROOM       directorVerdict = 27
+	directorVerdictDROP_NO_CALL_ID    directorVerdict = 28
+	directorVerdictDROP_NO_PORT       directorVerdict = 29
+	directorVerdictDROP_NO_NEXT_HOP   directorVerdict = 30
+	directorVerdictDROP_TTL           directorVerdict = 31
+	directorVerdictDROP_TOO_BIG       directorVerdict = 32
+	directorVerdictDROP_UNTAKEN       directorVerdict = 33
+	directorVerdictDROP_RATE          directorVerdict = 34
+	directorVerdictDROP_PACKET        directorVerdict = 35
+	directorVerdictDROP_DENIED        directorVerdict = 36
+	directorVerdictDROP_BUDGET        directorVerdict = 37
+	directorVerdictDROP_CEILING       directorVerdict = 38
+	directorVerdictDROP_CLOSED        directorVerdict = 39
+	directorVerdictDROP_COOKIE        directorVerdict = 40
+	directorVerdictDROP_EARLY         directorVerdict = 41
+	directorVerdictDROP_ERROR         directorVerdict = 42
+	directorVerdictVERDICTS           directorVerdict = 43
+	directorVerdictUNDECIDED          directorVerdict = 43
 )
 
 type directorWork struct {
@@ -717,7 +747,8 @@ type directorWork struct {
 		Mac        [3]uint32
 		Vlan       [2]uint16
 		Tpid       uint16
-		_          [2]byte
+		Proof      uint8
+		_          [1]byte
 		MarkRule   uint32
 	}
 	At struct {
@@ -756,7 +787,8 @@ type directorWork struct {
 		Mac        [3]uint32
 		Vlan       [2]uint16
 		Tpid       uint16
-		_          [2]byte
+		Proof      uint8
+		_          [1]byte
 		MarkRule   uint32
 	}
 	ReplyAt struct {
@@ -800,6 +832,55 @@ type directorWork struct {
 		Zero  uint32
 		_     [4]byte
 	}
+	Head struct {
+		_    structs.HostLayout
+		Word [20]uint32
+	}
+	Options struct {
+		_        structs.HostLayout
+		Mss      uint32
+		Stamp    uint32
+		Echo     uint32
+		StampAt  uint8
+		SackAt   uint8
+		SackSize uint8
+		Sack     uint8
+		Scale    uint8
+		_        [3]byte
+	}
+	Segment struct {
+		_   structs.HostLayout
+		Tcp struct {
+			_      structs.HostLayout
+			Source uint16
+			Dest   uint16
+			Seq    uint32
+			AckSeq uint32
+			_      [2]byte /* unsupported bitfield */
+			Window uint16
+			Check  uint16
+			UrgPtr uint16
+		}
+		Option [6]uint32
+	}
+	Proof struct {
+		_       structs.HostLayout
+		Isn     uint32
+		Cookie  uint32
+		Mss     uint32
+		Options struct {
+			_        structs.HostLayout
+			Mss      uint32
+			Stamp    uint32
+			Echo     uint32
+			StampAt  uint8
+			SackAt   uint8
+			SackSize uint8
+			Sack     uint8
+			Scale    uint8
+			_        [3]byte
+		}
+	}
 }
 
 // Names of all BPF objects in the ELF.
@@ -830,6 +911,8 @@ const (
 	directorMapServiceKeys    = "service_keys"
 	directorMapServices       = "services"
 	directorMapSources        = "sources"
+	directorMapSplices4       = "splices4"
+	directorMapSplices6       = "splices6"
 	directorMapTxPorts        = "tx_ports"
 	directorMapVerdicts       = "verdicts"
 	directorMapWorks          = "works"
@@ -924,6 +1007,8 @@ type directorMapSpecs struct {
 	ServiceKeys  *ebpf.MapSpec `ebpf:"service_keys"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
 	Sources      *ebpf.MapSpec `ebpf:"sources"`
+	Splices4     *ebpf.MapSpec `ebpf:"splices4"`
+	Splices6     *ebpf.MapSpec `ebpf:"splices6"`
 	TxPorts      *ebpf.MapSpec `ebpf:"tx_ports"`
 	Verdicts     *ebpf.MapSpec `ebpf:"verdicts"`
 	Works        *ebpf.MapSpec `ebpf:"works"`
@@ -984,6 +1069,8 @@ type directorMaps struct {
 	ServiceKeys  *ebpf.Map `ebpf:"service_keys"`
 	Services     *ebpf.Map `ebpf:"services"`
 	Sources      *ebpf.Map `ebpf:"sources"`
+	Splices4     *ebpf.Map `ebpf:"splices4"`
+	Splices6     *ebpf.Map `ebpf:"splices6"`
 	TxPorts      *ebpf.Map `ebpf:"tx_ports"`
 	Verdicts     *ebpf.Map `ebpf:"verdicts"`
 	Works        *ebpf.Map `ebpf:"works"`
@@ -1015,6 +1102,8 @@ func (m *directorMaps) Close() error {
 		m.ServiceKeys,
 		m.Services,
 		m.Sources,
+		m.Splices4,
+		m.Splices6,
 		m.TxPorts,
 		m.Verdicts,
 		m.Works,

@@ -77,6 +77,8 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 	for name, n := range map[string]uint32{
 		directorMapConns4:       s.Conns4 / ways,
 		directorMapConns6:       s.Conns6 / ways,
+		directorMapSplices4:     s.Conns4,
+		directorMapSplices6:     s.Conns6,
 		directorMapOverflow:     s.Overflow,
 		directorMapServices:     s.Services,
 		directorMapServiceKeys:  s.keyBuckets(),
@@ -114,7 +116,7 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set constants: %w", err)
 	}
-	settings := Settings{HashKey: newHashKey(), Layout: layout()}
+	settings := Settings{HashKey: newHashKey(), CookieKey: newCookieKey(), Layout: layout()}
 	settings.keepWaysBack()
 	if err := spec.Variables[directorVarSettings].Set(settings); err != nil {
 		return nil, fmt.Errorf("set settings: %w", err)
@@ -154,6 +156,13 @@ func newHashKey() (key directorHashKey) {
 	return key
 }
 
+// newCookieKey draws the secret of SYN cookies.
+func newCookieKey() (key [2]uint64) {
+	var b [16]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return [2]uint64{binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:])}
+}
+
 // Maps that hold a section of the object. Their names are the compiler's.
 const (
 	mapSettings = ".data.settings"
@@ -183,6 +192,8 @@ func (d *DataPlane) mapTables(cpus int) error {
 		mapInto(d, &t.Traffic, directorMapRealTraffic),
 		mapInto(d, &t.Conns4, directorMapConns4),
 		mapInto(d, &t.Conns6, directorMapConns6),
+		mapInto(d, &t.Splices4, directorMapSplices4),
+		mapInto(d, &t.Splices6, directorMapSplices6),
 		mapInto(d, &t.MarkShapes, directorMapMarkShapes),
 		mapInto(d, &t.MarkRules, directorMapMarkRules),
 		mapInto(d, &t.Guards, directorMapGuards),

@@ -80,6 +80,7 @@ struct packet {
 	__u32 mac[3];	  /* link-layer destination, source: 12 bytes as in the frame */
 	__be16 vlan[VLAN_MAX]; /* TCIs, outermost first */
 	__be16 tpid;	  /* of the outer tag */
+	__u8 proof;	  /* enum proof (cookie.h) */
 	__u32 mark_rule;  /* where the rule is that gave the mark: bucket * MARK_WAYS + way; or NO_RULE */
 };
 

@@ -110,10 +110,10 @@ __inline struct conn *plain_find(const struct packet *p, struct place *at, __u64
 	return conn_has(c, *tag, at, p, v6) ? c : NULL;
 }
 
-/* Is a connection in the state, and its time is not over? */
+/* Is a connection in the state, and its time is not over? One that is spliced is not plain. */
 __inline int plain_lives(const struct conn *c, __u32 now, __u32 state)
 {
-	return (READ_ONCE(c->word) & (STATE_MASK | CONN_DEAD | CONN_UNPROVEN)) == state &&
+	return (READ_ONCE(c->word) & (STATE_MASK | CONN_DEAD | CONN_UNPROVEN | CONN_SPLICED)) == state &&
 	       (__s32)(now - READ_ONCE(c->last_use)) <= (__s32)settings.timeout[state];
 }
 

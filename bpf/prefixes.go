@@ -85,10 +85,21 @@ func NewPrefixes(lists map[uint32]PrefixList, t *Tables) (*Prefixes, error) {
 		}
 		p.lists[number] = prepared
 	}
-	if room := len(t.Prefixes) / prefixSets * prefixWays / 4; p.count > room {
+	if room := t.PrefixRoom(); p.count > room {
 		return nil, fmt.Errorf("prefix lists need %d entries (a prefix may need several), room for %d: %w", p.count, room, ErrFull)
 	}
 	return p, nil
+}
+
+// PrefixRoom is how many entries lists of prefixes may have together.
+func (t *Tables) PrefixRoom() int { return len(t.Prefixes) / prefixSets * prefixWays / 4 }
+
+// Entries are those that the lists need; nil has none.
+func (p *Prefixes) Entries() int {
+	if p == nil {
+		return 0
+	}
+	return p.count
 }
 
 func prepareFamily(l PrefixList, family int) (f preparedFamily, err error) {

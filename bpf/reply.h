@@ -5,6 +5,7 @@
 
 #include "forward.h"
 #include "nat_icmp.h"
+#include "splice.h"
 #include "stats.h"
 
 /* A reply's connection, as it was at one moment. */
@@ -13,6 +14,7 @@ struct reply {
 	struct known conn;
 	__u8 mac[2 * ETH_ALEN]; /* of its frame */
 	__u32 ingress;	/* interface that the client's packets came in by */
+	__u32 slot;	/* of the connection */
 	__u32 vlans;	/* see nat_way_back */
 	__be16 vlan;	/* the outer one's TCI */
 };
@@ -30,6 +32,7 @@ __inline struct real *reply_known(struct reply *reply, struct nat_ends *ends, st
 	reply->way = conn_read(c);
 	link = READ_ONCE(c->link);
 	reply->vlan = link >> LINK_VLAN;
+	reply->slot = link;
 	reply->vlans = reply->way.generation;
 	__builtin_memcpy(reply->mac + ETH_ALEN, c->peer, ETH_ALEN);
 	if (!is_way_back(reply->way.word) || !known_holds(&reply->way, &at))
@@ -129,6 +132,16 @@ __inline void reply_prove(struct known *way, struct conn *c, const struct packet
 		__sync_val_compare_and_swap(&way->conn->word, way->word, way->word + REPLY_PROVEN - REPLY_NEW);
 }
 
+/* UNDECIDED: it goes on, with numbers that the client knows. */
+__inline enum verdict reply_spliced(struct xdp_md *ctx, struct packet *p, const struct reply *reply, int v6)
+{
+	__u32 version = reply->conn.tag >> 16 & 0xffff;
+
+	if (likely(!(reply->conn.word & CONN_SPLICED)))
+		return UNDECIDED;
+	return v6 ? splice_reply6(ctx, p, reply->slot, version) : splice_reply4(ctx, p, reply->slot, version);
+}
+
 /* The server's packet of a nat connection leaves as the service's. */
 __inline enum verdict packet_reply(struct xdp_md *ctx, struct packet *p, struct way_out *out, int v6)
 {
@@ -145,6 +158,9 @@ __inline enum verdict packet_reply(struct xdp_md *ctx, struct packet *p, struct 
 		return stale_verdict(r, p); /* a reset is for both ends */
 	if (!ttl_decrease(ctx, p, v6))
 		return DROP_TTL;
+	failed = reply_spliced(ctx, p, &reply, v6);
+	if (failed != UNDECIDED)
+		return failed;
 	conn_output(&reply.conn, p);
 	reply_prove(&reply.way, reply.conn.conn, p);
 	stats_output(reply.conn.real, p);

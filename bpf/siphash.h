@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * siphash.h - SipHash-1-3 of one 32-bit word, folded to 32 bits, with both
- * halves of the key equal: what the mh scheduler of 64-bit kernels hashes with.
- * (Aumasson, Bernstein: SipHash, a fast short-input PRF, 2012.)
+ * siphash.h - SipHash: its rounds, and SipHash-1-3 of one 32-bit word, folded to
+ * 32 bits, with both halves of the key equal, which is what the mh scheduler of
+ * 64-bit kernels hashes with. (Aumasson, Bernstein: SipHash, a fast short-input PRF, 2012.)
  */
 #ifndef DIRECTOR_SIPHASH_H
 #define DIRECTOR_SIPHASH_H
@@ -32,14 +32,21 @@ __inline void sip_round(struct sip *s)
 	s->v2 = rotate(s->v2, 32);
 }
 
-__inline __u32 siphash_word(__u64 key, __u32 word)
+__inline struct sip sip_begin(__u64 key0, __u64 key1)
 {
 	struct sip s = {
-		.v0 = key ^ 0x736f6d6570736575,
-		.v1 = key ^ 0x646f72616e646f6d,
-		.v2 = key ^ 0x6c7967656e657261,
-		.v3 = key ^ 0x7465646279746573,
+		.v0 = key0 ^ 0x736f6d6570736575,
+		.v1 = key1 ^ 0x646f72616e646f6d,
+		.v2 = key0 ^ 0x6c7967656e657261,
+		.v3 = key1 ^ 0x7465646279746573,
 	};
+
+	return s;
+}
+
+__inline __u32 siphash_word(__u64 key, __u32 word)
+{
+	struct sip s = sip_begin(key, key);
 	__u64 message = (__u64)4 << 56 | word; /* its length in bytes is part of the last word */
 
 	s.v3 ^= message;

@@ -31,6 +31,7 @@ type (
 	Conn4        = directorConn4
 	Conn6        = directorConn6
 	ConnKey      = directorConnKey
+	Splice       = directorSplice
 	MarkBucket   = directorMarkBucket
 	MarkShape    = directorMarkShape
 	MarkSet      = directorMarkSet
@@ -64,6 +65,8 @@ const (
 	ServiceSorry           = uint32(directorServiceFlagSERVICE_SORRY)
 	ServiceNoQuorum        = uint32(directorServiceFlagSERVICE_NO_QUORUM)
 	ServiceSIP             = uint32(directorServiceFlagSERVICE_SIP)
+	ServiceCookies         = uint32(directorServiceFlagSERVICE_COOKIES)
+	ServiceProofs          = uint32(directorServiceFlagSERVICE_PROOFS)
 
 	ServiceHashPort = uint32(directorServiceFlagSERVICE_HASH_PORT)
 	ServiceFallback = uint32(directorServiceFlagSERVICE_FALLBACK)
@@ -126,6 +129,8 @@ type Tables struct {
 	Traffic    []RealTraffic // of real server r on CPU c: [r*CPUs+c]
 	Conns4     []Conn4
 	Conns6     []Conn6
+	Splices4   []Splice // of the connection in the same place
+	Splices6   []Splice
 	MarkShapes []MarkShape
 	MarkRules  []MarkBucket
 	Guards     []Guard // of everybody, then of service s: [s+1]
@@ -206,6 +211,8 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 		Traffic:    make([]RealTraffic, int(s.Reals)*s.CPUs),
 		Conns4:     make([]Conn4, s.Conns4),
 		Conns6:     make([]Conn6, s.Conns6),
+		Splices4:   make([]Splice, s.Conns4),
+		Splices6:   make([]Splice, s.Conns6),
 		MarkShapes: make([]MarkShape, markSets*2*markShapes),
 		MarkRules:  make([]MarkBucket, s.markBuckets()),
 		Guards:     make([]Guard, s.Services+1),
@@ -223,7 +230,7 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 // Bytes is how much memory the tables take in the kernel.
 func (t *Tables) Bytes() uint64 {
 	return size(t.Filter) + size(t.Services) + size(t.Keys) + size(t.Plans) + size(t.Reals) + size(t.Sources) + size(t.Pools) +
-		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6) + size(t.MarkShapes) + size(t.MarkRules) +
+		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6) + size(t.Splices4) + size(t.Splices6) + size(t.MarkShapes) + size(t.MarkRules) +
 		size(t.Guards) + size(t.Prefixes) + size(t.Trees) + size(t.Budgets) + size(t.Samples)
 }
 

@@ -22,6 +22,38 @@ struct call {
 	__u32 zero;	/* always, which the verifier does not know */
 };
 
+/* A TCP header, and behind it zeros, which end the options. */
+union tcp_head {
+	__u32 word[20];
+	__u8 byte[80];
+};
+
+/* What options say. Offsets are from the header's begin; 0: there is no such option. */
+struct tcp_options {
+	__u32 mss;	/* 0: not said */
+	__u32 stamp;
+	__u32 echo;
+	__u8 stamp_at;
+	__u8 sack_at;
+	__u8 sack_size;	/* bytes of its blocks */
+	__u8 sack;	/* SACK-permitted */
+	__u8 scale;	/* window scale, NO_SCALE: not said */
+};
+
+/* A segment of the director's own: header, options, and a byte of data at most. Zeros behind it. */
+struct segment {
+	struct tcphdr tcp;
+	__be32 option[6];
+};
+
+/* What a client has proven. */
+struct proof {
+	__u32 isn;	/* the client's first sequence number */
+	__u32 cookie;
+	__u32 mss;
+	struct tcp_options options; /* that it has asked for */
+};
+
 struct work {
 	struct packet packet;
 	struct place at;
@@ -31,6 +63,10 @@ struct work {
 	struct destination destination; /* lblc, lblcr: the one that is stored */
 	struct nat_ends ends; /* that the packet shall have */
 	struct call call; /* SIP */
+	union tcp_head head;
+	struct tcp_options options; /* of that */
+	struct segment segment;
+	struct proof proof;
 };
 
 struct {

@@ -165,6 +165,7 @@ func (b *builder) service(s *setting[service], errors int) {
 	sb := serviceBuilder{builder: b, at: s.at, written: &s.value}
 	sb.check()
 	built := sb.build()
+	s.value.guard.value.checkCookies(&built)
 	checked := sb.health(&built)
 	if len(b.doc.errs) > errors {
 		return

@@ -109,7 +109,7 @@ timeouts:
    sctp_established: 20, sctp_shutdown_sent: 21, sctp_shutdown_received: 22, sctp_shutdown_ack_sent: 23,
    sctp_rejected: 24, sctp_closed: 25}
 fullnat: {sources: [10.0.0.254, "fd00::fe"], ports: 2000-2999}
-defense: {drop_entry: auto, drop_packet: 3, secure_tcp: always, am_droprate: 11, amemthresh: 12, occupancy: 13,
+defense: {drop_entry: auto, drop_packet: 3, secure_tcp: always, am_droprate: 11, amemthresh: 12, occupancy: 13, syn_cookies: auto, half_open: 14,
   allow: [192.0.2.1, "2001:db8:1::/48"], deny: [192.0.2.0/24], budget: {rate: 5, burst: 6, prefix4: 24, prefix6: 56}, ceiling: 1000}
 announce: {burst: 3, refresh: 90s}
 metrics: {listen: "[::]:9500", services: 100, real_servers: 20k}
@@ -160,7 +160,7 @@ services:
     method: dr
     tunnel: {type: gue, port: 6080}
     fullnat: {sources: [10.0.0.253]}
-    defense: {deny: [198.51.100.0/24], budget: {rate: 7}, ceiling: {rate: 8, burst: 9}}
+    defense: {deny: [198.51.100.0/24], budget: {rate: 7}, ceiling: {rate: 8, burst: 9}, syn_cookies: off}
     weight: 7
     slow_start: 30s
     reals:
@@ -211,13 +211,13 @@ func everyKey() director.Service {
 		Sources: []netip.Addr{netip.MustParseAddr("10.0.0.253")},
 		Guard: director.Guard{Deny: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
 			Budget:  director.Budget{Limit: director.Limit{Rate: 7, Burst: 7}, Prefix4: 32, Prefix6: 64},
-			Ceiling: director.Limit{Rate: 8, Burst: 9}},
+			Ceiling: director.Limit{Rate: 8, Burst: 9}, Cookies: director.CookieMode{Own: true}},
 		Reals: []director.RealServer{inhibited(slow(realAt("10.0.0.1:80", 7), 30)), inhibited(slow(realAt("10.0.0.2:80", 7), 30)),
 			saying("{checks: []}", slow(named("rs3", limited(realAt("10.0.0.3:80", 0), 100, 60)), 90)),
 			inhibited(slow(tunneled(realAt("10.0.0.4:80", 7), director.TunnelOptions{Type: director.GUE, Port: 6080}), 30)),
 			inhibited(slow(tunneled(realAt("[fd00::4]:80", 7), director.TunnelOptions{Type: director.GRE, Checksum: true}), 30))},
 		Sorry:   []director.RealServer{realAt("10.0.0.9:80", 1), slow(by(director.Local, named("here", realAt("127.0.0.1:80", 7))), 30)},
-		Written: "{check: conn, inhibit_on_failure: true, quorum: 10, hysteresis: 2, min_up: 1, defense: {deny: [198.51.100.0/24], budget: {rate: 7}, ceiling: {rate: 8, burst: 9}}}",
+		Written: "{check: conn, inhibit_on_failure: true, quorum: 10, hysteresis: 2, min_up: 1, defense: {deny: [198.51.100.0/24], budget: {rate: 7}, ceiling: {rate: 8, burst: 9}, syn_cookies: off}}",
 	}
 }
 
@@ -267,7 +267,7 @@ func TestEverything(t *testing.T) {
 			Timeouts: everyTimeout(90*time.Minute, 90*time.Second, 1500*time.Millisecond),
 			Locals: director.LocalEnds{Ports: director.PortRange{First: 2000, Last: 2999},
 				Sources: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}},
-			Defense: director.Defense{Strategies: director.DefenseSettings{DropEntry: 1, DropPacket: 3, SecureTCP: 3, DropRate: 11, MemThresh: 12, Occupancy: 13},
+			Defense: director.Defense{Strategies: director.DefenseSettings{DropEntry: 1, DropPacket: 3, SecureTCP: 3, DropRate: 11, MemThresh: 12, Occupancy: 13, SynCookies: 1, HalfOpen: 14},
 				Guard: director.Guard{
 					Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8:1::/48")}, Deny: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 					Budget:  director.Budget{Limit: director.Limit{Rate: 5, Burst: 6}, Prefix4: 24, Prefix6: 56},
@@ -493,7 +493,7 @@ func TestExamples(t *testing.T) {
 		"minimal.yaml":        "tcp 192.0.2.10:80 2",
 		"sorry.yaml":          "tcp 192.0.2.10:80 2 (sorry 2), tcp [2001:db8::10]:80 2 (sorry 1)",
 		"rtsp.yaml":           "fwmark 1 2",
-		"defense.yaml":        "tcp 192.0.2.25:25 2",
+		"defense.yaml":        "tcp 192.0.2.25:25 2, tcp 192.0.2.25:587 2",
 		"dns.yaml":            "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
 		"fullnat.yaml":        "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
 		"tunnel.yaml":         "tcp 192.0.2.10:80 5",

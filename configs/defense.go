@@ -16,6 +16,8 @@ type defense struct {
 	dropRate   setting[uint32]
 	memThresh  setting[uint32]
 	occupancy  setting[uint32]
+	synCookies setting[director.DefenseMode]
+	halfOpen   setting[uint32]
 	guard      guard
 }
 
@@ -28,6 +30,8 @@ var defenseObject = object[defense]{
 			"IPVS's: drop one of so many packets that would begin a connection: of am_droprate with always, of as many as the pressure says with auto; off if absent."),
 		key("secure_tcp", defenseMode(), func(d *defense) *setting[director.DefenseMode] { return &d.secureTCP },
 			"IPVS's: the state machine of TCP that believes the server's packets only; off if absent."),
+		key("syn_cookies", defenseMode(), func(d *defense) *setting[director.DefenseMode] { return &d.synCookies },
+			"Answer SYNs with cookies, so that nothing is stored before a client has proven itself: of services whose real servers are all by nat or fullnat; auto: in a flood of SYNs; off if absent."),
 		key("am_droprate", number(0, math.MaxInt32), func(d *defense) *setting[uint32] { return &d.dropRate },
 			"IPVS's: drop_packet always on drops one of so many new connections, 0 none; 10 if absent."),
 		key("amemthresh", number(0, math.MaxInt32), func(d *defense) *setting[uint32] { return &d.memThresh },
@@ -38,6 +42,8 @@ var defenseObject = object[defense]{
 		key("ceiling", ceilingKind(), func(d *defense) *setting[rate] { return &d.guard.ceiling }, ceilingDoc),
 		key("occupancy", number(0, director.MostOccupancy), func(d *defense) *setting[uint32] { return &d.occupancy },
 			"With more percent of a connection table in use automatic strategies act, too; 0: never; 90 if absent."),
+		key("half_open", number(0, director.MostHalfOpen), func(d *defense) *setting[uint32] { return &d.halfOpen },
+			"With more percent of a connection table half-open, or kept from it by cookies, a flood of SYNs is on; 0: never; 10 if absent."),
 	},
 }
 
@@ -56,6 +62,8 @@ func (b *builder) defense(d defense) {
 	s.DropEntry = d.dropEntry.or(s.DropEntry)
 	s.DropPacket = d.dropPacket.or(s.DropPacket)
 	s.SecureTCP = d.secureTCP.or(s.SecureTCP)
+	s.SynCookies = d.synCookies.or(s.SynCookies)
+	s.HalfOpen = uint8(d.halfOpen.or(uint32(s.HalfOpen)))
 	s.DropRate = int32(d.dropRate.or(uint32(s.DropRate)))
 	s.MemThresh = int32(d.memThresh.or(uint32(s.MemThresh)))
 	s.Occupancy = uint8(d.occupancy.or(uint32(s.Occupancy)))

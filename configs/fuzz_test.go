@@ -274,6 +274,9 @@ func writtenGuard(g director.Guard) string {
 	if g.Ceiling.Rate > 0 {
 		text += fmt.Sprintf(", ceiling: {rate: %d, burst: %d}", g.Ceiling.Rate, g.Ceiling.Burst)
 	}
+	if g.Cookies.Own {
+		text += fmt.Sprintf(", syn_cookies: %d", g.Cookies.Mode)
+	}
 	return text
 }
 

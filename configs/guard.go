@@ -15,6 +15,7 @@ type guard struct {
 	allow, deny setting[list[source]]
 	budget      setting[budget]
 	ceiling     setting[rate]
+	cookies     setting[director.DefenseMode]
 }
 
 const (
@@ -25,12 +26,14 @@ const (
 )
 
 var guardObject = object[guard]{
-	what: "a mapping with allow, deny, budget and ceiling",
+	what: "a mapping with allow, deny, budget, ceiling and syn_cookies",
 	fields: []field[guard]{
 		key("allow", prefixes(), func(g *guard) *setting[list[source]] { return &g.allow }, allowDoc),
 		key("deny", prefixes(), func(g *guard) *setting[list[source]] { return &g.deny }, denyDoc),
 		key("budget", budgetObject.kind(), func(g *guard) *setting[budget] { return &g.budget }, budgetDoc),
 		key("ceiling", ceilingKind(), func(g *guard) *setting[rate] { return &g.ceiling }, ceilingDoc),
+		key("syn_cookies", defenseMode(), func(g *guard) *setting[director.DefenseMode] { return &g.cookies },
+			"Answer SYNs with cookies, so that nothing is stored before a client has proven itself; real servers by nat and fullnat only. As at the top if absent."),
 	},
 }
 
@@ -98,12 +101,19 @@ func (g *guard) build() director.Guard {
 	built := director.Guard{
 		Allow: inlinePrefixes(g.allow.value), Deny: inlinePrefixes(g.deny.value),
 		Ceiling: g.ceiling.value.build(),
+		Cookies: director.CookieMode{Own: g.cookies.ok, Mode: g.cookies.value},
 	}
 	if g.budget.ok {
 		built.Budget = director.Budget{Limit: b.build(),
 			Prefix4: uint8(b.prefix4.or(director.DefaultPrefix4)), Prefix6: uint8(b.prefix6.or(director.DefaultPrefix6))}
 	}
 	return built
+}
+
+func (g *guard) checkCookies(built *director.Service) {
+	if err := built.CookieFault(); err != nil && g.cookies.ok {
+		g.cookies.at.failf("%s", err)
+	}
 }
 
 // inlinePrefixes are those that stand in the configuration itself.

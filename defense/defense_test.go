@@ -28,17 +28,17 @@ func TestModes(t *testing.T) {
 func TestSettingsByName(t *testing.T) {
 	s := DefaultSettings
 	for name, text := range map[string]string{
-		"net.ipv4.vs.drop_packet": "3", "drop_entry": "auto", "secure_tcp": "2", "am_droprate": "-1", "amemthresh": "2048", "occupancy": "0",
+		"net.ipv4.vs.drop_packet": "3", "drop_entry": "auto", "secure_tcp": "2", "am_droprate": "-1", "amemthresh": "2048", "occupancy": "0", "syn_cookies": "auto", "half_open": "5",
 	} {
 		if err := s.Set(name, text); err != nil {
 			t.Error(err)
 		}
 	}
-	want := Settings{DropEntry: Waiting, DropPacket: Always, SecureTCP: Acting, DropRate: -1, MemThresh: 2048}
+	want := Settings{DropEntry: Waiting, DropPacket: Always, SecureTCP: Acting, SynCookies: Waiting, DropRate: -1, MemThresh: 2048, HalfOpen: 5}
 	if s != want || s.Get("am_droprate") != "-1" || s.Get("drop_entry") != "1" || s.Get("nothing") != "" {
 		t.Errorf("settings are %+v, want %+v", s, want)
 	}
-	for name, text := range map[string]string{"drop_packet": "4", "amemthresh": "-1", "am_droprate": "2147483648", "occupancy": "100", "droprate": "1", "am_droprate ": "1"} {
+	for name, text := range map[string]string{"drop_packet": "4", "amemthresh": "-1", "am_droprate": "2147483648", "occupancy": "100", "half_open": "100", "droprate": "1", "am_droprate ": "1"} {
 		before := s
 		if err := s.Set(name, text); err == nil || !strings.Contains(err.Error(), strings.TrimSpace(name)) || s != before {
 			t.Errorf("%s=%s: error is %v, settings %+v", name, text, err, s)
@@ -141,5 +141,47 @@ func TestDropEntryShares(t *testing.T) {
 				t.Errorf("%d packets: number %d: %v, want %v", packets, i, got, want)
 			}
 		}
+	}
+}
+
+// TestSynCookies: they are given as long as too many connections are half-open, or would be, and
+// always or never if that was said. Each change is told once, also where only a service follows the flood.
+func TestSynCookies(t *testing.T) {
+	flood := plenty
+	flood.HalfOpen, flood.HalfPlaces = 101, 1000
+	edge := flood
+	edge.HalfOpen = 100
+	begins, ends := []Change{{"syn_cookies", true, Flood}}, []Change{{"syn_cookies", false, NoPressure}}
+	for _, test := range []struct {
+		name              string
+		mode              Mode
+		watched           bool
+		quiet, atFlood    bool // SynCookies of the levels
+		set, begins, ends []Change
+	}{
+		{"off", Off, false, false, false, nil, nil, nil},
+		{"automatic", Waiting, false, false, true, nil, begins, ends},
+		{"always", Always, false, true, true, []Change{{"syn_cookies", true, NoPressure}}, nil, nil},
+		{"a service's own", Off, true, false, false, nil, begins, ends},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var m Machine
+			m.Watch(test.watched)
+			expect := func(what string, changes, want []Change, gives, flood bool) {
+				t.Helper()
+				if l := m.Levels(); !slices.Equal(changes, want) || l.SynCookies != gives || l.Flood != flood {
+					t.Errorf("%s: changes %+v, want %+v; levels %+v", what, changes, want, l)
+				}
+			}
+			expect("set", m.Set(Settings{SynCookies: test.mode, HalfOpen: 10}, edge), test.set, test.quiet, false)
+			expect("flood", m.Update(flood), test.begins, test.atFlood, true)
+			expect("flood still", m.Update(flood), nil, test.atFlood, true)
+			expect("over", m.Update(edge), test.ends, test.quiet, false)
+		})
+	}
+	s := Settings{HalfOpen: 0}
+	flood.HalfOpen = 1000
+	if s.flooded(flood) {
+		t.Error("a threshold of 0 makes a flood")
 	}
 }

@@ -7,6 +7,9 @@ type Machine struct {
 	settings Settings
 	cause    Cause
 	rate     int32 // that the pressure asks for
+	flood    bool  // SYN cookies are due
+	watched  bool
+	given    bool // what was told last of SYN cookies
 }
 
 // Change is a strategy that has begun to act, or ended.
@@ -24,7 +27,13 @@ type Levels struct {
 	Restart   bool
 	DropEntry bool
 	SecureTCP bool
+	// SynCookies are to be given by services that have no mode of their own, Flood: by those
+	// whose mode is automatic.
+	SynCookies, Flood bool
 }
+
+// Watch says whether anybody has an automatic mode of SYN cookies of his own: then their changes are told, too.
+func (m *Machine) Watch(watch bool) { m.watched = watch }
 
 // Set puts settings in force. A mode that says that an automatic strategy acts is
 // taken for automatic: whether it does the pressure says.
@@ -44,31 +53,39 @@ func (m *Machine) Update(p Pressure) []Change {
 
 func (m *Machine) follow(p Pressure) {
 	m.cause, m.rate = m.settings.pressing(p)
+	m.flood = m.settings.flooded(p)
 	for _, mode := range []*Mode{&m.settings.DropEntry, &m.settings.DropPacket, &m.settings.SecureTCP} {
-		switch {
-		case !mode.automatic():
-		case m.cause != NoPressure:
-			*mode = Acting
-		default:
-			*mode = Waiting
-		}
+		mode.follow(m.cause != NoPressure)
 	}
+	m.settings.SynCookies.follow(m.flood)
 }
 
+// gives reports whether there are services that give SYN cookies, but for those that always do.
+func (m *Machine) gives() bool { return m.settings.SynCookies.Active() || m.watched && m.flood }
+
 func (m *Machine) changes(before Settings) (all []Change) {
-	add := func(name string, was, is Mode) {
-		if was.Active() == is.Active() {
+	add := func(name string, was, is bool, cause Cause) {
+		if was == is {
 			return
 		}
-		c := Change{Strategy: name, Active: is.Active()}
-		if is == Acting {
-			c.Cause = m.cause
-		}
-		all = append(all, c)
+		all = append(all, Change{name, is, cause})
 	}
-	add("drop_entry", before.DropEntry, m.settings.DropEntry)
-	add("drop_packet", before.DropPacket, m.settings.DropPacket)
-	add("secure_tcp", before.SecureTCP, m.settings.SecureTCP)
+	strategy := func(name string, was, is Mode) {
+		cause := NoPressure
+		if is == Acting {
+			cause = m.cause
+		}
+		add(name, was.Active(), is.Active(), cause)
+	}
+	strategy("drop_entry", before.DropEntry, m.settings.DropEntry)
+	strategy("drop_packet", before.DropPacket, m.settings.DropPacket)
+	strategy("secure_tcp", before.SecureTCP, m.settings.SecureTCP)
+	cause := NoPressure
+	if m.flood && m.settings.SynCookies != Always {
+		cause = Flood
+	}
+	add("syn_cookies", m.given, m.gives(), cause)
+	m.given = m.gives()
 	return all
 }
 
@@ -80,7 +97,8 @@ func (m *Machine) Cause() Cause { return m.cause }
 
 // Levels are what is to be done until the next Set or Update.
 func (m *Machine) Levels() Levels {
-	l := Levels{DropEntry: m.settings.DropEntry.Active(), SecureTCP: m.settings.SecureTCP.Active()}
+	l := Levels{DropEntry: m.settings.DropEntry.Active(), SecureTCP: m.settings.SecureTCP.Active(),
+		SynCookies: m.settings.SynCookies.Active(), Flood: m.flood}
 	switch m.settings.DropPacket {
 	case Acting:
 		l.DropRate, l.Restart = m.rate, true

@@ -26,6 +26,17 @@ func (m Mode) Active() bool { return m == Acting || m == Always }
 
 func (m Mode) automatic() bool { return m == Waiting || m == Acting }
 
+// follow lets an automatic mode act, or wait.
+func (m *Mode) follow(act bool) {
+	switch {
+	case !m.automatic():
+	case act:
+		*m = Acting
+	default:
+		*m = Waiting
+	}
+}
+
 // String is off, auto or always; and whether an automatic one acts.
 func (m Mode) String() string {
 	switch m {

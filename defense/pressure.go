@@ -9,6 +9,10 @@ type Pressure struct {
 	Pages  int64 `json:"available_pages"` // of memory: free ones and buffers, as IPVS counts; UnknownPages
 	Places int64 `json:"places"`          // of the connection table that is fullest
 	Used   int64 `json:"places_used"`
+	// Half-open connections of the table that has most of them for its size, and its size. Those
+	// that there would be but for SYN cookies count, or a flood would seem to end when they begin.
+	HalfOpen   int64 `json:"half_open"`
+	HalfPlaces int64 `json:"half_open_places"`
 }
 
 // UnknownPages of memory press nobody.
@@ -22,6 +26,7 @@ const (
 	NoPressure Cause = ""
 	Memory     Cause = "memory"
 	Occupancy  Cause = "occupancy"
+	Flood      Cause = "half_open" // of SYNs: it counts for SYN cookies only
 )
 
 // shortage is how hard something presses: what is available, where threshold should be.
@@ -42,6 +47,11 @@ func (s *Settings) places(p Pressure) shortage {
 		return shortage{}
 	}
 	return shortage{p.Places * (100 - int64(s.Occupancy)) / 100, p.Places - p.Used}
+}
+
+// flooded reports whether SYN cookies are due.
+func (s *Settings) flooded(p Pressure) bool {
+	return s.HalfOpen > 0 && p.HalfOpen*100 > p.HalfPlaces*int64(s.HalfOpen)
 }
 
 // pressing is what presses hardest, and the rate of drop_packet then.

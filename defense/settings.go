@@ -14,16 +14,21 @@ type Settings struct {
 	DropEntry  Mode  `json:"drop_entry"`
 	DropPacket Mode  `json:"drop_packet"`
 	SecureTCP  Mode  `json:"secure_tcp"`
+	SynCookies Mode  `json:"syn_cookies"` // of services that have no mode of their own
 	DropRate   int32 `json:"am_droprate"` // drop_packet always on drops each so manieth; 0: none; below 0: all, as IPVS does
 	MemThresh  int32 `json:"amemthresh"`  // pages: less memory available than that is pressure
 	Occupancy  uint8 `json:"occupancy"`   // percent of a connection table: more in use is pressure; 0: never
+	HalfOpen   uint8 `json:"half_open"`   // percent of a connection table: more half-open is a flood of SYNs; 0: never
 }
 
 // DefaultSettings are IPVS's; the occupancy counts once a strategy is automatic.
-var DefaultSettings = Settings{DropRate: 10, MemThresh: 1024, Occupancy: 90}
+var DefaultSettings = Settings{DropRate: 10, MemThresh: 1024, Occupancy: 90, HalfOpen: 10}
 
 // MostOccupancy is the highest Occupancy: of a full table it could not be said that it is fuller.
 const MostOccupancy = 99
+
+// MostHalfOpen is the highest HalfOpen.
+const MostHalfOpen = 99
 
 // setting is one of them as text.
 type setting struct {
@@ -36,9 +41,11 @@ var settings = []setting{
 	modeSetting("drop_entry", func(s *Settings) *Mode { return &s.DropEntry }),
 	modeSetting("drop_packet", func(s *Settings) *Mode { return &s.DropPacket }),
 	modeSetting("secure_tcp", func(s *Settings) *Mode { return &s.SecureTCP }),
+	modeSetting("syn_cookies", func(s *Settings) *Mode { return &s.SynCookies }),
 	numberSetting("am_droprate", math.MinInt32, math.MaxInt32, func(s *Settings) *int32 { return &s.DropRate }),
 	numberSetting("amemthresh", 0, math.MaxInt32, func(s *Settings) *int32 { return &s.MemThresh }),
 	numberSetting("occupancy", 0, MostOccupancy, func(s *Settings) *uint8 { return &s.Occupancy }),
+	numberSetting("half_open", 0, MostHalfOpen, func(s *Settings) *uint8 { return &s.HalfOpen }),
 }
 
 func modeSetting(name string, at func(*Settings) *Mode) setting {

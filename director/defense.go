@@ -25,6 +25,9 @@ type Defense struct {
 // DefenseSettings are those of the strategies that IPVS has.
 type DefenseSettings = defense.Settings
 
+// DefensePressure is what the automatic strategies look at.
+type DefensePressure = defense.Pressure
+
 // DefenseMode says when a strategy acts.
 type DefenseMode = defense.Mode
 
@@ -33,6 +36,9 @@ var DefaultDefense = Defense{Strategies: defense.DefaultSettings}
 
 // MostOccupancy is the highest occupancy that can be asked for, in percent.
 const MostOccupancy = defense.MostOccupancy
+
+// MostHalfOpen is the highest share of half-open connections that can be asked for, in percent.
+const MostHalfOpen = defense.MostHalfOpen
 
 // ParseDefenseMode reads off, auto or always, or 0 to 3.
 func ParseDefenseMode(text string) (DefenseMode, error) { return defense.ParseMode(text) }
@@ -90,10 +96,20 @@ type DefenseState struct {
 	Rate            int32             `json:"rate"`    // drop_packet: one of so many new connections is dropped now; 0: none
 	Evicted         uint64            `json:"evicted"` // entries that drop_entry has ended
 	Dropped         map[string]uint64 `json:"dropped"` // packets, by verdict
+	Cookies         CookieState       `json:"cookies"`
+	Guards          int               `json:"guards"` // services that new connections have to get past something for, all together being one
+}
+
+// CookieState is what SYN cookies do.
+type CookieState struct {
+	Services int    `json:"services"` // that answer SYNs with them now
+	Able     int    `json:"able"`     // services whose real servers are all by nat or fullnat
+	Answered uint64 `json:"answered"` // SYNs
+	Proven   uint64 `json:"proven"`   // connections that began so
 }
 
 // defenseVerdicts are those of packets that the defenses drop.
-var defenseVerdicts = []string{"drop_packet", "drop_denied", "drop_budget", "drop_ceiling", "drop_closed"}
+var defenseVerdicts = []string{"drop_packet", "drop_denied", "drop_budget", "drop_ceiling", "drop_closed", "drop_cookie"}
 
 // defenses is what the director remembers of them.
 type defenses struct {
@@ -103,14 +119,21 @@ type defenses struct {
 	due     float64 // sets that drop_entry has still to look at
 	used    [2]int  // places of the tables that the last sweep found in use
 	blind   bool    // that memory cannot be read was said
-	guarded bool    // there are guards
+	guards  int     // that there are, see DefenseState
+	flood   flood
 }
 
 // defendTick is how often IPVS looks at the pressure.
 const defendTick = time.Second
 
 // defend is done at every defendTick.
-func (d *Director) defend() { d.defended(d.defenses.machine.Update(d.pressure())) }
+func (d *Director) defend() {
+	d.countCookies()
+	if err := d.dropOverflow(); err != nil {
+		d.log.Error("drop_entry did not see all connections", "event", "overflow_unknown", "error", err)
+	}
+	d.defended(d.defenses.machine.Update(d.pressure()))
+}
 
 func (d *Director) applyDefense(s DefenseSettings) {
 	d.defended(d.defenses.machine.Set(s, d.pressure()))
@@ -129,6 +152,7 @@ func (d *Director) defended(changes []defense.Change) {
 	}
 	atomic.StoreUint32(&s.SecureTcp, secure)
 	d.tellDefending()
+	d.tellCookies()
 	for _, c := range changes {
 		d.logDefense(c, l.DropRate)
 	}
@@ -140,10 +164,10 @@ func (d *Director) tellDefending() {
 	if m.Levels().DropRate != 0 {
 		defending |= bpf.DefendRate
 	}
-	if d.defenses.guarded {
+	if d.defenses.guards > 0 {
 		defending |= bpf.DefendGuard
 	}
-	if s := m.Settings(); d.defenses.guarded || s.DropEntry|s.DropPacket|s.SecureTCP != defense.Off {
+	if s := m.Settings(); d.defenses.guards > 0 || s.DropEntry|s.DropPacket|s.SecureTCP != defense.Off {
 		defending |= bpf.DefendSample
 	}
 	atomic.StoreUint32(&d.tables.Settings.Defending, defending)
@@ -157,6 +181,10 @@ func (d *Director) logDefense(c defense.Change, rate int32) {
 	if c.Cause != defense.NoPressure {
 		p := d.pressure()
 		args = append(args, "cause", c.Cause, "available_pages", p.Pages, "places_used", p.Used, "places", p.Places)
+	}
+	if c.Cause == defense.Flood {
+		p := d.pressure()
+		args = append(args, "half_open", p.HalfOpen, "half_open_places", p.HalfPlaces)
 	}
 	if c.Strategy == "drop_packet" && c.Active {
 		args = append(args, "rate", rate)
@@ -178,6 +206,7 @@ func (d *Director) pressure() defense.Pressure {
 			p.Places, p.Used = int64(places[family]), int64(used)
 		}
 	}
+	p.HalfOpen, p.HalfPlaces = d.halfOpen()
 	return p
 }
 
@@ -217,6 +246,8 @@ func (d *Director) defenseState() (DefenseState, error) {
 	for _, name := range defenseVerdicts {
 		s.Dropped[name] = verdicts[name]
 	}
+	s.Cookies = d.cookieState(verdicts)
+	s.Guards = d.defenses.guards
 	return s, err
 }
 
@@ -254,6 +285,30 @@ func (d *Director) dropEntries(now uint32) {
 			d.dropFrom6((set-sets4)*bpf.SetPlaces, now)
 		}
 	}
+}
+
+// dropOverflow is drop_entry's share of a second of the connections that lie outside the tables: each is drawn with
+// the chance that those inside have. They are few.
+func (d *Director) dropOverflow() error {
+	if !d.defenses.machine.Levels().DropEntry {
+		return nil
+	}
+	now, err := d.clock.Now()
+	if err != nil {
+		return err
+	}
+	var drawn []bpf.ConnKey
+	err = d.plane.Overflow(func(key *bpf.ConnKey, c *bpf.Conn) bool {
+		if rand.IntN(defense.Part) == 0 && d.drops(c, now) {
+			drawn = append(drawn, *key)
+		}
+		return true
+	})
+	for i := range drawn {
+		err = errors.Join(err, d.plane.FreeOverflow(&drawn[i]))
+	}
+	d.defenses.evicted += uint64(len(drawn))
+	return err
 }
 
 func (d *Director) dropFrom4(first int, now uint32) {

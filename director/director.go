@@ -608,6 +608,7 @@ func (d *Director) forget(s *service) {
 func (d *Director) applyTimeouts(t Timeouts) {
 	d.timeouts = t.withDefaults()
 	atomic.StoreUint32(&d.tables.Settings.Hz, d.clock.Jiffies(time.Second))
+	atomic.StoreUint32(&d.tables.Settings.CookiePeriod, d.clock.Jiffies(cookiePeriod))
 	for _, s := range states {
 		atomic.StoreUint32(&d.tables.Settings.Timeout[s.number], d.clock.Jiffies(d.timeouts[s.number]))
 	}

@@ -20,8 +20,9 @@ type Guard struct {
 	// Of the prefixes that a client's address has, the longest decides, denied ones of equal
 	// length first. Whoever has none is let in.
 	Allow, Deny []netip.Prefix
-	Budget      Budget // of each prefix of clients
-	Ceiling     Limit  // of all clients together
+	Budget      Budget     // of each prefix of clients
+	Ceiling     Limit      // of all clients together
+	Cookies     CookieMode // of a service
 }
 
 // Limit is how many connections may begin: so many a second, and so many at once. The
@@ -68,7 +69,7 @@ func (c *ClosedPorts) UnmarshalText(text []byte) (err error) {
 }
 
 func (g *Guard) equal(o *Guard) bool {
-	return g.Budget == o.Budget && g.Ceiling == o.Ceiling && slices.Equal(g.Allow, o.Allow) && slices.Equal(g.Deny, o.Deny)
+	return g.Cookies == o.Cookies && g.Budget == o.Budget && g.Ceiling == o.Ceiling && slices.Equal(g.Allow, o.Allow) && slices.Equal(g.Deny, o.Deny)
 }
 
 func (g *Guard) clone() Guard {
@@ -212,9 +213,24 @@ func (d *Director) guard(row *bpf.Guard, owner ServiceKey, g *Guard) {
 func (d *Director) guardAll(want *Desired) {
 	d.guards.all = want.Defense.Guard.clone()
 	d.guard(&d.tables.Guards[0], ServiceKey{}, &d.guards.all)
-	d.defenses.guarded = want.Defense.Guard.is() ||
-		slices.ContainsFunc(want.Services, func(s Service) bool { return s.Guard.is() })
+	d.defenses.guards = 0
+	cookies := false
+	for _, g := range append(guards(want.Services), &want.Defense.Guard) {
+		if g.is() {
+			d.defenses.guards++
+		}
+		cookies = cookies || g.Cookies.automatic()
+	}
+	d.defenses.machine.Watch(cookies)
 	d.tellDefending()
+	d.tellCookies()
+}
+
+func guards(services []Service) (all []*Guard) {
+	for i := range services {
+		all = append(all, &services[i].Guard)
+	}
+	return all
 }
 
 // applyClosed tells the data plane which addresses have closed ports.

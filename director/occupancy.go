@@ -62,6 +62,7 @@ func (d *Director) tableStates() []TableState {
 		{Name: "services", Places: uint64(len(d.serviceIDs.used)), Used: uint64(d.serviceIDs.n)},
 		{Name: "real_servers", Places: uint64(len(d.realIDs.used)), Used: uint64(d.realIDs.n)},
 		{Name: "plan_slots", Places: uint64(d.arena.end), Used: uint64(d.arena.used)},
+		{Name: "prefixes", Places: uint64(d.tables.PrefixRoom()), Used: uint64(d.guards.prefixes.Entries())},
 	}
 }
 

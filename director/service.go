@@ -93,7 +93,7 @@ func (s *service) writeRow(want *Service) {
 	if want.Flags&(scheduler.SHFallback|scheduler.MHFallback) != 0 {
 		flags |= bpf.ServiceFallback
 	}
-	atomic.StoreUint32(&s.row.Flags, flags|s.row.Flags&(bpf.ServiceRemoved|bpf.ServiceNoQuorum))
+	atomic.StoreUint32(&s.row.Flags, flags|s.row.Flags&(bpf.ServiceRemoved|bpf.ServiceNoQuorum|bothCookieFlags))
 }
 
 func (k ServiceKey) row() bpf.Key {

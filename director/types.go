@@ -376,6 +376,9 @@ func (s *Service) Validate() error {
 	if err := s.Guard.validate(); err != nil {
 		fail("%w", err)
 	}
+	if err := s.CookieFault(); err != nil {
+		fail("syn_cookies: %w", err)
+	}
 	for _, err := range append(validateSources(s.Sources), s.validateSource()...) {
 		fail("%w", err)
 	}

@@ -53,13 +53,17 @@ func printDefense(w io.Writer, s *director.DefenseState) error {
 	strategy("drop_entry", s.DropEntry, "half-open connections are ended at random")
 	strategy("drop_packet", s.DropPacket, dropping(s.Rate))
 	strategy("secure_tcp", s.SecureTCP, "connections are established by the server's packets")
+	strategy("syn_cookies", s.SynCookies, "SYNs are answered with cookies")
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "\nPressure: %s\n", causes(s))
 	fmt.Fprintf(w, "  memory: %s, amemthresh %d\n", memoryPages(s.Pressure.Pages), s.MemThresh)
 	fmt.Fprintf(w, "  fullest connection table: %d of %d places in use, occupancy %s\n", s.Pressure.Used, s.Pressure.Places, percentOrNever(s.Occupancy))
-	fmt.Fprintf(w, "am_droprate: %d\n\nDropped:\n", s.DropRate)
+	fmt.Fprintf(w, "  half-open: %d of %d places, or kept from them by cookies; half_open %s\n", s.Pressure.HalfOpen, s.Pressure.HalfPlaces, percentOrNever(s.HalfOpen))
+	fmt.Fprintf(w, "am_droprate: %d\n", s.DropRate)
+	fmt.Fprintf(w, "\nSYN cookies: %d SYNs answered, %d connections proven; given by %d of %d services that can\n", s.Cookies.Answered, s.Cookies.Proven, s.Cookies.Services, s.Cookies.Able)
+	fmt.Fprintf(w, "\nDropped:\n")
 	printDropped(w, s.Dropped, s.Evicted)
 	return nil
 }

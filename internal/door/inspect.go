@@ -14,13 +14,14 @@ import (
 // Inspect tells what is missing of the door for these marks, and changes nothing. A program at the near
 // end is looked for by name only. An error says why it could not look, or that the name is taken.
 func Inspect(want Marks) (missing []string, err error) {
-	near, err := host{}.near()
+	h := host{&marksDoor}
+	near, err := h.nearEnd()
 	if err != nil {
 		return nil, err
 	}
 	if near == nil {
 		missing = append(missing, "interfaces "+Near+" and "+Far)
-	} else if lacks := lacking(near); lacks != "" {
+	} else if lacks := h.lacking(near); lacks != "" {
 		missing = append(missing, lacks)
 	}
 	for _, v6 := range []bool{false, true} {

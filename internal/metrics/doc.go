@@ -8,6 +8,7 @@
 package metrics
 
 import (
+	"context"
 	"time"
 
 	"xdplvs/director"
@@ -18,6 +19,7 @@ type Source interface {
 	// Snapshot is the newest state; nil if there is none.
 	Snapshot() *director.Snapshot
 	Addresses() director.AddressList
+	Defense(context.Context) (director.DefenseState, error)
 	Status() Status
 }
 

@@ -4,8 +4,10 @@ package metrics
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -67,10 +69,23 @@ func (e *Exporter) Collect(metrics chan<- prometheus.Metric) {
 	s.put(buildInfo, 1, e.build.Version, e.build.Revision, e.build.GoVersion)
 	putStatus(s, e.source.Status())
 	putAddresses(s, e.source.Addresses().Addresses)
+	e.defense(s)
 	snapshot := e.source.Snapshot()
 	s.truth(snapshotOK, snapshot != nil)
 	if snapshot != nil {
 		e.snapshot(s, snapshot)
+	}
+}
+
+// answerTime is how long a scrape waits for what the defenses do.
+const answerTime = 5 * time.Second
+
+// defense leaves out what cannot be read; snapshot_available tells that the director does not answer.
+func (e *Exporter) defense(s sink) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	if state, err := e.source.Defense(ctx); err == nil {
+		putDefense(s, &state)
 	}
 }
 

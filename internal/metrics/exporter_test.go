@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -27,11 +28,17 @@ type fakeSource struct {
 	snapshot  *director.Snapshot
 	addresses director.AddressList
 	status    Status
+	defense   director.DefenseState
+	mute      error // why the defenses do not answer
 }
 
 func (f *fakeSource) Snapshot() *director.Snapshot    { return f.snapshot }
 func (f *fakeSource) Addresses() director.AddressList { return f.addresses }
 func (f *fakeSource) Status() Status                  { return f.status }
+
+func (f *fakeSource) Defense(context.Context) (director.DefenseState, error) {
+	return f.defense, f.mute
+}
 
 var someTime = time.Date(2024, 5, 6, 7, 8, 9, 500e6, time.UTC)
 
@@ -74,6 +81,11 @@ func everything() *fakeSource {
 			},
 			Drift: []director.Drift{{What: director.DriftReals, Times: 3, Last: someTime}},
 			Sweep: director.SweepState{Passes: 5, Freed: 6, Repaired: 1, Busy: 1500 * time.Millisecond, Last: someTime},
+		},
+		defense: director.DefenseState{
+			DefenseSettings: director.DefenseSettings{DropEntry: 1, DropPacket: 2, SecureTCP: 0, SynCookies: 3},
+			Rate:            11, Evicted: 12, Guards: 2, Pressure: director.DefensePressure{HalfOpen: 13},
+			Cookies: director.CookieState{Services: 1, Able: 2, Answered: 100, Proven: 14},
 		},
 		addresses: director.AddressList{Addresses: []director.AddressState{
 			{Addr: netip.MustParseAddr("192.0.2.10"), Mode: director.AddressAnswer, Interface: "eth0", Status: director.AddressHeld, Announcements: 4, Repaired: 1},
