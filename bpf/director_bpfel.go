@@ -285,6 +285,9 @@ const (
 	directorLimitSAMPLES           directorLimit = 256
 	directorLimitCALL_ID_MAX       directorLimit = 255
 	directorLimitCALL_TEXT         directorLimit = 32
+	directorLimitTRACES            directorLimit = 8
+	directorLimitTRACE_BYTES       directorLimit = 4096
+	directorLimitTRACE_RING        directorLimit = 4194304
 )
 
 type directorLink uint32
@@ -493,7 +496,7 @@ type directorRuntimeSettings struct {
 	Tunnels    uint32
 	LocalPorts uint32
 	Door       uint32
-	Reserved   uint32
+	Trace      uint32
 	Layout     uint64
 	HashKey    struct {
 		_      structs.HostLayout
@@ -511,6 +514,10 @@ type directorRuntimeSettings struct {
 		Base   uint32
 		Mask   uint32
 	}
+	TraceUntil uint32
+	TraceRate  uint32
+	TraceBytes uint32
+	Reserved   uint32
 }
 
 type directorSample struct {
@@ -609,6 +616,57 @@ const (
 	directorStaleActionSTALE_DROP       directorStaleAction = 1
 	directorStaleActionSTALE_RESET      directorStaleAction = 2
 )
+
+type directorTraceFilter struct {
+	_        structs.HostLayout
+	Verdicts uint64
+	Flow     [4]uint64
+	FlowMask [4]uint64
+	Real     [2]uint64
+	RealMask [2]uint64
+	Lost     uint64
+	First    [2]uint16
+	Last     [2]uint16
+	Active   uint32
+	Bytes    uint16
+	Family   uint8
+	Protocol uint8
+}
+
+type directorTraceHead struct {
+	_         structs.HostLayout
+	TimeNs    uint64
+	Addr      [4]uint64
+	Flow      [4]uint64
+	Ports     uint32
+	FlowPorts uint32
+	Ingress   uint32
+	Egress    uint32
+	Real      uint32
+	Mark      uint32
+	Length    uint32
+	Left      uint32
+	Before    uint16
+	After     uint16
+	Traces    uint8
+	Verdict   uint8
+	Action    uint8
+	Protocol  uint8
+	Tcp       uint8
+	Fragment  uint8
+	Reply     uint8
+	Reserved  [5]uint8
+}
+
+type directorTraceNote struct {
+	_        structs.HostLayout
+	Trace    uint32
+	Second   uint32
+	Told     uint32
+	Reserved uint32
+	Head     directorTraceHead
+	Bytes    [8192]uint8
+}
 
 type directorTunnel struct {
 	_         structs.HostLayout
@@ -790,6 +848,8 @@ type directorWork struct {
 		Zero  uint32
 		_     [4]byte
 	}
+	Real    uint32
+	Replied uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -819,6 +879,9 @@ const (
 	directorMapServiceKeys    = "service_keys"
 	directorMapServices       = "services"
 	directorMapSources        = "sources"
+	directorMapTraceNotes     = "trace_notes"
+	directorMapTraceRing      = "trace_ring"
+	directorMapTraces         = "traces"
 	directorMapTxPorts        = "tx_ports"
 	directorMapVerdicts       = "verdicts"
 	directorMapWorks          = "works"
@@ -912,6 +975,9 @@ type directorMapSpecs struct {
 	ServiceKeys  *ebpf.MapSpec `ebpf:"service_keys"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
 	Sources      *ebpf.MapSpec `ebpf:"sources"`
+	TraceNotes   *ebpf.MapSpec `ebpf:"trace_notes"`
+	TraceRing    *ebpf.MapSpec `ebpf:"trace_ring"`
+	Traces       *ebpf.MapSpec `ebpf:"traces"`
 	TxPorts      *ebpf.MapSpec `ebpf:"tx_ports"`
 	Verdicts     *ebpf.MapSpec `ebpf:"verdicts"`
 	Works        *ebpf.MapSpec `ebpf:"works"`
@@ -971,6 +1037,9 @@ type directorMaps struct {
 	ServiceKeys  *ebpf.Map `ebpf:"service_keys"`
 	Services     *ebpf.Map `ebpf:"services"`
 	Sources      *ebpf.Map `ebpf:"sources"`
+	TraceNotes   *ebpf.Map `ebpf:"trace_notes"`
+	TraceRing    *ebpf.Map `ebpf:"trace_ring"`
+	Traces       *ebpf.Map `ebpf:"traces"`
 	TxPorts      *ebpf.Map `ebpf:"tx_ports"`
 	Verdicts     *ebpf.Map `ebpf:"verdicts"`
 	Works        *ebpf.Map `ebpf:"works"`
@@ -1001,6 +1070,9 @@ func (m *directorMaps) Close() error {
 		m.ServiceKeys,
 		m.Services,
 		m.Sources,
+		m.TraceNotes,
+		m.TraceRing,
+		m.Traces,
 		m.TxPorts,
 		m.Verdicts,
 		m.Works,

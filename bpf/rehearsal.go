@@ -46,6 +46,7 @@ func (r *Rehearsal) CopyConns() error {
 func (r *Rehearsal) CopyRows() error {
 	to, from := r.Tables, r.of.Tables
 	*to.Settings, *to.Defense = *from.Settings, *from.Defense
+	to.Settings.Trace = 0 // who traces wants to see packets
 	copy(to.Filter, from.Filter)
 	copy(to.Services, from.Services)
 	copy(to.Keys, from.Keys)

@@ -31,6 +31,8 @@ struct work {
 	struct destination destination; /* lblc, lblcr: the one that is stored */
 	struct nat_ends ends; /* that the packet shall have */
 	struct call call; /* SIP */
+	__u32 real;  /* that the packet is for, or from; NO_REAL */
+	__u32 replied; /* 1: it is from it, and ends are the virtual service's and the client's */
 };
 
 struct {
