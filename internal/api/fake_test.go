@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"xdplvs/director"
+	"xdplvs/internal/api/connfilter"
 )
 
 // fakeBackend makes up its answers.
@@ -38,6 +39,11 @@ type fakeBackend struct {
 
 	explanation director.Explanation
 	explainErr  error
+
+	traced      []director.Traced
+	tracedBytes int // that were asked for
+	traceErr    error
+	traceGoesOn bool // until nobody reads it
 
 	timeouts    director.Timeouts
 	timeoutsErr error
@@ -59,6 +65,30 @@ func (b *fakeBackend) Explain(_ context.Context, q director.Question) (*director
 	e := b.explanation
 	e.Question = q
 	return &e, b.explainErr
+}
+
+func (b *fakeBackend) Trace(ctx context.Context, filter *connfilter.Packets, bytes int, yield func([]director.Traced, uint64) error) error {
+	b.tracedBytes = bytes
+	if b.traceErr != nil {
+		return b.traceErr
+	}
+	if err := yield(nil, 0); err != nil {
+		return err
+	}
+	var batch []director.Traced
+	for i := range b.traced {
+		if filter.Match(&b.traced[i]) {
+			batch = append(batch, b.traced[i])
+		}
+	}
+	if err := yield(batch, 3); err != nil {
+		return err
+	}
+	if !b.traceGoesOn {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 func (b *fakeBackend) Version() string                  { return "v1.2.3" }

@@ -52,6 +52,7 @@ var operations = map[string]operation{
 	"POST " + pathRollback:      {summary: "Return to the former configuration", answer: struct{}{}},
 	"POST " + pathZero:          {summary: "Show counters from 0 on", answer: struct{}{}},
 	"POST " + pathExplain:       {summary: "What would become of a packet; nothing changes by it", body: director.Question{}, answer: director.Explanation{}},
+	"GET " + pathTrace:          {summary: "Packets as they go by, as a stream that ends when the reader goes", answer: director.TraceLine{}, lines: true},
 	"GET " + pathVersion:        {summary: "The daemon's version", answer: versionBody{}},
 	"POST " + pathReload:        {summary: "Read the configuration again", answer: struct{}{}},
 	"GET " + pathOpenAPI:        {summary: "This description", answer: map[string]any{}},
@@ -62,6 +63,7 @@ var parameters = map[string]string{
 	"filter": "Which entries, in ss's words, as in: dst 192.0.2.0/24 state established",
 	"all":    "true, in the place of a filter: every entry",
 
+	"bytes":       "How many bytes of each frame are wanted, as it came and as it left; absent: none",
 	"real":        "Name or address of real servers",
 	"service":     "Name, or protocol and address, of a service; all if absent",
 	"protocol":    "tcp, udp or sctp",

@@ -23,6 +23,7 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/api/connfilter"
 	"xdplvs/internal/doctor"
 	"xdplvs/internal/realserver"
 )
@@ -60,6 +61,12 @@ type fakeBackend struct {
 	explanation director.Explanation
 	explainErr  error
 
+	traced      []director.Traced
+	tracedBytes int // that were asked for
+	traceLost   uint64
+	traceErr    error
+	traceGoesOn bool // until nobody reads it
+
 	timeouts    director.Timeouts
 	timeoutsErr error
 
@@ -78,6 +85,31 @@ func (b *fakeBackend) Explain(_ context.Context, q director.Question) (*director
 	e := b.explanation
 	e.Question = q
 	return &e, b.explainErr
+}
+
+// Trace has its packets, and news of two that are missing.
+func (b *fakeBackend) Trace(ctx context.Context, filter *connfilter.Packets, bytes int, yield func([]director.Traced, uint64) error) error {
+	b.tracedBytes = bytes
+	if b.traceErr != nil {
+		return b.traceErr
+	}
+	if err := yield(nil, 0); err != nil {
+		return err
+	}
+	var batch []director.Traced
+	for i := range b.traced {
+		if filter.Match(&b.traced[i]) {
+			batch = append(batch, b.traced[i])
+		}
+	}
+	if err := yield(batch, b.traceLost); err != nil {
+		return err
+	}
+	if !b.traceGoesOn {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }

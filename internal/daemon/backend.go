@@ -9,8 +9,10 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/api/connfilter"
 	"xdplvs/internal/door"
 	"xdplvs/internal/explain"
+	"xdplvs/internal/trace"
 )
 
 // backend is what the socket offers.
@@ -102,6 +104,19 @@ func (b backend) Explain(ctx context.Context, q director.Question) (*director.Ex
 		return nil, &api.Error{Status: http.StatusUnprocessableEntity, Message: fault.Error()}
 	}
 	return e, err
+}
+
+// Trace implements api.Backend.
+func (b backend) Trace(ctx context.Context, filter *connfilter.Packets, bytes int, yield func([]director.Traced, uint64) error) error {
+	err := b.d.tracer.Trace(ctx, trace.Query{Filter: filter, Bytes: bytes}, yield)
+	var unknown *trace.UnknownServiceError
+	switch {
+	case errors.As(err, &unknown):
+		return &api.Error{Status: http.StatusUnprocessableEntity, Message: unknown.Error()}
+	case errors.Is(err, trace.ErrTooMany):
+		return &api.Error{Status: http.StatusServiceUnavailable, Message: err.Error()}
+	}
+	return err
 }
 
 // Reload implements api.Backend.

@@ -31,6 +31,7 @@ import (
 	"xdplvs/internal/nexthop"
 	notification "xdplvs/internal/notify"
 	"xdplvs/internal/offload"
+	"xdplvs/internal/trace"
 	"xdplvs/internal/vip"
 )
 
@@ -58,6 +59,7 @@ type daemon struct {
 	notifier  *notification.Notifier
 	door      doorkeeper
 	explainer *explain.Explainer
+	tracer    *trace.Tracer
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -149,6 +151,9 @@ func (d *daemon) open() error {
 		Memory: availablePages,
 	})
 	d.explainer = explain.New(plane, d.director)
+	if d.tracer, err = trace.New(d.log, plane, clock, d.director); err != nil {
+		return errors.Join(err, plane.Close())
+	}
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
 	d.addresses = d.newAddresses()
@@ -194,6 +199,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.door.Run(ctx) })
 	group.Go(func() error { return d.health.Run(ctx) })
 	group.Go(func() error { return d.notifier.Run(ctx) })
+	group.Go(func() error { return d.tracer.Run(ctx) })
 	group.Go(func() error { return d.feedWatchdog(ctx) })
 	served := api.ServerOptions{Pages: pages}
 	group.Go(func() error { return api.NewServer(d.log, d.backend(), served).Serve(ctx, socket) })

@@ -243,12 +243,9 @@ func (a *answer) cursors() func(func(uint64) bool) {
 	}
 }
 
-// The actions of XDP programs (uapi/linux/bpf.h).
-var actions = map[uint32]string{0: "abort", 1: "drop", 2: "pass", 3: "transmit", 4: "redirect"}
-
 // leave tells how the packet leaves.
 func (a *answer) leave(t *bpf.Rehearsed) {
-	a.Action = actions[t.Action]
+	a.Action = bpf.ActionNames[t.Action]
 	switch a.Action {
 	case "transmit":
 		a.Egress = a.Interface
