@@ -4,8 +4,11 @@ package cli
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,6 +17,7 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/pcap"
 )
 
 // somePackets are a client's packet, the server's by nat, a dropped one, and one that is no IP.
@@ -83,5 +87,86 @@ func TestTraceFails(t *testing.T) {
 	if want := "director: filter: column 12: unknown word \"stat\" (known: "; code != exitUsage || !strings.HasPrefix(stderr, want) ||
 		!strings.Contains(stderr, "\n  verdict tx stat x\n             ^\n") {
 		t.Errorf("exit %d, %s", code, stderr)
+	}
+}
+
+func TestCapture(t *testing.T) {
+	b := &fakeBackend{traced: somePackets(), traceGoesOn: true}
+	w := newWorld(t, b)
+	file := filepath.Join(t.TempDir(), "file.pcapng")
+	code, _, stderr := w.run(t.Context(), "capture", "-w", file, "--count", "4")
+	wantExit(t, code, exitOK, stderr)
+	if want := seenNow + "director: 4 packets were captured\n"; stderr != want || b.tracedBytes != director.TracedBytes {
+		t.Errorf("printed %q, want %q; %d bytes", stderr, want, b.tracedBytes)
+	}
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v: mode %v", err, info.Mode())
+	}
+	at := b.traced[0].Time
+	connection := ", service web, real server rs1 10.0.0.11:8080, connection 198.51.100.7:40000 -> 192.0.2.10:80"
+	want := []pcap.Packet{
+		{Time: at, Interface: "eth0", Direction: pcap.Inbound, Data: []byte("the frame before"), Length: 74, ID: 1, Comment: "tx_new: redirect" + connection},
+		{Time: at, Interface: "eth1", Direction: pcap.Outbound, Data: []byte("the frame after it"), Length: 74, ID: 1, Comment: "tx_new: redirect" + connection},
+		{Time: at.Add(time.Millisecond), Interface: "eth1", Direction: pcap.Inbound, Data: []byte("the answer before"), Length: 74, ID: 2, Comment: "tx_reply: redirect" + connection},
+		{Time: at.Add(time.Millisecond), Interface: "eth0", Direction: pcap.Outbound, Data: []byte("the answer after it"), Length: 74, ID: 2, Comment: "tx_reply: redirect" + connection},
+		{Time: at.Add(2 * time.Millisecond), Interface: "eth0", Direction: pcap.Inbound, Data: []byte("dropped"), Length: 118, ID: 3, Comment: "drop_rate: drop, mark 7"},
+		{Time: at.Add(3 * time.Millisecond), Interface: "eth0", Direction: pcap.Inbound, Data: []byte("passed"), Length: 60, ID: 4, Comment: "pass_not_ip: pass"},
+	}
+	compareCapture(t, file, want)
+	code, out, stderr := w.run(t.Context(), "capture", "-w", "-", "--size", "300", "--for", "30s", "--bytes", "6", "src", "198.51.100.7")
+	wantExit(t, code, exitOK, stderr)
+	if len(out) < 300 || len(out) > 1000 || !strings.Contains(out, "the fr") || strings.Contains(out, "the fra") || strings.Contains(out, "the an") || b.tracedBytes != 6 {
+		t.Errorf("%d bytes, asked for %d of each frame: %q", len(out), b.tracedBytes, out)
+	}
+}
+
+// compareCapture reads a file again.
+func compareCapture(t *testing.T, file string, want []pcap.Packet) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := pcap.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range want {
+		var got pcap.Packet
+		if err := r.Next(&got); err != nil || !got.Time.Equal(want[i].Time) {
+			t.Fatalf("packet %d: %v, %+v", i, err, got)
+		}
+		if got.Time = want[i].Time; !reflect.DeepEqual(got, want[i]) {
+			t.Errorf("packet %d is\n%+v\nwant\n%+v", i, got, want[i])
+		}
+	}
+	if err := r.Next(new(pcap.Packet)); err != io.EOF {
+		t.Errorf("behind the last packet: %v", err)
+	}
+}
+
+func TestCaptureMistakes(t *testing.T) {
+	w := newWorld(t, &fakeBackend{})
+	file := filepath.Join(t.TempDir(), "file")
+	for want, args := range map[string][]string{
+		`no file to write: -w FILE is missing`:                                                 {"src", "10.0.0.1"},
+		"--bytes 5000 is not between 1 and 4096":                                               {"-w", file, "--bytes", "5000"},
+		`filter: column 1: unknown word "stat"`:                                                {"-w", file, "stat"},
+		`invalid argument "10X" for "--size" flag: want a number of bytes, as 500K, 10M or 1G`: {"-w", file, "--size", "10X"},
+		`invalid argument "0" for "--size" flag: want`:                                         {"-w", file, "--size", "0"},
+	} {
+		code, _, stderr := w.run(t.Context(), append([]string{"capture"}, args...)...)
+		if code != exitUsage || !strings.HasPrefix(stderr, "director: "+want) {
+			t.Errorf("%v: exit %d, %s\nwant %s", args, code, stderr, want)
+		}
+	}
+	if _, err := os.Stat(file); err == nil {
+		t.Error("there is a file of a capture that was not made")
+	}
+	code, _, stderr := w.run(t.Context(), "capture", "-w", filepath.Join(file, "not a directory"))
+	if code != exitFailure || !strings.Contains(stderr, "no such file or directory") {
+		t.Errorf("exit %d, %q", code, stderr)
 	}
 }

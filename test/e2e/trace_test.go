@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -162,4 +164,71 @@ func (f *farm) traceSeveral() {
 	if want := "director: there is no service \"wbe\"\n"; r.code != 1 || r.stderr != want {
 		f.t.Errorf("an unknown service: %+v, want %q", r, want)
 	}
+}
+
+// What is captured is what was traced, and another program reads it.
+func TestCapture(t *testing.T) {
+	t.Parallel()
+	for _, m := range []method{byDR, byNAT} {
+		m.on(t, netWays[0], func(t *testing.T, f *farm, _ *daemon) {
+			for _, family := range families {
+				t.Run(family.name, func(t *testing.T) { f.on(t).captureConnection(family.vip, m.name) })
+			}
+		})
+	}
+}
+
+func (f *farm) captureConnection(vip netip.Addr, method string) {
+	f.t.Helper()
+	file := filepath.Join(f.t.TempDir(), "client.pcapng")
+	filter := []string{"dst", vip.String(), "dport", "=", fmt.Sprint(webPort), "proto", "tcp"}
+	w := f.watch(append([]string{"capture", "-w", file}, filter...)...)
+	traced := f.watch(append([]string{"trace", "-o", "json"}, filter...)...)
+	get(f.fetch(vip, webPort))(f.t)
+	list := traced.await()
+	first := &list[0]
+	eventually(f.t, patience, func() error {
+		if text := tcpdump(f.t, file); !strings.Contains(text, "Flags [F.]") {
+			return fmt.Errorf("tcpdump reads\n%s", text)
+		}
+		return nil
+	})
+	w.stop()
+	traced.stop()
+	text := tcpdump(f.t, file)
+	client, virtual := dumped(first.Client), dumped(first.Virtual)
+	if want := client + " > " + virtual + ": Flags [S]"; strings.Count(text, want) == 0 {
+		f.t.Errorf("%q is not in what tcpdump reads:\n%s", want, text)
+	}
+	if method == "nat" { // both ends are rewritten, each in its direction
+		for _, want := range []string{client + " > " + dumped(first.Real) + ": Flags [S]", dumped(first.Real) + " > " + client + ": Flags [S.]",
+			virtual + " > " + client + ": Flags [S.]"} {
+			if !strings.Contains(text, want) {
+				f.t.Errorf("%q is not in what tcpdump reads:\n%s", want, text)
+			}
+		}
+	}
+	if lines := strings.Count(text, "\n"); lines < 2*len(list) {
+		f.t.Errorf("%d packets were traced, and %d frames are in the file:\n%s", len(list), lines, text)
+	}
+	content := string(get(os.ReadFile(file))(f.t))
+	for _, want := range []string{"tx_new: redirect, service web", "connection " + first.Client.String() + " -> " + first.Virtual.String(), "eth1 (sent)"} {
+		if !strings.Contains(content, want) {
+			f.t.Errorf("%q is not in the capture", want)
+		}
+	}
+}
+
+// dumped is an address and port as tcpdump writes it.
+func dumped(a netip.AddrPort) string { return fmt.Sprintf("%s.%d", a.Addr(), a.Port()) }
+
+// tcpdump is what it reads from a capture.
+func tcpdump(t *testing.T, file string) string {
+	t.Helper()
+	out, err := exec.Command("tcpdump", "-nr", file).CombinedOutput()
+	if err != nil {
+		t.Fatalf("tcpdump: %v: %s", err, out)
+	}
+	_, text, _ := strings.Cut(string(out), "\n") // the first line says what the file is
+	return text
 }
