@@ -642,7 +642,9 @@ enum defending {
 /* What the defenses remember between packets. */
 struct defense_state {
 	__s32 drop_left;    /* drop_packet: new connections until the next is dropped, for all services (IPVS) */
-	__u32 reserved[15];
+	__u32 reserved;
+	__u64 rehearsed;    /* of a rehearsal: the time that it is there, in jiffies (rehearsal.go) */
+	__u32 reserved2[12];
 };
 
 /*

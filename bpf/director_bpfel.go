@@ -194,9 +194,11 @@ const (
 )
 
 type directorDefenseState struct {
-	_        structs.HostLayout
-	DropLeft int32
-	Reserved [15]uint32
+	_         structs.HostLayout
+	DropLeft  int32
+	Reserved  uint32
+	Rehearsed uint64
+	Reserved2 [12]uint32
 }
 
 type directorDestination struct {

@@ -47,6 +47,14 @@ type Traced struct {
 type TraceLine struct {
 	Packet *Traced `json:"packet,omitempty"`
 	Lost   uint64  `json:"lost,omitempty"`
+	// Skipped is a packet of a capture that could not be replayed.
+	Skipped *SkippedPacket `json:"skipped,omitempty"`
+}
+
+// SkippedPacket is one by its number in its capture, from 1.
+type SkippedPacket struct {
+	Number uint64 `json:"number"`
+	Why    string `json:"why"`
 }
 
 // VerdictNames are the names of all verdicts.

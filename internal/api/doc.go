@@ -22,6 +22,8 @@
 //	POST   /v1/explain                     director.Explanation of a director.Question
 //	GET    /v1/trace?filter=TEXT&bytes=N   application/x-ndjson, a director.TraceLine for each packet as it goes by, with so
 //	                                       many bytes of its frames; until the reader goes
+//	POST   /v1/replay?interface=NAME       likewise for each packet of the body, a file in the format pcap or pcapng, as if
+//	                                       they came in now; nothing changes by it
 //	GET    /v1/version                     {"version": "v0.1.0"}
 //	GET    /v1/openapi.json                all of this, in OpenAPI 3.1
 //	POST   /v1/reload                      {} when the configuration is in force
@@ -49,6 +51,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"xdplvs/director"
@@ -102,6 +105,9 @@ type Backend interface {
 	// Trace gives packets that the filter lets through, with so many bytes of their frames, until ctx ends or
 	// yield fails; and how many are missing so far. The first call has none: from then on they are seen.
 	Trace(ctx context.Context, filter *connfilter.Packets, bytes int, yield func(batch []director.Traced, lost uint64) error) error
+	// Replay tells what would become of the packets of a capture; nothing changes by it. An error is an *Error
+	// if the capture is at fault.
+	Replay(ctx context.Context, capture io.Reader, in string, yield func(*director.TraceLine) error) error
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
@@ -147,6 +153,7 @@ const (
 	pathExplainMark = "/v1/marks/explain"
 	pathExplain     = "/v1/explain"
 	pathTrace       = "/v1/trace"
+	pathReplay      = "/v1/replay"
 	pathVersion     = "/v1/version"
 	pathOpenAPI     = "/v1/openapi.json"
 	pathReload      = "/v1/reload"

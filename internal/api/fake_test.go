@@ -43,6 +43,8 @@ type fakeBackend struct {
 	traced      []director.Traced
 	tracedBytes int // that were asked for
 	traceErr    error
+	replayed    string // by which interface
+	replayErr   error
 	traceGoesOn bool // until nobody reads it
 
 	timeouts    director.Timeouts
@@ -89,6 +91,20 @@ func (b *fakeBackend) Trace(ctx context.Context, filter *connfilter.Packets, byt
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// Replay has one packet for each byte of the capture, then an error if there is one.
+func (b *fakeBackend) Replay(_ context.Context, capture io.Reader, in string, yield func(*director.TraceLine) error) error {
+	b.replayed = in
+	for number := uint64(1); ; number++ {
+		if _, err := io.ReadFull(capture, make([]byte, 1)); err != nil {
+			return b.replayErr
+		}
+		p := director.Traced{Number: number, Verdict: "tx_forward", Length: 1}
+		if err := yield(&director.TraceLine{Packet: &p}); err != nil {
+			return err
+		}
+	}
 }
 
 func (b *fakeBackend) Version() string                  { return "v1.2.3" }

@@ -20,6 +20,7 @@ type operation struct {
 	answer  any
 	lines   bool // the answer is a stream of such values, one a line
 	yaml    bool // the answer is a file
+	capture bool // the body is one of packets
 }
 
 // operations describe the routes, by METHOD PATH. A test holds both to each other.
@@ -53,6 +54,7 @@ var operations = map[string]operation{
 	"POST " + pathZero:          {summary: "Show counters from 0 on", answer: struct{}{}},
 	"POST " + pathExplain:       {summary: "What would become of a packet; nothing changes by it", body: director.Question{}, answer: director.Explanation{}},
 	"GET " + pathTrace:          {summary: "Packets as they go by, as a stream that ends when the reader goes", answer: director.TraceLine{}, lines: true},
+	"POST " + pathReplay:        {summary: "What would become of the packets of a capture; nothing changes by it", capture: true, answer: director.TraceLine{}, lines: true},
 	"GET " + pathVersion:        {summary: "The daemon's version", answer: versionBody{}},
 	"POST " + pathReload:        {summary: "Read the configuration again", answer: struct{}{}},
 	"GET " + pathOpenAPI:        {summary: "This description", answer: map[string]any{}},
@@ -143,7 +145,9 @@ func (s schemas) operation(r *route) node {
 	if list != nil {
 		out["parameters"] = list
 	}
-	if r.body > 0 {
+	if of.capture {
+		out["requestBody"] = node{"required": true, "content": node{captureType: node{}}}
+	} else if r.body > 0 {
 		out["requestBody"] = node{"required": true, "content": content("application/json", of.body)}
 	}
 	return out

@@ -114,3 +114,38 @@ func readLines(r io.Reader, yield func(*packetLine) error) error {
 		}
 	}
 }
+
+// captureType is what captures are sent as.
+const captureType = "application/vnd.tcpdump.pcap"
+
+// replay is for administrators: it takes as much memory as the tables have. It answers while it reads.
+func (s *Server) replay(w http.ResponseWriter, r *http.Request) error {
+	stream := s.newStream(w)
+	if err := stream.rc.EnableFullDuplex(); err != nil {
+		return fmt.Errorf("read and answer: %w", err)
+	}
+	err := s.backend.Replay(r.Context(), r.Body, r.URL.Query().Get("interface"), func(line *director.TraceLine) error { return stream.line(line) })
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		err = failure(http.StatusRequestEntityTooLarge, "the capture is longer than %d bytes", tooLong.Limit)
+	case r.Context().Err() != nil: // or it is the reader that went away
+		err = failure(http.StatusServiceUnavailable, "the daemon stops")
+	}
+	return stream.finish(err)
+}
+
+// Replay tells what would become of the packets of a capture, in the format pcap or pcapng, if they came in now, those
+// of other interfaces than the director's by the one named in, or if that is empty, the first; nothing changes by it.
+func (c *Client) Replay(ctx context.Context, capture io.Reader, in string, yield func(*director.TraceLine) error) error {
+	var query url.Values
+	if in != "" {
+		query = url.Values{"interface": {in}}
+	}
+	resp, err := c.send(ctx, http.MethodPost, pathReplay, query, capture)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return readLines(resp.Body, func(line *packetLine) error { return yield(&line.TraceLine) })
+}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"xdplvs/director"
@@ -88,4 +90,29 @@ func TestTraceMistakes(t *testing.T) {
 		wantStatus(t, err, http.StatusBadRequest)
 		wantError(t, err, "parameter bytes is a number up to 4096")
 	}
+}
+
+// TestReplay: the answer comes while the capture is still being sent, and an error behind it is its last line.
+func TestReplay(t *testing.T) {
+	b := &fakeBackend{}
+	path, _ := start(t, b, ServerOptions{})
+	client := newClient(t, path)
+	var numbers []uint64
+	count := func(line *director.TraceLine) error {
+		numbers = append(numbers, line.Packet.Number)
+		return nil
+	}
+	if err := client.Replay(t.Context(), strings.NewReader("abc"), "eth1", count); err != nil || !slices.Equal(numbers, []uint64{1, 2, 3}) || b.replayed != "eth1" {
+		t.Errorf("%v, packets %v by %q", err, numbers, b.replayed)
+	}
+	const many = 100_000 // more than fits the buffers on the way
+	numbers = nil
+	b.replayErr = &Error{Status: http.StatusUnprocessableEntity, Message: "packet 100001: the capture is cut off"}
+	err := client.Replay(t.Context(), strings.NewReader(strings.Repeat("x", many)), "", count)
+	wantError(t, err, "packet 100001: the capture is cut off")
+	if len(numbers) != many {
+		t.Errorf("%d packets", len(numbers))
+	}
+	err = client.Replay(t.Context(), strings.NewReader(""), "", count)
+	wantStatus(t, err, http.StatusUnprocessableEntity)
 }

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -166,6 +167,50 @@ func TestCaptureMistakes(t *testing.T) {
 		t.Error("there is a file of a capture that was not made")
 	}
 	code, _, stderr := w.run(t.Context(), "capture", "-w", filepath.Join(file, "not a directory"))
+	if code != exitFailure || !strings.Contains(stderr, "no such file or directory") {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+}
+
+const replayedSummary = "4 packets, 1 drop_rate, 1 pass_not_ip, 1 tx_new, 1 tx_reply, 1 skipped\n"
+
+func TestReplay(t *testing.T) {
+	b := &fakeBackend{traced: somePackets()}
+	w := newWorld(t, b)
+	dir := t.TempDir()
+	in, left := filepath.Join(dir, "in.pcap"), filepath.Join(dir, "left.pcapng")
+	if err := os.WriteFile(in, []byte("a capture"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, stderr := w.run(t.Context(), "replay", in, "--interface", "eth1", "-w", left)
+	wantExit(t, code, exitOK, stderr)
+	want := ""
+	for line := range strings.Lines(tracedText) {
+		want += fmt.Sprintf("%6d %s", strings.Count(want, "\n")+1, line)
+	}
+	if out != want+replayedSummary || stderr != "director: packet 5 is skipped: it is one that was sent\n" {
+		t.Errorf("printed\n%s%swant\n%s", out, stderr, want+replayedSummary)
+	}
+	if b.capture != "a capture" || b.replayed != "eth1" {
+		t.Errorf("the daemon got %q by %q", b.capture, b.replayed)
+	}
+	connection := ", service web, real server rs1 10.0.0.11:8080, connection 198.51.100.7:40000 -> 192.0.2.10:80"
+	at := b.traced[0].Time
+	compareCapture(t, left, []pcap.Packet{
+		{Time: at, Interface: "eth1", Direction: pcap.Outbound, Data: []byte("the frame after it"), Length: 74, ID: 1, Comment: "tx_new: redirect" + connection},
+		{Time: at.Add(time.Millisecond), Interface: "eth0", Direction: pcap.Outbound, Data: []byte("the answer after it"), Length: 74, ID: 2, Comment: "tx_reply: redirect" + connection},
+	})
+	code, out, stderr = w.run(t.Context(), "replay", in, "-o", "json")
+	wantExit(t, code, exitOK, stderr)
+	if n := strings.Count(out, "\n"); n != 4 || !strings.HasPrefix(out, `{"number":1,`) {
+		t.Errorf("printed\n%s", out)
+	}
+	b.replayErr = &api.Error{Status: http.StatusUnprocessableEntity, Message: "packet 3: the capture is cut off: the packet has 3 of 5 bytes"}
+	code, _, stderr = w.run(t.Context(), "replay", in)
+	if code != exitFailure || stderr != "director: "+in+": "+b.replayErr.Error()+"\n" {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+	code, _, stderr = w.run(t.Context(), "replay", filepath.Join(dir, "none"))
 	if code != exitFailure || !strings.Contains(stderr, "no such file or directory") {
 		t.Errorf("exit %d, %q", code, stderr)
 	}

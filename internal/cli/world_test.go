@@ -65,6 +65,9 @@ type fakeBackend struct {
 	tracedBytes int // that were asked for
 	traceLost   uint64
 	traceErr    error
+	replayed    string // by which interface
+	capture     string // what was sent of it
+	replayErr   error
 	traceGoesOn bool // until nobody reads it
 
 	timeouts    director.Timeouts
@@ -110,6 +113,24 @@ func (b *fakeBackend) Trace(ctx context.Context, filter *connfilter.Packets, byt
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// Replay reads the capture, and has its packets, and one that is skipped.
+func (b *fakeBackend) Replay(_ context.Context, capture io.Reader, in string, yield func(*director.TraceLine) error) error {
+	b.replayed = in
+	text, err := io.ReadAll(capture)
+	if err != nil || b.replayErr != nil {
+		return errors.Join(err, b.replayErr)
+	}
+	b.capture = string(text)
+	for i := range b.traced {
+		p := b.traced[i]
+		p.Number = uint64(i + 1)
+		if err := yield(&director.TraceLine{Packet: &p}); err != nil {
+			return err
+		}
+	}
+	return yield(&director.TraceLine{Skipped: &director.SkippedPacket{Number: 5, Why: "it is one that was sent"}})
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }

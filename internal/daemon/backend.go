@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 
 	"xdplvs/director"
@@ -115,6 +116,16 @@ func (b backend) Trace(ctx context.Context, filter *connfilter.Packets, bytes in
 		return &api.Error{Status: http.StatusUnprocessableEntity, Message: unknown.Error()}
 	case errors.Is(err, trace.ErrTooMany):
 		return &api.Error{Status: http.StatusServiceUnavailable, Message: err.Error()}
+	}
+	return err
+}
+
+// Replay implements api.Backend.
+func (b backend) Replay(ctx context.Context, capture io.Reader, in string, yield func(*director.TraceLine) error) error {
+	err := b.d.explainer.Replay(ctx, capture, in, yield)
+	var fault *explain.QuestionError
+	if errors.As(err, &fault) {
+		return &api.Error{Status: http.StatusUnprocessableEntity, Message: fault.Error()}
 	}
 	return err
 }

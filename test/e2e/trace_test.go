@@ -217,6 +217,36 @@ func (f *farm) captureConnection(vip netip.Addr, method string) {
 			f.t.Errorf("%q is not in the capture", want)
 		}
 	}
+	f.replayConnection(file, first.Client, list)
+}
+
+// replayConnection: once the connection is forgotten, its packets would have the same verdicts again; and nothing has changed.
+func (f *farm) replayConnection(file string, client netip.AddrPort, list []director.Traced) {
+	f.t.Helper()
+	f.output("connections", "delete", "--all")
+	before := f.still()
+	r := f.run("replay", file, "-o", "json")
+	if r.code != 0 || !strings.Contains(r.stderr, "is skipped: it is one that was sent\n") {
+		f.t.Fatalf("replay: exit %d, %s", r.code, r.stderr)
+	}
+	if after := f.still(); after != before {
+		f.t.Errorf("the replay changed\n%s to\n%s", before, after)
+	}
+	verdicts := func(list []director.Traced) (all []string) { // of the client: other real servers may be chosen now
+		for i := range list {
+			if list[i].Source == client && list[i].Verdict != "" {
+				all = append(all, list[i].Flags+" "+list[i].Verdict)
+			}
+		}
+		return all
+	}
+	var again watcher
+	again.f = f
+	again.out.Write([]byte(r.stdout))
+	got, want := verdicts(again.packets()), verdicts(list)
+	if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
+		f.t.Errorf("verdicts of the replay\n%q\nwhen it happened\n%q", got, want)
+	}
 }
 
 // dumped is an address and port as tcpdump writes it.
