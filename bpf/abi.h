@@ -44,6 +44,9 @@ enum limit {
 	PROBE_PORT_FIRST = 61000, /* up to 65535: above those that Linux gives to sockets that ask for none */
 	CALL_ID_MAX = 255,	 /* characters of a SIP Call-ID, as in IPVS (IP_VS_PEDATA_MAXLEN) */
 	CALL_TEXT = 32,		 /* bytes for those that are kept to be shown */
+	TRACES = 8,		 /* at a time */
+	TRACE_BYTES = 4096,	 /* of a frame that a trace may want */
+	TRACE_RING = 1 << 22,	 /* bytes for packets that were traced and not read yet */
 };
 
 /*
@@ -654,6 +657,7 @@ struct runtime_settings {
 	__u32 probe;	    /* interface that health checks as a client's come in by; 0: there is none */
 	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
+	__u32 trace;	    /* a number that is new each time that somebody begins to trace; 0: nobody does */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */
 	__u32 defending;    /* enum defending: what new connections have to get past */
 	__s32 drop_rate;    /* drop_packet: of so many new connections one is dropped; below 0: all */
@@ -663,6 +667,10 @@ struct runtime_settings {
 	__u64 cookie_key[2]; /* drawn once; who knows it can make connections from any address */
 	__u32 cookie_period; /* jiffies: a cookie is good for one to two of them; 0: for ever */
 	__u32 reserved2;
+	__u32 trace_until;  /* low 32 bits of jiffies: whoever traces moves it on, or it ends then */
+	__u32 trace_rate;   /* packets that each CPU tells of in a second, or in what is left of the one; 0: all */
+	__u32 trace_bytes;  /* of each frame, the most that any trace wants */
+	__u32 reserved;
 };
 
 /* The defenses of settings.defending, as bits. */
@@ -677,7 +685,66 @@ struct defense_state {
 	__s32 drop_left;    /* drop_packet: new connections until the next is dropped, for all services (IPVS) */
 	__u32 reserved;
 	__u64 proven;	    /* connections whose clients have brought a cookie back */
-	__u32 reserved2[12];
+	__u64 rehearsed;    /* of a rehearsal: the time that it is there, in jiffies (rehearsal.go) */
+	__u32 reserved2[10];
+};
+
+/*
+ * Which packets a trace wants: a coarse choice, userspace looks closer. Client and
+ * virtual address are those of struct trace_head; what a mask leaves out may be
+ * anything.
+ */
+struct trace_filter {
+	__u64 verdicts;	    /* as bits */
+	__u64 flow[4];
+	__u64 flow_mask[4];
+	__u64 real[2];	    /* address; IPv4 is mapped */
+	__u64 real_mask[2];
+	__u64 lost;	    /* packets that it wanted, and was not told of */
+	__u16 first[2];	    /* ports, in host order: from, */
+	__u16 last[2];	    /* and up to */
+	__u32 active;	    /* 1: somebody traces; written last */
+	__u16 bytes;	    /* of each frame */
+	__u8 family;	    /* 4, 6; 0: any */
+	__u8 protocol;	    /* 0: any */
+};
+
+/*
+ * A packet that was traced. Behind it come bytes of the frame, as it came, and
+ * as it left. Addresses are in the form of struct packet; 0: it is no IP.
+ */
+struct trace_head {
+	__u64 time_ns;	    /* monotonic */
+	__u64 addr[4];	    /* as it came */
+	__u64 flow[4];	    /* as the client sent it, or would have: of a reply, and of an error that leaves as one, backwards */
+	__u32 ports;
+	__u32 flow_ports;
+	__u32 ingress;	    /* interface */
+	__u32 egress;	    /* 0: the same */
+	__u32 real;	    /* id; NO_REAL */
+	__be32 mark;	    /* firewall mark */
+	__u32 length;	    /* of the frame, as it came, */
+	__u32 left;	    /* and as it left; 0: it did not */
+	__u16 before;	    /* bytes that follow of the first, */
+	__u16 after;	    /* and of the second */
+	__u8 traces;	    /* that want it, as bits */
+	__u8 verdict;
+	__u8 action;	    /* of XDP */
+	__u8 protocol;
+	__u8 tcp;	    /* flags */
+	__u8 fragment;
+	__u8 reply;	    /* 1: flow is not the packet's own */
+	__u8 reserved[5];
+};
+
+/* What one CPU notes of a packet that is being traced. */
+struct trace_note {
+	__u32 trace;	    /* settings.trace when it came; 0: it is not traced */
+	__u32 second;	    /* that told is of */
+	__u32 told;
+	__u32 reserved;
+	struct trace_head head;
+	__u8 bytes[2 * TRACE_BYTES];
 };
 
 /* What read_clock tells: packets are timed in jiffies, whose rate userspace does not know. */
@@ -714,6 +781,8 @@ _Static_assert(sizeof(struct service_bucket) == 128, "service_bucket");
 _Static_assert(sizeof(struct mark_bucket) == 256, "mark_bucket");
 _Static_assert(sizeof(struct plan_chunk) == 64, "plan_chunk");
 _Static_assert(sizeof(struct guard) == 64, "guard");
+_Static_assert(__builtin_offsetof(struct runtime_settings, trace) / 64 == (__builtin_offsetof(struct runtime_settings, trace) - 1) / 64,
+	       "who does not trace pays for no further cache line");
 _Static_assert(sizeof(struct prefix_bucket) == 64, "prefix_bucket");
 _Static_assert(sizeof(struct budget_bucket) == 64, "budget_bucket");
 _Static_assert(sizeof(struct destination_key) == 24, "destination_key");

@@ -25,6 +25,7 @@ const (
 
 	connDead       = uint32(directorConnStateCONN_DEAD)
 	connControlled = uint32(directorConnFlagCONN_CONTROLLED)
+	connSpliced    = uint32(directorConnFlagCONN_SPLICED)
 
 	activeOne   = uint64(1)
 	inactiveOne = uint64(1) << 32

@@ -30,22 +30,23 @@
 #include "sorry.h"
 #include "splice.h"
 #include "stats.h"
+#include "trace.h"
 #include "tunnel.h"
 #include "tunnel_icmp.h"
 #include "work.h"
 
 /* The whole policy, open and closed, on one screen. */
-__inline int verdict_action(struct xdp_md *ctx, const struct way_out *out, enum verdict verdict)
+__inline int verdict_action(struct xdp_md *ctx, const struct way_out *out, enum verdict *verdict)
 {
 	int action;
 
-	if (verdict < TX_FORWARD)
+	if (*verdict < TX_FORWARD)
 		action = XDP_PASS;
-	else if (verdict >= DROP_MALFORMED)
+	else if (*verdict >= DROP_MALFORMED)
 		action = XDP_DROP;
 	else
-		action = transmit(ctx, out, &verdict);
-	stats_verdict(verdict);
+		action = transmit(ctx, out, verdict);
+	stats_verdict(*verdict);
 	return action;
 }
 
@@ -722,6 +723,7 @@ __inline enum verdict packet_ip(struct xdp_md *ctx, struct work *w, struct curso
 	if (request != MAYBE_NOT) {
 		p->ingress = ctx->ingress_ifindex;
 		result = packet_flow(ctx, p, &w->at, v6);
+		w->real = outcome_real(result);
 	}
 	if (likely(outcome_real(result) != NO_REAL))
 		return v6 ? packet_forward6(ctx, p, &w->at, result, out) : packet_forward4(ctx, p, &w->at, result, out);
@@ -751,6 +753,10 @@ __inline enum verdict packet(struct xdp_md *ctx, struct way_out *out, int admitt
 	__builtin_memset(&w->packet, 0, sizeof(w->packet));
 	w->packet.admitted = admitted;
 	w->at.over = w->at.reserved = 0;
+	w->real = NO_REAL;
+	w->replied = 0;
+	if (unlikely(settings.trace))
+		trace_begin(ctx);
 	switch (parse_ethernet(&w->packet, &cur)) {
 	case bpf_htons(ETH_P_IP):
 		verdict = packet_ip(ctx, w, &cur, out, 0);
@@ -779,27 +785,35 @@ __inline enum verdict packet_syn(struct xdp_md *ctx, struct way_out *out, int v6
 	return v6 ? packet_forward6(ctx, &w->packet, &w->at, result, out) : packet_forward4(ctx, &w->packet, &w->at, result, out);
 }
 
+/* A packet that is traced takes the long way, which notes what is told of it. */
 SEC("xdp")
 int director(struct xdp_md *ctx)
 {
 	struct way_out out = { .tx_port = NO_TX_PORT };
-	enum verdict verdict = plain(ctx, &out, 0);
+	enum verdict verdict = UNDECIDED;
+	int action;
 
-	if (likely(verdict == TX_FORWARD))
-		return verdict_action(ctx, &out, TX_FORWARD);
-	if (verdict == PLAIN_SYN) {
-		verdict = packet_syn(ctx, &out, 0);
-	} else if (verdict == UNDECIDED) {
-		verdict = plain6(ctx, &out);
-		if (verdict == PLAIN_SYN)
-			verdict = packet_syn(ctx, &out, 1);
+	if (likely(!settings.trace)) {
+		verdict = plain(ctx, &out, 0);
+		if (likely(verdict == TX_FORWARD))
+			return verdict_action(ctx, &out, &verdict);
+		if (verdict == PLAIN_SYN) {
+			verdict = packet_syn(ctx, &out, 0);
+		} else if (verdict == UNDECIDED) {
+			verdict = plain6(ctx, &out);
+			if (verdict == PLAIN_SYN)
+				verdict = packet_syn(ctx, &out, 1);
+		}
 	}
 	if (verdict == UNDECIDED || verdict == PLAIN_ADMITTED) {
 		out.tx_port = NO_TX_PORT;
 		out.ifindex = 0;
 		verdict = packet(ctx, &out, verdict == PLAIN_ADMITTED);
 	}
-	return verdict_action(ctx, &out, verdict);
+	action = verdict_action(ctx, &out, &verdict);
+	if (unlikely(settings.trace))
+		trace_end(ctx, verdict, action, out.ifindex);
+	return action;
 }
 
 /* The packet that would have this key, as far as the table is concerned. */

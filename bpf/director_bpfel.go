@@ -199,7 +199,8 @@ type directorDefenseState struct {
 	DropLeft  int32
 	Reserved  uint32
 	Proven    uint64
-	Reserved2 [12]uint32
+	Rehearsed uint64
+	Reserved2 [10]uint32
 }
 
 type directorDestination struct {
@@ -290,6 +291,9 @@ const (
 	directorLimitPROBE_PORT_FIRST  directorLimit = 61000
 	directorLimitCALL_ID_MAX       directorLimit = 255
 	directorLimitCALL_TEXT         directorLimit = 32
+	directorLimitTRACES            directorLimit = 8
+	directorLimitTRACE_BYTES       directorLimit = 4096
+	directorLimitTRACE_RING        directorLimit = 4194304
 )
 
 type directorLink uint32
@@ -512,11 +516,13 @@ type directorRuntimeSettings struct {
 		Factor uint64
 		Word   [10]uint32
 	}
+	Trace       uint32
 	Timeout     [64]uint32
 	Defending   uint32
 	DropRate    int32
 	ClosedPorts uint32
 	PrefixSet   uint32
+	_           [4]byte
 	PrefixSets  [2]struct {
 		_      structs.HostLayout
 		Factor uint64
@@ -526,6 +532,10 @@ type directorRuntimeSettings struct {
 	CookieKey    [2]uint64
 	CookiePeriod uint32
 	Reserved2    uint32
+	TraceUntil   uint32
+	TraceRate    uint32
+	TraceBytes   uint32
+	Reserved     uint32
 }
 
 type directorSample struct {
@@ -645,6 +655,57 @@ const (
 	directorStaleActionSTALE_DROP       directorStaleAction = 1
 	directorStaleActionSTALE_RESET      directorStaleAction = 2
 )
+
+type directorTraceFilter struct {
+	_        structs.HostLayout
+	Verdicts uint64
+	Flow     [4]uint64
+	FlowMask [4]uint64
+	Real     [2]uint64
+	RealMask [2]uint64
+	Lost     uint64
+	First    [2]uint16
+	Last     [2]uint16
+	Active   uint32
+	Bytes    uint16
+	Family   uint8
+	Protocol uint8
+}
+
+type directorTraceHead struct {
+	_         structs.HostLayout
+	TimeNs    uint64
+	Addr      [4]uint64
+	Flow      [4]uint64
+	Ports     uint32
+	FlowPorts uint32
+	Ingress   uint32
+	Egress    uint32
+	Real      uint32
+	Mark      uint32
+	Length    uint32
+	Left      uint32
+	Before    uint16
+	After     uint16
+	Traces    uint8
+	Verdict   uint8
+	Action    uint8
+	Protocol  uint8
+	Tcp       uint8
+	Fragment  uint8
+	Reply     uint8
+	Reserved  [5]uint8
+}
+
+type directorTraceNote struct {
+	_        structs.HostLayout
+	Trace    uint32
+	Second   uint32
+	Told     uint32
+	Reserved uint32
+	Head     directorTraceHead
+	Bytes    [8192]uint8
+}
 
 type directorTunnel struct {
 	_         structs.HostLayout
@@ -881,6 +942,8 @@ type directorWork struct {
 			_        [3]byte
 		}
 	}
+	Real    uint32
+	Replied uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -913,6 +976,9 @@ const (
 	directorMapSources        = "sources"
 	directorMapSplices4       = "splices4"
 	directorMapSplices6       = "splices6"
+	directorMapTraceNotes     = "trace_notes"
+	directorMapTraceRing      = "trace_ring"
+	directorMapTraces         = "traces"
 	directorMapTxPorts        = "tx_ports"
 	directorMapVerdicts       = "verdicts"
 	directorMapWorks          = "works"
@@ -1009,6 +1075,9 @@ type directorMapSpecs struct {
 	Sources      *ebpf.MapSpec `ebpf:"sources"`
 	Splices4     *ebpf.MapSpec `ebpf:"splices4"`
 	Splices6     *ebpf.MapSpec `ebpf:"splices6"`
+	TraceNotes   *ebpf.MapSpec `ebpf:"trace_notes"`
+	TraceRing    *ebpf.MapSpec `ebpf:"trace_ring"`
+	Traces       *ebpf.MapSpec `ebpf:"traces"`
 	TxPorts      *ebpf.MapSpec `ebpf:"tx_ports"`
 	Verdicts     *ebpf.MapSpec `ebpf:"verdicts"`
 	Works        *ebpf.MapSpec `ebpf:"works"`
@@ -1071,6 +1140,9 @@ type directorMaps struct {
 	Sources      *ebpf.Map `ebpf:"sources"`
 	Splices4     *ebpf.Map `ebpf:"splices4"`
 	Splices6     *ebpf.Map `ebpf:"splices6"`
+	TraceNotes   *ebpf.Map `ebpf:"trace_notes"`
+	TraceRing    *ebpf.Map `ebpf:"trace_ring"`
+	Traces       *ebpf.Map `ebpf:"traces"`
 	TxPorts      *ebpf.Map `ebpf:"tx_ports"`
 	Verdicts     *ebpf.Map `ebpf:"verdicts"`
 	Works        *ebpf.Map `ebpf:"works"`
@@ -1104,6 +1176,9 @@ func (m *directorMaps) Close() error {
 		m.Sources,
 		m.Splices4,
 		m.Splices6,
+		m.TraceNotes,
+		m.TraceRing,
+		m.Traces,
 		m.TxPorts,
 		m.Verdicts,
 		m.Works,

@@ -93,6 +93,7 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 		directorMapPrefixTrees:  uint32(prefixTrees),
 		directorMapBudgets:      uint32(budgetBuckets),
 		directorMapSamples:      uint32(s.CPUs),
+		directorMapTraces:       uint32(MaxTraces),
 		directorMapRealConns:    s.Reals,
 		directorMapRealTraffic:  s.Reals * uint32(s.CPUs),
 		directorMapDestinations: max(1, s.Destinations),
@@ -201,6 +202,7 @@ func (d *DataPlane) mapTables(cpus int) error {
 		mapInto(d, &t.Trees, directorMapPrefixTrees),
 		mapInto(d, &t.Budgets, directorMapBudgets),
 		mapInto(d, &t.Samples, directorMapSamples),
+		mapInto(d, &t.Traces, directorMapTraces),
 	)
 	if err != nil {
 		return err

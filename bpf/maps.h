@@ -39,6 +39,11 @@
  * answers        (one)      count, per CPU  BPF             pinned
  * answered       where      MAC address     userspace       pinned
  * works          (one)      work (work.h)   BPF, own CPU    a packet's
+ * traces         number     trace_filter    userspace,      pinned
+ *                                           losses: BPF
+ * trace_notes    (one)      trace_note      BPF, own CPU    a packet's
+ * trace_ring     -          trace_head and  BPF             until userspace has read it; full: counted as lost
+ *                           bytes
  * tx_ports       port       interface       userspace       pinned
  */
 #ifndef DIRECTOR_MAPS_H
@@ -77,6 +82,7 @@ array_map(sources, struct source, BPF_F_MMAPABLE);
 array_map(pools, struct source_pool, BPF_F_MMAPABLE);
 array_map(real_conns, struct real_counts, BPF_F_MMAPABLE);
 array_map(real_traffic, struct real_stats, BPF_F_MMAPABLE);
+array_map(traces, struct trace_filter, BPF_F_MMAPABLE);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -135,6 +141,18 @@ struct {
 	__type(key, struct closed_key);
 	__type(value, __u32);
 } closed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct trace_note);
+} trace_notes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, TRACE_RING);
+} trace_ring SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);

@@ -130,7 +130,7 @@ func (g *migration) fill() error {
 		}
 	}
 	if g.renewed[directorMapDestinations] {
-		r := Rehearsal{g.new, g.old}
+		r := Rehearsal{DataPlane: g.new, of: g.old}
 		if err := r.copyMap(directorMapDestinations); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 			return nil // what has no room is chosen for anew
 		}

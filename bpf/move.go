@@ -33,6 +33,7 @@ type familyMove struct {
 	from, to table
 	key      uintptr // bytes of the addresses behind the head
 	at       []carried
+	splices  [2][]Splice // the former ones and the new
 }
 
 // carried is what became of a slot of the former table.
@@ -48,8 +49,8 @@ type carried struct {
 func newMover(from, to *Tables, spill func(*ConnKey, *Conn) error) *mover {
 	const addrs4, addrs6 = 8, 32 // bytes of two addresses
 	return &mover{from: from, to: to, overflow: map[ConnKey]bool{}, spill: spill, families: [2]familyMove{
-		{from.table4(), to.table4(), addrs4, make([]carried, len(from.Conns4))},
-		{from.table6(), to.table6(), addrs6, make([]carried, len(from.Conns6))},
+		{from.table4(), to.table4(), addrs4, make([]carried, len(from.Conns4)), [2][]Splice{from.Splices4, to.Splices4}},
+		{from.table6(), to.table6(), addrs6, make([]carried, len(from.Conns6)), [2][]Splice{from.Splices6, to.Splices6}},
 	}}
 }
 
@@ -108,6 +109,7 @@ func (m *mover) carry(f, i int, c *copied) {
 	at := &family.at[i]
 	if at.tag == c.head.Tag {
 		family.refresh(at, &c.head)
+		family.splice(i, c.head.Word)
 		return
 	}
 	family.drop(i)
@@ -121,6 +123,7 @@ func (m *mover) carry(f, i int, c *copied) {
 	switch {
 	case tag != 0:
 		at.place, at.now = int32(place), tag
+		family.splice(i, c.head.Word)
 		m.count(c.head.Word)
 	case place < 0 && m.spills(family, c, hash):
 		m.count(c.head.Word)
@@ -131,6 +134,21 @@ func (m *mover) carry(f, i int, c *copied) {
 			m.uncount(&c.head)
 		}
 		m.from.leave(&c.head, c.head.Word&^connControlled)
+	}
+}
+
+// splice brings along what is translated of a connection that a SYN cookie began, as far as packets have not
+// done so. It names the version of the connection's tag.
+func (f *familyMove) splice(i int, word uint32) {
+	at := &f.at[i]
+	if word&connSpliced == 0 || at.now == 0 {
+		return
+	}
+	const shift = uint(directorSpliceRestSPLICE_VERSION)
+	s, to := f.splices[0][i], &f.splices[1][at.place]
+	s.Rest = s.Rest&^(0xffff<<shift) | at.now>>16&0xffff<<shift
+	if to.Rest>>uint(directorSpliceRestSPLICE_ANSWERED)&1 == 0 || uint16(to.Rest>>shift) != uint16(s.Rest>>shift) {
+		*to = s
 	}
 }
 

@@ -5,15 +5,22 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"os"
+	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 )
 
 // Rehearsal is the program of a data plane once more, with tables of its own: what a packet would
 // do is seen by letting it do it there. The data plane itself is read, and never written.
 type Rehearsal struct {
 	*DataPlane
-	of *DataPlane
+	of    *DataPlane
+	clock *Clock
+	start uint64 // jiffies
 }
 
 // Rehearse loads the program with empty tables of the same sizes; nothing is pinned or attached. That
@@ -23,11 +30,84 @@ func (d *DataPlane) Rehearse() (*Rehearsal, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := rehearseClock(spec); err != nil {
+		return nil, err
+	}
 	own, err := load(spec, nil, d.sizes)
 	if err != nil {
 		return nil, fmt.Errorf("rehearse: %w", err)
 	}
-	return &Rehearsal{own, d}, nil
+	r := &Rehearsal{DataPlane: own, of: d}
+	if err := r.startClock(); err != nil {
+		return nil, errors.Join(err, own.Close())
+	}
+	return r, nil
+}
+
+// rehearsedJiffies is the function that a rehearsal asks for the time.
+const rehearsedJiffies = "rehearsed_jiffies"
+
+// rehearseClock makes the program ask the table of the defenses for the time, and not the kernel. Nothing else of the
+// program changes, not even its length; and the one that packets meet pays nothing for it.
+func rehearseClock(spec *ebpf.CollectionSpec) error {
+	var word *btf.Int
+	if err := spec.Types.TypeByName("unsigned long long", &word); err != nil {
+		return fmt.Errorf("rehearse: %w", err)
+	}
+	code := spec.Programs[directorProgDirector].Instructions
+	for i := range code {
+		if code[i].IsBuiltinCall() && asm.BuiltinFunc(code[i].Constant) == asm.FnJiffies64 {
+			code[i].Src, code[i].Constant = asm.PseudoCall, -1
+			code[i] = code[i].WithReference(rehearsedJiffies)
+		}
+	}
+	at := uint32(unsafe.Offsetof(DefenseState{}.Rehearsed))
+	first := asm.LoadMapValue(asm.R0, 0, at).WithReference(mapDefense).WithSymbol(rehearsedJiffies).
+		WithSource(code[0].Source()) // each function has to have a line
+	first = btf.WithFuncMetadata(first, &btf.Func{Name: rehearsedJiffies, Type: &btf.FuncProto{Return: word}, Linkage: btf.StaticFunc})
+	spec.Programs[directorProgDirector].Instructions = append(code, first, asm.LoadMem(asm.R0, asm.R0, 0, asm.DWord), asm.Return())
+	return nil
+}
+
+func (r *Rehearsal) startClock() (err error) {
+	if r.clock, err = r.Clock(); err != nil {
+		return err
+	}
+	now, err := r.clock.read()
+	r.start = now.Jiffies
+	r.At(0)
+	return err
+}
+
+// At sets the time of the rehearsal: so long after it was made. Without, its time stands still.
+func (r *Rehearsal) At(after time.Duration) {
+	seconds, rest := uint64(after/time.Second), uint64(after%time.Second)
+	r.Tables.Defense.Rehearsed = r.start + seconds*r.clock.hz + rest*r.clock.hz/uint64(time.Second)
+}
+
+// Tell gives a packet to the program, as Run does, and tells what became of it, by traces of the rehearsal's own.
+func (r *Rehearsal) Tell(traces *Traces, frame []byte, ingress int) (p Traced, result Result, err error) {
+	traces.Until(uint32(r.Tables.Defense.Rehearsed))
+	if result, err = r.Run(frame, ingress); err != nil {
+		return p, result, err
+	}
+	err = traces.Read(&p, time.Unix(1, 0))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errUnclear
+	}
+	return p, result, err
+}
+
+// TellAll opens traces for Tell.
+func (r *Rehearsal) TellAll() (*Traces, error) {
+	traces, err := r.OpenTraces()
+	if err != nil {
+		return nil, err
+	}
+	traces.Begin(0, &TraceFilter{Bytes: TraceBytes})
+	traces.Rate(0, TraceBytes)
+	traces.Switch(1)
+	return traces, nil
 }
 
 // errUnclear: the counters do not tell what became of the packet.
@@ -47,7 +127,8 @@ func (r *Rehearsal) CopyConns() error {
 // CopyRows copies what userspace writes. Counters of traffic begin at 0.
 func (r *Rehearsal) CopyRows() error {
 	to, from := r.Tables, r.of.Tables
-	*to.Settings, *to.Defense = *from.Settings, *from.Defense
+	*to.Settings, to.Defense.DropLeft = *from.Settings, from.Defense.DropLeft
+	to.Settings.Trace = 0 // who traces wants to see packets
 	copy(to.Filter, from.Filter)
 	copy(to.Services, from.Services)
 	copy(to.Keys, from.Keys)

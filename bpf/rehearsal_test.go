@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -106,4 +107,35 @@ func (r *rig) rehearse(t *testing.T, frame []byte) Rehearsed {
 		}
 	}
 	return said
+}
+
+// TestRehearsedClock: a rehearsal's time is its own: connections end in it without anybody waiting, and only there.
+func TestRehearsedClock(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			r := newRig(t, smallSizes)
+			r.reset(f)
+			first := newSend(packet.UDP{SrcPort: 40003, DstPort: dnsPort})(f)
+			r.send(t, first)
+			copied := need(r.plane.Rehearse())(t)
+			defer copied.Close()
+			must(t, copied.CopyConns())
+			must(t, copied.CopyRows())
+			traces := need(copied.TellAll())(t)
+			defer traces.Close()
+			for _, step := range []struct {
+				after time.Duration
+				want  string
+			}{{0, "tx_forward"}, {299 * time.Second, "tx_forward"}, {598 * time.Second, "tx_forward"}, {900 * time.Second, "tx_new"}, {900 * time.Second, "tx_forward"}} {
+				copied.At(step.after)
+				p, _, err := copied.Tell(traces, bytes.Clone(first), ingress)
+				if err != nil || p.Verdict != step.want {
+					t.Errorf("after %v: %s, %v, want %s", step.after, p.Verdict, err, step.want)
+				}
+			}
+			if got := r.send(t, first); got.verdict != "tx_forward" {
+				t.Errorf("the connection itself: %v", got)
+			}
+		})
+	}
 }

@@ -89,6 +89,13 @@ __inline int reply_quotes(struct xdp_md *ctx, struct packet *p, struct packet *q
 	return icmp_quoted(ctx, p, q, v6);
 }
 
+/* For traces. */
+__inline void reply_noted(struct work *w, const struct reply *reply)
+{
+	w->real = reply->conn.real;
+	w->replied = 1;
+}
+
 /* An error about a request, whoever sends it, leaves as the service's. */
 __inline enum verdict reply_icmp(struct xdp_md *ctx, struct packet *p, struct way_out *out, int v6)
 {
@@ -103,6 +110,7 @@ __inline enum verdict reply_icmp(struct xdp_md *ctx, struct packet *p, struct wa
 	r = reply_known(&reply, &w->ends, &w->reply, v6);
 	if (!r || r->generation != reply.conn.generation)
 		return PASS_NO_SERVICE;
+	reply_noted(w, &reply);
 	if (!ttl_decrease(ctx, p, v6))
 		return DROP_TTL;
 	stats_output(reply.conn.real, p);
@@ -154,6 +162,7 @@ __inline enum verdict packet_reply(struct xdp_md *ctx, struct packet *p, struct 
 	r = w ? reply_known(&reply, &w->ends, p, v6) : NULL;
 	if (!r)
 		return PASS_NO_CONNECTION;
+	reply_noted(w, &reply);
 	if (r->generation != reply.conn.generation)
 		return stale_verdict(r, p); /* a reset is for both ends */
 	if (!ttl_decrease(ctx, p, v6))

@@ -56,6 +56,7 @@ type rig struct {
 	plans    uint32            // first free plan slot
 	traffic  map[uint32]Counters
 	counted  []uint64 // verdicts, as far as they are known; nil: read them
+	traces   *Traces  // nil: nobody traces
 }
 
 // newRig loads a data plane of its own for the test.
@@ -444,6 +445,9 @@ func (r *rig) send(t testing.TB, frame []byte) result {
 	got.verdict = names[0]
 	if err := got.consistent(in); err != nil {
 		t.Errorf("%v\n  in %x\n got %v", err, in, got)
+	}
+	if r.traces != nil {
+		r.checkTrace(t, in, got)
 	}
 	return got
 }

@@ -14,6 +14,9 @@ type Result struct {
 	Frame  []byte // as it would leave
 }
 
+// ActionNames are the actions of XDP programs (uapi/linux/bpf.h), as users see them.
+var ActionNames = map[uint32]string{0: "abort", 1: "drop", 2: "pass", 3: "transmit", 4: "redirect"}
+
 // headroom is how much larger than it came a frame can leave: an ICMP error's
 // headers, or two tags.
 const headroom = 256

@@ -17,6 +17,7 @@ type (
 	PrefixTree   = directorPrefixTree
 	BudgetBucket = directorBudgetBucket
 	SampleRing   = directorSampleRing
+	TraceRow     = directorTraceFilter
 	ServiceKey   = directorServiceKey
 	Bucket       = directorServiceBucket
 	Plan         = directorPlan
@@ -105,6 +106,10 @@ const (
 	Sources = int(directorLimitSOURCES)
 	// Pools is how many pools of them there may be; number 0 is none, too.
 	Pools = int(directorLimitPOOLS)
+	// MaxTraces is how many traces there may be at a time.
+	MaxTraces = int(directorLimitTRACES)
+	// TraceBytes is how much of a frame a trace may want.
+	TraceBytes = int(directorLimitTRACE_BYTES)
 	// TxPorts is how many interfaces a director can transmit on.
 	TxPorts = int(directorLimitTX_PORTS)
 	// PlanAlign is what the base of a plan is a multiple of, in slots.
@@ -138,6 +143,7 @@ type Tables struct {
 	Trees      []PrefixTree
 	Budgets    []BudgetBucket
 	Samples    []SampleRing // of each CPU
+	Traces     []TraceRow
 	CPUs       int
 
 	Destinations int // that lblc and lblcr can remember; they are no rows
@@ -220,6 +226,7 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 		Trees:      make([]PrefixTree, prefixTrees),
 		Budgets:    make([]BudgetBucket, budgetBuckets),
 		Samples:    make([]SampleRing, s.CPUs),
+		Traces:     make([]TraceRow, MaxTraces),
 		CPUs:       s.CPUs,
 
 		Destinations: int(s.Destinations),

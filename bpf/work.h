@@ -67,6 +67,8 @@ struct work {
 	struct tcp_options options; /* of that */
 	struct segment segment;
 	struct proof proof;
+	__u32 real;  /* that the packet is for, or from; NO_REAL */
+	__u32 replied; /* 1: it is from it, and ends are the virtual service's and the client's */
 };
 
 struct {

@@ -102,6 +102,7 @@ type listed struct {
 	generation     uint32
 	key            RealKey
 	service        string
+	name           string
 	toPort, ifPort uint16 // what a virtual port becomes, if it is this one; 0: it stays, whichever it is
 	mark           uint32
 }
@@ -125,7 +126,7 @@ func (d *Director) lister(now uint32) *lister {
 		timeout: d.timeouts, reals: make(map[uint32]listed, d.realIDs.n)}
 	for service, r := range d.everyReal() {
 		mark := bits.ReverseBytes32(d.tables.Services[r.row.Service].Mark)
-		l.reals[r.id] = listed{r.holding(), r.want.Key, service, bits.ReverseBytes16(r.row.ToPort), bits.ReverseBytes16(r.row.IfPort), mark}
+		l.reals[r.id] = listed{r.holding(), r.want.Key, service, r.want.Name, bits.ReverseBytes16(r.row.ToPort), bits.ReverseBytes16(r.row.IfPort), mark}
 	}
 	return l
 }

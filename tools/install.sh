@@ -63,6 +63,7 @@ need_for() {
 			need iptables have iptables-nft
 			need nftables have nft
 			need iputils-ping have ping
+			need tcpdump have tcpdump
 			need_servers
 		fi
 		;;

@@ -243,8 +243,6 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 
 // do asks. An answer other than 200 is an error.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, send any) (*http.Response, error) {
-	where := c.base
-	where.Path, where.RawQuery = path, query.Encode()
 	var content io.Reader
 	if send != nil {
 		text, err := json.Marshal(send)
@@ -253,6 +251,13 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		}
 		content = bytes.NewReader(text)
 	}
+	return c.send(ctx, method, path, query, content)
+}
+
+// send is do with a body that is given as it is.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, content io.Reader) (*http.Response, error) {
+	where := c.base
+	where.Path, where.RawQuery = path, query.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, where.String(), content)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", path, err)

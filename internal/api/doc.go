@@ -20,6 +20,10 @@
 //	GET    /v1/health/history?real=TEXT    a list of director.HealthHistory; with service=TEXT only of that one
 //	POST   /v1/health/order                {"ordered": 2} by a body that is a director.HealthOrder
 //	POST   /v1/explain                     director.Explanation of a director.Question
+//	GET    /v1/trace?filter=TEXT&bytes=N   application/x-ndjson, a director.TraceLine for each packet as it goes by, with so
+//	                                       many bytes of its frames; until the reader goes
+//	POST   /v1/replay?interface=NAME       likewise for each packet of the body, a file in the format pcap or pcapng, as if
+//	                                       they came in now; nothing changes by it
 //	GET    /v1/version                     {"version": "v0.1.0"}
 //	GET    /v1/openapi.json                all of this, in OpenAPI 3.1
 //	POST   /v1/reload                      {} when the configuration is in force
@@ -50,9 +54,11 @@ package api
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"xdplvs/director"
+	"xdplvs/internal/api/connfilter"
 )
 
 // DefaultSocket is where the daemon listens unless its configuration says otherwise.
@@ -99,6 +105,12 @@ type Backend interface {
 	ExplainMark(ctx context.Context, q director.MarkQuestion) (director.MarkAnswer, error)
 	// Explain tells what would become of a packet; nothing changes by it.
 	Explain(ctx context.Context, q director.Question) (*director.Explanation, error)
+	// Trace gives packets that the filter lets through, with so many bytes of their frames, until ctx ends or
+	// yield fails; and how many are missing so far. The first call has none: from then on they are seen.
+	Trace(ctx context.Context, filter *connfilter.Packets, bytes int, yield func(batch []director.Traced, lost uint64) error) error
+	// Replay tells what would become of the packets of a capture; nothing changes by it. An error is an *Error
+	// if the capture is at fault.
+	Replay(ctx context.Context, capture io.Reader, in string, yield func(*director.TraceLine) error) error
 	// Reload reads the configuration again and puts it in force. The error is
 	// what the user sees, one line for each mistake; nothing changed then.
 	Reload(ctx context.Context) error
@@ -145,6 +157,8 @@ const (
 	pathMarks       = "/v1/marks"
 	pathExplainMark = "/v1/marks/explain"
 	pathExplain     = "/v1/explain"
+	pathTrace       = "/v1/trace"
+	pathReplay      = "/v1/replay"
 	pathVersion     = "/v1/version"
 	pathOpenAPI     = "/v1/openapi.json"
 	pathReload      = "/v1/reload"

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"xdplvs/director"
+	"xdplvs/internal/api/connfilter"
 )
 
 // fakeBackend makes up its answers.
@@ -38,6 +39,13 @@ type fakeBackend struct {
 
 	explanation director.Explanation
 	explainErr  error
+
+	traced      []director.Traced
+	tracedBytes int // that were asked for
+	traceErr    error
+	replayed    string // by which interface
+	replayErr   error
+	traceGoesOn bool // until nobody reads it
 
 	timeouts    director.Timeouts
 	timeoutsErr error
@@ -60,6 +68,44 @@ func (b *fakeBackend) Explain(_ context.Context, q director.Question) (*director
 	e := b.explanation
 	e.Question = q
 	return &e, b.explainErr
+}
+
+func (b *fakeBackend) Trace(ctx context.Context, filter *connfilter.Packets, bytes int, yield func([]director.Traced, uint64) error) error {
+	b.tracedBytes = bytes
+	if b.traceErr != nil {
+		return b.traceErr
+	}
+	if err := yield(nil, 0); err != nil {
+		return err
+	}
+	var batch []director.Traced
+	for i := range b.traced {
+		if filter.Match(&b.traced[i]) {
+			batch = append(batch, b.traced[i])
+		}
+	}
+	if err := yield(batch, 3); err != nil {
+		return err
+	}
+	if !b.traceGoesOn {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Replay has one packet for each byte of the capture, then an error if there is one.
+func (b *fakeBackend) Replay(_ context.Context, capture io.Reader, in string, yield func(*director.TraceLine) error) error {
+	b.replayed = in
+	for number := uint64(1); ; number++ {
+		if _, err := io.ReadFull(capture, make([]byte, 1)); err != nil {
+			return b.replayErr
+		}
+		p := director.Traced{Number: number, Verdict: "tx_forward", Length: 1}
+		if err := yield(&director.TraceLine{Packet: &p}); err != nil {
+			return err
+		}
+	}
 }
 
 func (b *fakeBackend) Version() string                  { return "v1.2.3" }

@@ -47,6 +47,8 @@ var routes = []route{
 	{http.MethodGet, pathMarks, reader, nil, 0, (*Server).marks},
 	{http.MethodGet, pathExplainMark, reader, explainParams, 0, (*Server).explainMark},
 	{http.MethodPost, pathExplain, admin, nil, maxBody, (*Server).explain},
+	{http.MethodGet, pathTrace, admin, []string{"filter", "bytes"}, 0, (*Server).trace},
+	{http.MethodPost, pathReplay, admin, []string{"interface"}, maxCapture, (*Server).replay},
 	{http.MethodGet, pathVersion, reader, nil, 0, (*Server).version},
 	{http.MethodGet, pathOpenAPI, reader, nil, 0, (*Server).openAPI},
 	{http.MethodPost, pathReload, admin, nil, 0, (*Server).reload},

@@ -20,6 +20,7 @@ type operation struct {
 	answer  any
 	lines   bool // the answer is a stream of such values, one a line
 	yaml    bool // the answer is a file
+	capture bool // the body is one of packets
 }
 
 // operations describe the routes, by METHOD PATH. A test holds both to each other.
@@ -54,6 +55,8 @@ var operations = map[string]operation{
 	"POST " + pathStop:          {summary: "End the daemon; the data plane forwards on, or is removed", answer: struct{}{}},
 	"POST " + pathZero:          {summary: "Show counters from 0 on", answer: struct{}{}},
 	"POST " + pathExplain:       {summary: "What would become of a packet; nothing changes by it", body: director.Question{}, answer: director.Explanation{}},
+	"GET " + pathTrace:          {summary: "Packets as they go by, as a stream that ends when the reader goes", answer: director.TraceLine{}, lines: true},
+	"POST " + pathReplay:        {summary: "What would become of the packets of a capture; nothing changes by it", capture: true, answer: director.TraceLine{}, lines: true},
 	"GET " + pathVersion:        {summary: "The daemon's version", answer: versionBody{}},
 	"POST " + pathReload:        {summary: "Read the configuration again", answer: struct{}{}},
 	"GET " + pathOpenAPI:        {summary: "This description", answer: map[string]any{}},
@@ -64,6 +67,7 @@ var parameters = map[string]string{
 	"filter": "Which entries, in ss's words, as in: dst 192.0.2.0/24 state established",
 	"all":    "true, in the place of a filter: every entry",
 
+	"bytes":       "How many bytes of each frame are wanted, as it came and as it left; absent: none",
 	"real":        "Name or address of real servers",
 	"service":     "Name, or protocol and address, of a service; all if absent",
 	"protocol":    "tcp, udp or sctp",
@@ -148,7 +152,9 @@ func (s schemas) operation(r *route) node {
 	if list != nil {
 		out["parameters"] = list
 	}
-	if r.body > 0 {
+	if of.capture {
+		out["requestBody"] = node{"required": true, "content": node{captureType: node{}}}
+	} else if r.body > 0 {
 		out["requestBody"] = node{"required": true, "content": content("application/json", of.body)}
 	}
 	return out

@@ -41,6 +41,7 @@ const (
 	idleTimeout       = time.Minute
 	maxHeaderBytes    = 16 << 10
 	maxBody           = 16 << 10
+	maxCapture        = 1 << 30
 	maxEdits          = 32 << 20 // of run-time changes: 100,000 real servers at once
 )
 

@@ -26,6 +26,14 @@ func (s *Server) newStream(w http.ResponseWriter) *stream {
 	return &stream{server: s, w: w, rc: http.NewResponseController(w), kind: "application/x-ndjson", buf: make([]byte, 0, streamChunk+1024)}
 }
 
+// push sends what there is without waiting for more.
+func (st *stream) push() error {
+	if err := st.flush(); err != nil {
+		return err
+	}
+	return st.rc.Flush()
+}
+
 // add appends one connection; the error means that the reader is gone.
 func (st *stream) add(c *director.Conn) error {
 	st.buf = append(AppendConn(st.buf, c), '\n')

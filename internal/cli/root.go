@@ -41,7 +41,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.connectionsCommand(), a.persistenceCommand(), a.interfacesCommand(), a.timeoutsCommand(), a.addressesCommand(), a.healthCommand(), a.defenseCommand(), a.marksCommand(), a.reloadCommand(),
 		a.serviceCommands(), a.realCommands(), a.drainCommand(), a.changesCommand(), a.saveCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(),
 		a.ipvsadmCommand(), a.procCommand(), a.importCommand(),
-		a.explainCommand(), a.doctorCommand(), a.realServerCommand(), a.versionCommand())
+		a.explainCommand(), a.traceCommand(), a.captureCommand(), a.replayCommand(), a.doctorCommand(), a.realServerCommand(), a.versionCommand())
 	makeStrict(root)
 	return root
 }

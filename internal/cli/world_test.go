@@ -23,6 +23,7 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/api/connfilter"
 	"xdplvs/internal/doctor"
 	"xdplvs/internal/realserver"
 )
@@ -60,6 +61,15 @@ type fakeBackend struct {
 	explanation director.Explanation
 	explainErr  error
 
+	traced      []director.Traced
+	tracedBytes int // that were asked for
+	traceLost   uint64
+	traceErr    error
+	replayed    string // by which interface
+	capture     string // what was sent of it
+	replayErr   error
+	traceGoesOn bool // until nobody reads it
+
 	timeouts    director.Timeouts
 	timeoutsErr error
 
@@ -78,6 +88,49 @@ func (b *fakeBackend) Explain(_ context.Context, q director.Question) (*director
 	e := b.explanation
 	e.Question = q
 	return &e, b.explainErr
+}
+
+// Trace has its packets, and news of two that are missing.
+func (b *fakeBackend) Trace(ctx context.Context, filter *connfilter.Packets, bytes int, yield func([]director.Traced, uint64) error) error {
+	b.tracedBytes = bytes
+	if b.traceErr != nil {
+		return b.traceErr
+	}
+	if err := yield(nil, 0); err != nil {
+		return err
+	}
+	var batch []director.Traced
+	for i := range b.traced {
+		if filter.Match(&b.traced[i]) {
+			batch = append(batch, b.traced[i])
+		}
+	}
+	if err := yield(batch, b.traceLost); err != nil {
+		return err
+	}
+	if !b.traceGoesOn {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Replay reads the capture, and has its packets, and one that is skipped.
+func (b *fakeBackend) Replay(_ context.Context, capture io.Reader, in string, yield func(*director.TraceLine) error) error {
+	b.replayed = in
+	text, err := io.ReadAll(capture)
+	if err != nil || b.replayErr != nil {
+		return errors.Join(err, b.replayErr)
+	}
+	b.capture = string(text)
+	for i := range b.traced {
+		p := b.traced[i]
+		p.Number = uint64(i + 1)
+		if err := yield(&director.TraceLine{Packet: &p}); err != nil {
+			return err
+		}
+	}
+	return yield(&director.TraceLine{Skipped: &director.SkippedPacket{Number: 5, Why: "it is one that was sent"}})
 }
 
 func (b *fakeBackend) Version() string                 { return "v0.9.9" }

@@ -5,12 +5,15 @@ package daemon
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 
 	"xdplvs/director"
 	"xdplvs/internal/api"
+	"xdplvs/internal/api/connfilter"
 	"xdplvs/internal/door"
 	"xdplvs/internal/explain"
+	"xdplvs/internal/trace"
 )
 
 // backend is what the socket offers.
@@ -102,6 +105,29 @@ func (b backend) Explain(ctx context.Context, q director.Question) (*director.Ex
 		return nil, &api.Error{Status: http.StatusUnprocessableEntity, Message: fault.Error()}
 	}
 	return e, err
+}
+
+// Trace implements api.Backend.
+func (b backend) Trace(ctx context.Context, filter *connfilter.Packets, bytes int, yield func([]director.Traced, uint64) error) error {
+	err := b.d.tracer.Trace(ctx, trace.Query{Filter: filter, Bytes: bytes}, yield)
+	var unknown *trace.UnknownServiceError
+	switch {
+	case errors.As(err, &unknown):
+		return &api.Error{Status: http.StatusUnprocessableEntity, Message: unknown.Error()}
+	case errors.Is(err, trace.ErrTooMany):
+		return &api.Error{Status: http.StatusServiceUnavailable, Message: err.Error()}
+	}
+	return err
+}
+
+// Replay implements api.Backend.
+func (b backend) Replay(ctx context.Context, capture io.Reader, in string, yield func(*director.TraceLine) error) error {
+	err := b.d.explainer.Replay(ctx, capture, in, yield)
+	var fault *explain.QuestionError
+	if errors.As(err, &fault) {
+		return &api.Error{Status: http.StatusUnprocessableEntity, Message: fault.Error()}
+	}
+	return err
 }
 
 // Reload implements api.Backend.

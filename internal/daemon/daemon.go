@@ -31,6 +31,7 @@ import (
 	"xdplvs/internal/nexthop"
 	notification "xdplvs/internal/notify"
 	"xdplvs/internal/offload"
+	"xdplvs/internal/trace"
 	"xdplvs/internal/vip"
 )
 
@@ -61,7 +62,8 @@ type daemon struct {
 	noProbes  atomic.Pointer[string] // why there is none; nil: there is one, or none is wanted
 	explainer *explain.Explainer
 	watched   *watched
-	gate      *api.Gate                             // of who comes over TCP; nil: nobody does
+	gate      *api.Gate // of who comes over TCP; nil: nobody does
+	tracer    *trace.Tracer
 	names     atomic.Pointer[map[netip.Addr]string] // of real servers, with a blank behind them
 	lost      bool                                  // there were tables of a former process that could not be taken over
 	reached   chan struct{}                         // closed when the director was told the first complete next hops
@@ -171,6 +173,9 @@ func (d *daemon) open() error {
 		Defending: d.tellDefense,
 	})
 	d.explainer = explain.New(plane, d.director)
+	if d.tracer, err = trace.New(d.log, plane, clock, d.director); err != nil {
+		return errors.Join(err, plane.Close())
+	}
 	d.resolver = nexthop.New(d.log, nexthop.Options{})
 	d.names.Store(&map[netip.Addr]string{})
 	d.addresses = d.newAddresses()
@@ -210,6 +215,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.probes.Run(ctx) })
 	group.Go(func() error { return d.health.Run(ctx) })
 	group.Go(func() error { return d.notifier.Run(ctx) })
+	group.Go(func() error { return d.tracer.Run(ctx) })
 	group.Go(func() error { return d.feedWatchdog(ctx) })
 	group.Go(func() error { return d.feedWatchers(ctx) })
 	d.serve(ctx, group, doors)

@@ -92,7 +92,7 @@ func newAnswer(ctx context.Context, d *director.Director, state *director.Snapsh
 		return nil, err
 	}
 	a := &answer{Explanation: director.Explanation{Question: q}, ctx: ctx, from: d, state: state}
-	in, err := a.entrance()
+	in, err := entrance(state, q.Interface)
 	if err != nil {
 		return nil, err
 	}
@@ -105,23 +105,23 @@ func newAnswer(ctx context.Context, d *director.Director, state *director.Snapsh
 	return a, err
 }
 
-// entrance is the interface that the packet comes in by.
-func (a *answer) entrance() (*director.InterfaceState, error) {
+// entrance is the interface of a name, or the first one, that packets come in by.
+func entrance(state *director.Snapshot, name string) (*director.InterfaceState, error) {
 	var known []string
-	for i := range a.state.Interfaces {
-		n := &a.state.Interfaces[i]
+	for i := range state.Interfaces {
+		n := &state.Interfaces[i]
 		if n.Index == 0 || n.Error != "" {
 			continue
 		}
-		if q := a.Question.Interface; q == "" || q == n.Name || q == n.Device {
+		if name == "" || name == n.Name || name == n.Device {
 			return n, nil
 		}
 		known = append(known, n.Name)
 	}
-	if a.Question.Interface == "" {
+	if name == "" {
 		return nil, errors.New("the program is not attached to any interface")
 	}
-	return nil, fmt.Errorf("the program is not attached to interface %s (known: %s)", a.Question.Interface, strings.Join(known, ", "))
+	return nil, fmt.Errorf("the program is not attached to interface %s (known: %s)", name, strings.Join(known, ", "))
 }
 
 // find lets the packet go its way, and looks at what that has changed.
@@ -243,12 +243,9 @@ func (a *answer) cursors() func(func(uint64) bool) {
 	}
 }
 
-// The actions of XDP programs (uapi/linux/bpf.h).
-var actions = map[uint32]string{0: "abort", 1: "drop", 2: "pass", 3: "transmit", 4: "redirect"}
-
 // leave tells how the packet leaves.
 func (a *answer) leave(t *bpf.Rehearsed) {
-	a.Action = actions[t.Action]
+	a.Action = bpf.ActionNames[t.Action]
 	switch a.Action {
 	case "transmit":
 		a.Egress = a.Interface

@@ -87,21 +87,16 @@ func TestEntrance(t *testing.T) {
 	state := attachedTo(director.InterfaceState{Name: "gone", Error: "why"},
 		director.InterfaceState{Name: "eth0.100", Device: "eth0", Index: 2}, director.InterfaceState{Name: "eth1", Device: "eth1", Index: 3})
 	for name, want := range map[string]int{"": 2, "eth0.100": 2, "eth0": 2, "eth1": 3} {
-		a := answer{state: state}
-		a.Question.Interface = name
-		if got, err := a.entrance(); err != nil || got.Index != want {
+		if got, err := entrance(state, name); err != nil || got.Index != want {
 			t.Errorf("%q: %+v, %v", name, got, err)
 		}
 	}
 	for name, want := range map[string]string{"gone": "the program is not attached to interface gone (known: eth0.100, eth1)"} {
-		a := answer{state: state}
-		a.Question.Interface = name
-		if _, err := a.entrance(); err == nil || err.Error() != want {
+		if _, err := entrance(state, name); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", name, err, want)
 		}
 	}
-	a := answer{state: attachedTo()}
-	if _, err := a.entrance(); err == nil || err.Error() != "the program is not attached to any interface" {
+	if _, err := entrance(attachedTo(), ""); err == nil || err.Error() != "the program is not attached to any interface" {
 		t.Errorf("without any: %v", err)
 	}
 }

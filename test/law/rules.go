@@ -44,14 +44,16 @@ var DirectorLaw = Law{
 		"internal/api":        {"director"},
 		"internal/markimport": {"director"},
 		"internal/metrics":    {"director"},
-		"internal/explain":    {"bpf", "director", "internal/packet"},
+		"internal/pcap":       {},
+		"internal/explain":    {"bpf", "director", "internal/packet", "internal/pcap"},
+		"internal/trace":      {"bpf", "director", "internal/api/connfilter"},
 		"internal/realserver": {"director", "internal/genl"},
 		"internal/doctor":     {"bpf", "director", "internal/door", "internal/genl", "internal/nexthop", "internal/offload"},
 		"internal/ipvsadm":    {"director"},
 		"internal/importer":   {"configs", "director", "internal/ipvsadm"},
-		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/ipvsadm", "internal/markimport", "internal/realserver"},
+		"internal/cli":        {"director", "internal/api", "internal/doctor", "internal/ipvsadm", "internal/markimport", "internal/pcap", "internal/realserver"},
 		// The one place where parts meet; but for the importer, the only one that knows the file format.
-		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/atomicfile", "internal/doctor", "internal/door", "internal/explain", "internal/health", "internal/importer", "internal/metrics", "internal/nexthop", "internal/notify", "internal/offload", "internal/vip"},
+		"internal/daemon": {"bpf", "configs", "defense", "director", "healthcheck", "internal/api", "internal/arpnd", "internal/atomicfile", "internal/doctor", "internal/door", "internal/explain", "internal/health", "internal/importer", "internal/metrics", "internal/nexthop", "internal/notify", "internal/offload", "internal/trace", "internal/vip"},
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
 
 		// Not in the product.

@@ -14,22 +14,33 @@ import (
 
 // Parse reads a filter. The error is an *Error.
 func Parse(text string) (*Filter, error) {
-	p := &parser{text: text, tokens: lex(text)}
 	f := &Filter{}
-	for p.more() {
+	err := eachTerm(text, func(p *parser) error {
 		term, err := p.term()
-		if err != nil {
-			return nil, err
-		}
 		f.terms = append(f.terms, term)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// eachTerm calls take at the beginning of each term, and reads what stands between them.
+func eachTerm(text string, take func(*parser) error) error {
+	p := &parser{text: text, tokens: lex(text)}
+	for p.more() {
+		if err := take(p); err != nil {
+			return err
+		}
 		if p.more() && p.peek().text == "and" {
 			and := p.take()
 			if !p.more() {
-				return nil, p.mistake(and, `nothing follows "and"`)
+				return p.mistake(and, `nothing follows "and"`)
 			}
 		}
 	}
-	return f, nil
+	return nil
 }
 
 // token is a word or an operator with its place.
@@ -128,16 +139,21 @@ func knownWords() string {
 // prefixOf parses the term for the address that of selects.
 func prefixOf(of func(*director.Conn) netip.AddrPort) func(*parser, token) (func(*director.Conn) bool, error) {
 	return func(p *parser, key token) (func(*director.Conn) bool, error) {
-		word, err := p.operand(key, "an address or a prefix")
-		if err != nil {
-			return nil, err
-		}
-		prefix, err := parsePrefix(word.text)
-		if err != nil {
-			return nil, p.mistake(word, "%q is no address or prefix such as 10.0.0.0/8 or 2001:db8::/32", word.text)
-		}
-		return func(c *director.Conn) bool { return prefix.Contains(of(c).Addr()) }, nil
+		prefix, err := p.prefix(key)
+		return func(c *director.Conn) bool { return prefix.Contains(of(c).Addr()) }, err
 	}
+}
+
+func (p *parser) prefix(key token) (netip.Prefix, error) {
+	word, err := p.operand(key, "an address or a prefix")
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	prefix, err := parsePrefix(word.text)
+	if err != nil {
+		return prefix, p.mistake(word, "%q is no address or prefix such as 10.0.0.0/8 or 2001:db8::/32", word.text)
+	}
+	return prefix, nil
 }
 
 func parsePrefix(text string) (netip.Prefix, error) {
@@ -167,20 +183,26 @@ var comparisons = []struct {
 // portOf parses the term for the port that of selects.
 func portOf(of func(*director.Conn) netip.AddrPort) func(*parser, token) (func(*director.Conn) bool, error) {
 	return func(p *parser, key token) (func(*director.Conn) bool, error) {
-		holds, err := p.comparison(key)
-		if err != nil {
-			return nil, err
-		}
-		word, err := p.operand(key, "a comparison and a port")
-		if err != nil {
-			return nil, err
-		}
-		port, err := strconv.ParseUint(strings.TrimPrefix(word.text, ":"), 10, 16)
-		if err != nil {
-			return nil, p.mistake(word, "%q is no port such as :443", word.text)
-		}
-		return func(c *director.Conn) bool { return holds(of(c).Port(), uint16(port)) }, nil
+		holds, err := p.port(key)
+		return func(c *director.Conn) bool { return holds(of(c).Port()) }, err
 	}
+}
+
+// port tells whether a port is the one that is meant.
+func (p *parser) port(key token) (func(uint16) bool, error) {
+	holds, err := p.comparison(key)
+	if err != nil {
+		return nil, err
+	}
+	word, err := p.operand(key, "a comparison and a port")
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(strings.TrimPrefix(word.text, ":"), 10, 16)
+	if err != nil {
+		return nil, p.mistake(word, "%q is no port such as :443", word.text)
+	}
+	return func(of uint16) bool { return holds(of, uint16(port)) }, nil
 }
 
 func (p *parser) comparison(key token) (func(a, b uint16) bool, error) {
