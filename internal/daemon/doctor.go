@@ -22,6 +22,7 @@ func Doctor(ctx context.Context, file string, timeout time.Duration) (*doctor.Re
 	return doctor.Examine(ctx, &doctor.Config{
 		Interfaces: config.Desired.Interfaces,
 		Services:   config.Desired.Services,
+		Addresses:  config.Addresses,
 		StateDir:   config.StateDir,
 		Sizes:      sizes(config.Limits),
 	}, timeout)

@@ -228,6 +228,14 @@ var vipFaults = map[string]fault{
 	"on no interface": {func(f *Facts) { f.eth0().Addresses = f.eth0().Addresses[:1] }, nil},
 	"on no interface of its network": {func(f *Facts) { f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.1/24") }, []string{
 		"warning vip 192.0.2.10 is in the network of eth0, but nobody answers for it"}},
+	"the director's, on no interface of its network": {func(f *Facts) {
+		f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.1/24")
+		f.Config.Addresses = []director.Address{{Addr: addr("192.0.2.10"), Mode: director.AddressAnswer}}
+	}, nil},
+	"somebody else's, on no interface of its network": {func(f *Facts) {
+		f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.1/24")
+		f.Config.Addresses = []director.Address{{Addr: addr("192.0.2.10"), Mode: director.AddressNone}}
+	}, []string{"warning vip 192.0.2.10 is in the network of eth0, but nobody answers for it"}},
 	"silent on lo": {func(f *Facts) {
 		f.eth0().Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.1/24")
 		f.Links[0].Addresses = []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/32")}}

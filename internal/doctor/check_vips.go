@@ -5,6 +5,9 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+
+	"xdplvs/director"
 )
 
 // checkVIPs looks at where the virtual addresses are.
@@ -22,6 +25,8 @@ func checkVIPs(f *Facts, r *Report) {
 			t.warn(fmt.Sprintf("put it on %s", near.Name), "%s is on lo, and %s does not answer for it (arp_ignore)", vip, near.Name)
 		case l != nil:
 			t.ok("%s is on %s", vip, l.Name)
+		case f.taken(vip):
+			t.ok("%s is taken by the director while it runs (addresses)", vip)
 		case near != nil && !f.claimed(vip):
 			t.warn(fmt.Sprintf("ip address add %s dev %s, unless this is a standby", netip.PrefixFrom(vip, vip.BitLen()), near.Name),
 				"%s is in the network of %s, but nobody answers for it", vip, near.Name)
@@ -63,6 +68,13 @@ func (f *Facts) network(addr netip.Addr) *Link {
 // unless it is told not to; neighbour solicitations it never answers so.
 func (f *Facts) answers(l *Link, addr netip.Addr) bool {
 	return addr.Is4() && f.highest("ipv4", l.Name, "arp_ignore") == 0
+}
+
+// taken tells whether the configuration lets the director answer for an address, or add it.
+func (f *Facts) taken(addr netip.Addr) bool {
+	return slices.ContainsFunc(f.Config.Addresses, func(a director.Address) bool {
+		return a.Addr == addr && a.Mode != director.AddressNone
+	})
 }
 
 // claimed tells whether some other host answers for an address.

@@ -18,6 +18,7 @@ import (
 type Config struct {
 	Interfaces []director.Interface
 	Services   []director.Service
+	Addresses  []director.Address // those that the director itself takes, among others
 	StateDir   string
 	Sizes      bpf.Sizes
 }
