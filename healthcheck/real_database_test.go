@@ -87,7 +87,7 @@ func (m *mariadb) do(t *testing.T, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
 		if _, err := m.admin.ExecContext(t.Context(), s); err != nil {
-			t.Fatalf("%s: %v\n%s", s, err, m.log)
+			t.Fatalf("%s: %v\n%s", s, err, m.Log)
 		}
 	}
 }

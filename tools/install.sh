@@ -9,6 +9,7 @@
 #           command line: their services are neither started nor enabled
 #   check   what compiles the BPF programs, and shellcheck
 #   demo    what the commands that make demo KEEP=1 prints need
+#   uses    the programs that make demo USE=NAME shows; a part of test, too
 #   vm      what boots another kernel
 #   peers   what the director is measured beside: it is neither started nor enabled
 set -euo pipefail
@@ -56,6 +57,13 @@ need_servers() {
 	need_server vsftpd vsftpd /usr/sbin/vsftpd
 }
 
+# The programs of test/uses, servers and clients.
+need_uses() {
+	need curl have curl
+	need iproute2 have ip
+	need_server nginx-light nginx /usr/sbin/nginx
+}
+
 need_for() {
 	case $1 in
 	test)
@@ -68,6 +76,7 @@ need_for() {
 			need nftables have nft
 			need iputils-ping have ping
 			need_servers
+			need_uses
 		fi
 		;;
 	check)
@@ -81,6 +90,7 @@ need_for() {
 		need iproute2 have ip
 		need curl have curl
 		;;
+	uses) need_uses ;;
 	vm)
 		need qemu-system-x86 have qemu-system-x86_64
 		need iproute2 have ip
@@ -94,7 +104,7 @@ need_for() {
 		need libnginx-mod-stream test -e /usr/lib/nginx/modules/ngx_stream_module.so
 		;;
 	*)
-		echo "install.sh: unknown set $1 (known: test, check, demo, vm, peers)" >&2
+		echo "install.sh: unknown set $1 (known: test, check, demo, uses, vm, peers)" >&2
 		exit 2
 		;;
 	esac

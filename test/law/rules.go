@@ -55,9 +55,10 @@ var DirectorLaw = Law{
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
 
 		// Not in the product.
-		"internal/netlab": {"bpf", "internal/offload"},
+		"internal/netlab":   {"bpf", "internal/offload"},
+		"internal/programs": {},
 		"internal/bench":  {"bpf", "director", "scheduler", "internal/api", "internal/netlab"},
-		"test":            {"bpf", "director", "internal/api", "internal/netlab"},
+		"test":            {"bpf", "director", "internal/api", "internal/bench", "internal/netlab", "internal/programs"},
 		"tools":           {},
 	},
 	Pure:  []string{"scheduler", "defense"},
