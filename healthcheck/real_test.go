@@ -4,6 +4,7 @@ package healthcheck
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -127,6 +128,21 @@ func runDaemon(t testing.TB, who *syscall.Credential, at Target, name string, ar
 		d.await(t, must(NewTCP(TCPOptions{})), at)
 	}
 	return d
+}
+
+// runServer is runDaemon for a server whose configuration is written: runServer(t, at)(programs.NewNSD(…)).
+func runServer(t testing.TB, at Target) func(programs.Server, error) *daemon {
+	t.Helper()
+	return func(s programs.Server, err error) *daemon {
+		t.Helper()
+		if errors.Is(err, programs.ErrMissing) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return runDaemon(t, s.Who, at, s.Path, s.Args...)
+	}
 }
 
 // stop ends the server and all that it has started.

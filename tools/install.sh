@@ -36,32 +36,31 @@ have() { PATH=$PATH:/usr/sbin:/sbin command -v "$1"; }
 
 has_header() { [[ -e /usr/include/$1 || -e /usr/include/$(uname -m)-linux-gnu/$1 ]]; }
 
+# What only the tests run, beside the programs of uses.
 need_servers() {
-	need bind9-dnsutils have dig
-	need_server dovecot-imapd dovecot /usr/lib/dovecot/imap
-	need_server dovecot-pop3d dovecot /usr/lib/dovecot/pop3
 	need_server freeradius freeradius /usr/sbin/freeradius
 	need_server ldirectord ldirectord /usr/sbin/ldirectord
-	need libusrsctp-examples test -e /usr/lib/usrsctp/echo_server
-	need mariadb-client-core test -e /usr/bin/mariadb
-	need mariadb-server-core test -e /usr/sbin/mariadbd
-	need_server nginx-light nginx /usr/sbin/nginx
-	need_server nsd nsd /usr/sbin/nsd
-	need_server postfix postfix /usr/sbin/postfix
 	need_server prometheus prometheus /usr/bin/promtool
 	need_server postgresql postgresql '/usr/lib/postgresql/*/bin/initdb'
 	need_server redis-server redis-server /usr/bin/redis-server
-	need_server rsyslog rsyslog /usr/sbin/rsyslogd
 	need_server slapd slapd /usr/sbin/slapd
-	need swaks have swaks
 	need_server vsftpd vsftpd /usr/sbin/vsftpd
 }
 
 # The programs of test/uses, servers and clients.
 need_uses() {
+	need bind9-dnsutils have dig
 	need curl have curl
+	need_server dovecot-imapd dovecot /usr/lib/dovecot/imap
+	need_server dovecot-pop3d dovecot /usr/lib/dovecot/pop3
 	need iproute2 have ip
+	need libio-socket-inet6-perl perl -MIO::Socket::INET6 -e 1
+	need mariadb-client-core test -e /usr/bin/mariadb
+	need mariadb-server-core test -e /usr/sbin/mariadbd
 	need_server nginx-light nginx /usr/sbin/nginx
+	need_server nsd nsd /usr/sbin/nsd
+	need_server postfix postfix /usr/sbin/postfix
+	need swaks have swaks
 }
 
 need_for() {

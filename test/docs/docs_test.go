@@ -29,7 +29,7 @@ func read(t *testing.T, name string) string {
 func documents(t *testing.T) []string {
 	t.Helper()
 	list := []string{"README.md"}
-	for _, pattern := range []string{"docs/*.md"} {
+	for _, pattern := range []string{"docs/*.md", "docs/uses/*.md"} {
 		found, err := filepath.Glob(filepath.Join("..", "..", pattern))
 		if err != nil || len(found) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, found, err)

@@ -331,7 +331,7 @@ func usable(snapshot *director.Snapshot, service string, want []netip.Addr) erro
 		}
 		var got []netip.Addr
 		for _, r := range have.Reals {
-			if r.Reachable && r.EffectiveWeight > 0 {
+			if r.Reachable && r.EffectiveWeight > 0 && (r.Health == nil || r.Health.Condition == director.Up) {
 				got = append(got, r.Key.Addr)
 			}
 		}

@@ -27,6 +27,9 @@ type Use struct {
 func All() []Use {
 	return []Use{
 		multihomed,
+		dns,
+		splitting,
+		mail,
 	}
 }
 
