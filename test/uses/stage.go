@@ -331,7 +331,8 @@ func usable(snapshot *director.Snapshot, service string, want []netip.Addr) erro
 		}
 		var got []netip.Addr
 		for _, r := range have.Reals {
-			if r.Reachable && r.EffectiveWeight > 0 {
+			up := r.Health == nil || r.Health.Condition == director.Up
+			if up && r.Reachable && r.EffectiveWeight > 0 {
 				got = append(got, r.Key.Addr)
 			}
 		}
