@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -51,6 +52,7 @@ type Stage struct {
 	lab       *netlab.Lab
 	sw        *netlab.Switch
 	processes []*programs.Process
+	closers   []io.Closer // of servers in this process
 }
 
 // Real is a real server.
@@ -225,6 +227,9 @@ func (s *Stage) strike() error {
 	var errs []error
 	for _, p := range s.processes {
 		p.Stop()
+	}
+	for _, c := range s.closers {
+		errs = append(errs, c.Close())
 	}
 	if s.Director != nil {
 		errs = append(errs, s.Director.Remove())

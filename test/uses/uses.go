@@ -27,6 +27,7 @@ type Use struct {
 func All() []Use {
 	return []Use{
 		multihomed,
+		webFarm,
 	}
 }
 
