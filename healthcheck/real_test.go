@@ -118,7 +118,7 @@ type daemon struct{ *programs.Process }
 // runDaemon starts a server and waits until it can be connected to.
 func runDaemon(t testing.TB, who *syscall.Credential, at Target, name string, args ...string) *daemon {
 	t.Helper()
-	p, err := programs.Start((*exec.Cmd).Start, who, name, args...)
+	p, err := programs.Start(startWithUs, who, name, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,6 +145,12 @@ func runServer(t testing.TB, at Target) func(programs.Server, error) *daemon {
 	}
 }
 
+// startWithUs starts a process that ends when we are killed.
+func startWithUs(cmd *exec.Cmd) error {
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	return cmd.Start()
+}
+
 // stop ends the server and all that it has started.
 func (d *daemon) stop() { d.Stop() }
 
@@ -157,7 +163,7 @@ func (d *daemon) await(t testing.TB, c Checker, at Target) {
 			return
 		}
 	}
-	t.Fatalf("%s does not work: %s\n%s", d.Cmd, r, d.Log)
+	t.Fatalf("%s does not work: %s\n%s", d.Process, r, d.Log)
 }
 
 // realCheck is one check of a real server.
@@ -174,7 +180,7 @@ func runReal(t *testing.T, d *daemon, checks []realCheck) {
 		t.Run(c.name, func(t *testing.T) {
 			wants(t, ask(t, c.checker, c.target), c.want)
 			if t.Failed() && d != nil {
-				t.Logf("%s printed:\n%s", d.Cmd, d.Log)
+				t.Logf("%s printed:\n%s", d.Process, d.Log)
 			}
 		})
 	}

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrMissing is wrapped by the error for a program whose package is not installed.
@@ -85,42 +87,70 @@ func (l *Log) String() string {
 	return l.b.String()
 }
 
-// Process is a server that runs in the foreground, until Stop.
+// Process is a program that runs in the foreground, until its end or Stop. What it has started ends with it.
 type Process struct {
-	*exec.Cmd
 	Log  *Log
-	once sync.Once
+	Done chan struct{} // closed at its end
+	Err  error         // how it ended, when Done is closed
+
+	cmd    *exec.Cmd
+	mu     sync.Mutex
+	reaped bool // its number may be another's
 }
 
 // Start starts a program as somebody (nil: ourselves) with its own process group. How it is started is start's
 // decision: (*exec.Cmd).Start, or a host's of internal/netlab.
 func Start(start func(*exec.Cmd) error, who *syscall.Credential, name string, args ...string) (*Process, error) {
-	p := &Process{Cmd: exec.Command(name, args...), Log: &Log{}}
-	p.Dir = "/"
-	p.Stdout, p.Stderr = p.Log, p.Log
-	p.WaitDelay = time.Second
-	p.SysProcAttr = &syscall.SysProcAttr{Credential: who, Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := start(p.Cmd); err != nil {
+	p := &Process{cmd: exec.Command(name, args...), Log: &Log{}, Done: make(chan struct{})}
+	p.cmd.Dir = "/"
+	p.cmd.Stdout, p.cmd.Stderr = p.Log, p.Log
+	p.cmd.WaitDelay = time.Second
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who, Setpgid: true}
+	if err := start(p.cmd); err != nil {
 		return nil, err
 	}
+	go p.wait()
 	return p, nil
 }
 
-// Signal sends a signal to the program and all that it has started.
-func (p *Process) Signal(s syscall.Signal) error { return syscall.Kill(-p.Process.Pid, s) }
+// wait waits for the end. As long as the process is not reaped its number, and its group's, are nobody else's.
+func (p *Process) wait() {
+	defer close(p.Done)
+	for unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+	p.mu.Lock()
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // those that outlive it
+	p.reaped = true
+	p.mu.Unlock()
+	p.Err = p.cmd.Wait()
+}
 
-// Stop ends the program and all that it has started. A second call does nothing.
+// Signal sends a signal to the program and all that it has started; os.ErrProcessDone: it has ended.
+func (p *Process) Signal(s syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reaped {
+		return os.ErrProcessDone
+	}
+	return syscall.Kill(-p.cmd.Process.Pid, s)
+}
+
+// String is the program's command line.
+func (p *Process) String() string { return p.cmd.String() }
+
+// Stop ends the program and all that it has started.
 func (p *Process) Stop() { p.end(syscall.SIGTERM) }
 
 // Kill is kill -9 for all of it.
 func (p *Process) Kill() { p.end(syscall.SIGKILL) }
 
 func (p *Process) end(first syscall.Signal) {
-	p.once.Do(func() {
-		p.Signal(first) // fails if it has ended
-		kill := time.AfterFunc(5*time.Second, func() { p.Signal(syscall.SIGKILL) })
-		p.Wait()
-		kill.Stop()
-		p.Signal(syscall.SIGKILL) // those that outlived it
-	})
+	p.Signal(first) // fails if it has ended
+	p.Signal(syscall.SIGCONT)
+	select {
+	case <-p.Done:
+	case <-time.After(5 * time.Second):
+		p.Signal(syscall.SIGKILL)
+		<-p.Done
+	}
 }

@@ -76,6 +76,7 @@ var DirectorLaw = Law{
 		"github.com/go-sql-driver/mysql": {"healthcheck", "test/uses"},
 		"github.com/jackc/pgx":           {"healthcheck"},
 		"github.com/go-ldap/ldap":        {"healthcheck"},
+		"github.com/quic-go/quic-go":     {"test"},
 		"golang.org/x/sync":              anywhere,
 		"golang.org/x/sys":               anywhere,
 	},

@@ -88,13 +88,11 @@ func (d *Director) Start(ctx context.Context) error {
 	}
 	defer log.Close() // the director has it
 	p := &daemon{ended: make(chan struct{})}
-	// Not killed by the end of ctx: Stop does that, in order.
+	// Not killed by the end of ctx: Stop does that, in order. Nor by ours, as that is the end of the thread that
+	// started it: it is found by its namespace.
 	p.cmd = d.Host.Command(context.Background(), d.Binary, "run", "-c", d.Config(), "--log-format", "text")
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true, // Ctrl-C is for the demo, which then stops it
-		Pdeathsig: syscall.SIGKILL,
-	}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the demo, which then stops it
 	if err := d.Host.Start(p.cmd); err != nil {
 		return err
 	}

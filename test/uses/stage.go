@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -51,6 +52,7 @@ type Stage struct {
 	lab       *netlab.Lab
 	sw        *netlab.Switch
 	processes []*programs.Process
+	closers   []io.Closer // of servers in this process
 }
 
 // Real is a real server.
@@ -226,6 +228,9 @@ func (s *Stage) strike() error {
 	for _, p := range s.processes {
 		p.Stop()
 	}
+	for _, c := range s.closers {
+		errs = append(errs, c.Close())
+	}
 	if s.Director != nil {
 		errs = append(errs, s.Director.Remove())
 	}
@@ -331,7 +336,8 @@ func usable(snapshot *director.Snapshot, service string, want []netip.Addr) erro
 		}
 		var got []netip.Addr
 		for _, r := range have.Reals {
-			if r.Reachable && r.EffectiveWeight > 0 && (r.Health == nil || r.Health.Condition == director.Up) {
+			up := r.Health == nil || r.Health.Condition == director.Up
+			if up && r.Reachable && r.EffectiveWeight > 0 {
 				got = append(got, r.Key.Addr)
 			}
 		}

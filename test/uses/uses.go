@@ -30,6 +30,7 @@ func All() []Use {
 		dns,
 		splitting,
 		mail,
+		webFarm,
 	}
 }
 
