@@ -478,6 +478,8 @@ func TestExamples(t *testing.T) {
 		"firewall-marks.yaml": "fwmark 7 2",
 		"http.yaml":           "fwmark 1 3, fwmark 1 ipv6 3",
 		"multihomed.yaml":     "fwmark 1 3, fwmark 1 ipv6 3",
+		"sctp.yaml":           "sctp 192.0.2.10:7 3, sctp [2001:db8::10]:7 3",
+		"syslog.yaml":         "udp 192.0.2.10:514 3, udp [2001:db8::10]:514 3",
 		"sip.yaml":            "udp 192.0.2.10:5060 2, udp [2001:db8::10]:5060 2",
 	}
 	files, err := filepath.Glob("*.yaml")

@@ -55,11 +55,13 @@ need_uses() {
 	need_server dovecot-pop3d dovecot /usr/lib/dovecot/pop3
 	need iproute2 have ip
 	need libio-socket-inet6-perl perl -MIO::Socket::INET6 -e 1
+	need libusrsctp-examples test -e /usr/lib/usrsctp/echo_server
 	need mariadb-client-core test -e /usr/bin/mariadb
 	need mariadb-server-core test -e /usr/sbin/mariadbd
 	need_server nginx-light nginx /usr/sbin/nginx
 	need_server nsd nsd /usr/sbin/nsd
 	need_server postfix postfix /usr/sbin/postfix
+	need_server rsyslog rsyslog /usr/sbin/rsyslogd
 	need swaks have swaks
 }
 

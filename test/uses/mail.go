@@ -232,14 +232,17 @@ func (f *mailFarm) tellIdent(ctx context.Context) error {
 	})
 }
 
-// tellTrouble drains a server and kills another one while mails are sent all the time.
+// tellTrouble drains a server, with one of the methods, and kills another one while mails are sent all the time.
 func (f *mailFarm) tellTrouble(ctx context.Context) error {
 	sending, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	for _, s := range f.senders {
 		running.Go(func() { s.run(sending) })
 	}
-	err := f.tellDrain(ctx)
+	var err error
+	if f.Method == f.Use.Methods[0] {
+		err = f.tellDrain(ctx)
+	}
 	if err == nil {
 		err = f.tellKill(ctx)
 	}

@@ -36,7 +36,7 @@ func newSender(h *netlab.Host, vip netip.Addr, name string) *sender {
 
 // run sends until ctx ends. A mail that was begun is sent to the end.
 func (s *sender) run(ctx context.Context) {
-	for stage.Sleep(ctx, 50*time.Millisecond) == nil {
+	for stage.Sleep(ctx, 250*time.Millisecond) == nil {
 		s.send(context.WithoutCancel(ctx)) // the last error is told where nothing goes on
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"xdplvs/director"
@@ -65,7 +66,11 @@ func tellSplitting(ctx context.Context, s *Stage) error {
 	for _, l := range d.ledgers {
 		running.Go(func() { l.run(ctx) })
 	}
-	for _, tell := range []func(context.Context) error{d.tellOrdinary, d.tellLag, d.tellPromotion} {
+	tales := []func(context.Context) error{d.tellOrdinary, d.tellPromotion}
+	if s.Method == s.Use.Methods[0] { // checks are the same with all of them
+		tales = slices.Insert(tales, 1, d.tellLag)
+	}
+	for _, tell := range tales {
 		if err := errors.Join(tell(ctx), d.faults()); err != nil {
 			return err
 		}

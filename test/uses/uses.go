@@ -30,6 +30,8 @@ func All() []Use {
 		dns,
 		splitting,
 		mail,
+		syslog,
+		sctp,
 		webFarm,
 	}
 }
