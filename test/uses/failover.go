@@ -11,11 +11,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"xdplvs/director"
 	"xdplvs/internal/bench"
+	"xdplvs/internal/netlab"
+	"xdplvs/test/stage"
 )
 
 // failover is a farm whose first real server fails in every way.
@@ -108,6 +111,8 @@ func (s *Stage) suffer(ctx context.Context, f fault, w *web) (o outage, err erro
 		return o, err
 	}
 	begun := time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // whatever the fault still does
 	if err := f.begin(ctx, s, w); err != nil {
 		return o, err
 	}
@@ -210,27 +215,50 @@ func reloadWeb(rate string) func(context.Context, *Stage, *web) error {
 	}
 }
 
-// fillWeb begins requests at the real server's own address that never end, until no more are taken.
+// fillers are clients of fillWeb.
+const fillers = 4
+
+// fillWeb begins requests at the real server's own address that never end, as many as are taken, and goes on, so that
+// whatever becomes free is taken, too.
 func fillWeb(ctx context.Context, s *Stage, w *web) error {
-	for range webConnections + 1 {
-		dialing, cancel := context.WithTimeout(ctx, time.Second)
-		conn, err := s.Director.Host.DialContext(dialing, "tcp", net.JoinHostPort(w.real.V4.String(), "80"))
+	ctx, cancel := context.WithCancel(ctx)
+	var filling sync.WaitGroup
+	for range fillers {
+		filling.Go(func() { holdAll(ctx, s.Director.Host, net.JoinHostPort(w.real.V4.String(), "80")) })
+	}
+	w.release = func() {
 		cancel()
-		if err != nil {
-			break // which is what is wanted
-		}
-		w.held = append(w.held, conn)
-		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\n"); err != nil {
-			break
-		}
+		filling.Wait()
 	}
 	return nil
 }
 
-func drainWeb(_ context.Context, _ *Stage, w *web) error {
-	for _, conn := range w.held {
+// holdAll takes connections until ctx ends, and gives them back then.
+func holdAll(ctx context.Context, from *netlab.Host, to string) {
+	for stage.Sleep(ctx, 5*time.Millisecond) == nil {
+		conn, err := from.DialContext(ctx, "tcp", to)
+		if err != nil {
+			continue
+		}
+		defer conn.Close()
+		if isTaken(conn) {
+			continue
+		}
 		conn.Close()
 	}
-	w.held = nil
+}
+
+// isTaken tells whether the server waits for the rest of a request. One that is full closes the connection.
+func isTaken(conn net.Conn) bool {
+	conn.SetDeadline(time.Now().Add(20 * time.Millisecond))
+	_, err := io.WriteString(conn, "GET / HTTP/1.1\r\n")
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
+	}
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+func drainWeb(_ context.Context, _ *Stage, w *web) error {
+	w.release()
 	return nil
 }

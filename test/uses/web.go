@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -41,13 +40,13 @@ http {
 // web is nginx on a real server.
 type web struct {
 	*programs.Process
-	real *Real
-	dir  string
-	held []net.Conn // of those who take all that it has
+	real    *Real
+	dir     string
+	release func() // ends what fills it
 }
 
-// webConnections is how many nginx takes.
-const webConnections = 512
+// webConnections is how many nginx has, those that it listens with included.
+const webConnections = 64
 
 // configure writes nginx's configuration. A rate that a transfer gets behind its first MiB, in bytes, is with a unit; one
 // without is for everything.
