@@ -476,6 +476,7 @@ func TestExamples(t *testing.T) {
 		"health.yaml":         "tcp 192.0.2.10:80 3, tcp 192.0.2.10:25 2, tcp 192.0.2.10:3306 2, udp 192.0.2.10:53 2",
 		"dr-web.yaml":         "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
 		"firewall-marks.yaml": "fwmark 7 2",
+		"failover.yaml":       "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 3",
 		"http.yaml":           "fwmark 1 3, fwmark 1 ipv6 3",
 		"multihomed.yaml":     "fwmark 1 3, fwmark 1 ipv6 3",
 		"sctp.yaml":           "sctp 192.0.2.10:7 3, sctp [2001:db8::10]:7 3",

@@ -135,6 +135,9 @@ func (p *Process) Signal(s syscall.Signal) error {
 	return syscall.Kill(-p.cmd.Process.Pid, s)
 }
 
+// SignalFirst sends a signal to the program alone.
+func (p *Process) SignalFirst(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
 // String is the program's command line.
 func (p *Process) String() string { return p.cmd.String() }
 

@@ -24,7 +24,7 @@ func play(ctx context.Context, cancel context.CancelCauseFunc, director, name, m
 		return err
 	}
 	screen := stage.NewScreen(os.Stdout, cancel)
-	err = uses.Play(ctx, use, by, uses.Options{Prefix: prefix, Binary: director, Configs: "configs", Screen: screen, Fail: cancel})
+	err = uses.Play(ctx, use, by, uses.Options{Prefix: prefix, Binary: director, Configs: "configs", Plots: "build", Screen: screen, Fail: cancel})
 	if err == nil {
 		screen.Text("\nEverything is removed again: processes, namespaces, pinned maps, files.\n")
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -31,6 +32,7 @@ func (s *Stage) serveHTTP3(w *web) error {
 	if err != nil {
 		return err
 	}
+	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true") // it is about throughput
 	server := &http3.Server{TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: []tls.Certificate{cert}}),
 		QUICConfig: &quic.Config{MaxIdleTimeout: patience},
 		Handler: http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) {

@@ -49,6 +49,7 @@ type Stage struct {
 	Reals    []*Real
 	Dir      string // of the programs' files, nobody's
 
+	plots     string // directory
 	lab       *netlab.Lab
 	sw        *netlab.Switch
 	processes []*programs.Process
@@ -67,13 +68,14 @@ type Options struct {
 	Prefix  string // of the names of everything that is made
 	Binary  string // the director's
 	Configs string // the directory of the configurations
+	Plots   string // the directory for plots; none: none are drawn
 	Screen  *stage.Screen
 	Fail    context.CancelCauseFunc // called when the director ends unasked
 }
 
 // Play plays a use by a forwarding method, and removes everything again.
 func Play(ctx context.Context, u Use, m director.Method, o Options) (err error) {
-	s := &Stage{Use: u, Method: m, Screen: o.Screen}
+	s := &Stage{Use: u, Method: m, Screen: o.Screen, plots: o.Plots}
 	defer func() {
 		if err != nil && s.Director != nil {
 			s.Director.ShowLog(os.Stderr)

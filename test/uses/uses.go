@@ -26,6 +26,7 @@ type Use struct {
 // All are the uses by their names.
 func All() []Use {
 	return []Use{
+		failover,
 		multihomed,
 		dns,
 		splitting,

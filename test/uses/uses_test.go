@@ -5,6 +5,7 @@ package uses
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,9 @@ import (
 )
 
 const prefix = "uses"
+
+// update writes the plots of docs/uses anew.
+var update = flag.Bool("update", false, "write the plots of docs/uses")
 
 // binary is the director that the tests run.
 var binary string
@@ -64,12 +68,19 @@ func TestUses(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
 				var told programs.Log
-				err := Play(ctx, u, m, Options{Prefix: prefix, Binary: binary, Configs: "../../configs", Screen: stage.NewScreen(&told, cancel), Fail: cancel})
+				plots := t.TempDir()
+				if *update && m == u.Methods[0] {
+					plots = "../../docs/uses"
+				}
+				err := Play(ctx, u, m, Options{Prefix: prefix, Binary: binary, Configs: "../../configs", Plots: plots, Screen: stage.NewScreen(&told, cancel), Fail: cancel})
 				if errors.Is(err, programs.ErrMissing) {
 					t.Skip(err)
 				}
 				if err != nil {
 					t.Errorf("%v (%v)\n%s", err, context.Cause(ctx), told.String())
+				}
+				if testing.Verbose() {
+					t.Log(told.String())
 				}
 			})
 		}

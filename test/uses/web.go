@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"xdplvs/internal/netlab"
@@ -21,27 +22,43 @@ const siteName = "www.example.org"
 // webConfig is nginx's: the site by HTTP, HTTPS and HTTP/2, which says who answers, and takes and gives files.
 const webConfig = `
 daemon off; worker_processes 1; pid $dir/pid; error_log stderr;
-events { worker_connections 512; }
+events { worker_connections $connections; }
 http {
 	access_log off; client_body_temp_path $dir/body; proxy_temp_path $dir/proxy; fastcgi_temp_path $dir/fastcgi;
 	uwsgi_temp_path $dir/uwsgi; scgi_temp_path $dir/scgi;
 	server {
 		listen 80; listen [::]:80; listen 443 ssl http2; listen [::]:443 ssl http2;
 		ssl_certificate $dir/cert.pem; ssl_certificate_key $dir/key.pem;
-		client_max_body_size 0; keepalive_timeout 1h; keepalive_requests 1000000;
+		limit_rate $rate; limit_rate_after $free; client_max_body_size 0; keepalive_timeout 1h; keepalive_requests 1000000;
 		add_header X-Real-Server $name always;
 		location = / { return 200 "$name $remote_addr\n"; }
 		location = /healthz { return 200 "ok\n"; }
-		location /files/ { root $dir; dav_methods PUT; limit_rate_after 1m; limit_rate $rate; }
+		location /files/ { root $dir; dav_methods PUT; }
 	}
 }`
 
 // web is nginx on a real server.
 type web struct {
 	*programs.Process
-	real *Real
-	dir  string
+	real    *Real
+	dir     string
+	release func() // ends what fills it
 }
+
+// webConnections is how many nginx has, those that it listens with included.
+const webConnections = 64
+
+// configure writes nginx's configuration. A rate that a transfer gets behind its first MiB, in bytes, is with a unit; one
+// without is for everything.
+func (w *web) configure(rate string) error {
+	free := "0"
+	if strings.HasSuffix(rate, "m") {
+		free = "1m"
+	}
+	return programs.Write(w.config(), webConfig, "$dir", w.dir, "$name", w.real.Name(), "$rate", rate, "$free", free, "$connections", strconv.Itoa(webConnections))
+}
+
+func (w *web) config() string { return filepath.Join(w.dir, "nginx.conf") }
 
 // files is where it keeps what was uploaded.
 func (w *web) file(name string) string { return filepath.Join(w.dir, "files", name) }
@@ -56,15 +73,14 @@ func (s *Stage) startWeb(r *Real, rate string) (*web, error) {
 	if err := os.MkdirAll(filepath.Join(w.dir, "files"), 0o755); err != nil {
 		return nil, err
 	}
-	config := filepath.Join(w.dir, "nginx.conf")
 	err = errors.Join(programs.Give(w.dir, 0o755), programs.Give(filepath.Join(w.dir, "files"), 0o755), programs.Certificate(w.dir, siteName),
-		programs.Write(config, webConfig, "$dir", w.dir, "$name", r.Name(), "$rate", rate),
+		w.configure(rate),
 		// It listens on 80 and 443, and is nobody.
 		r.Sysctl("net.ipv4.ip_unprivileged_port_start", "0"))
 	if err != nil {
 		return nil, err
 	}
-	w.Process, err = s.Run(r.Host, programs.Nobody(), nginx, "-p", w.dir, "-e", "stderr", "-c", config)
+	w.Process, err = s.Run(r.Host, programs.Nobody(), nginx, "-p", w.dir, "-e", "stderr", "-c", w.config())
 	return w, err
 }
 
