@@ -6,8 +6,10 @@ export PATH := $(PATH):/usr/local/go/bin
 PACKAGES ?= ./...
 # For each fuzz target, as go test -fuzztime has it.
 FUZZTIME ?= 60s
-# make demo KEEP=1 leaves the demo running.
+# make demo KEEP=1 leaves the demo running; USE=NAME shows a use of docs/uses instead, by METHOD.
 KEEP ?=
+USE ?=
+METHOD ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -39,9 +41,9 @@ deb: go ## Build a Debian package in build/
 generate: go tools-check ## Compile the BPF programs, and make the Go code for them
 	go generate ./bpf
 
-.PHONY: tools tools-test tools-check tools-demo tools-vm tools-peers
-tools: tools-test tools-check tools-demo tools-vm tools-peers ## Install what the other targets need (Debian, as root)
-tools-test tools-check tools-demo tools-vm tools-peers: tools-%:
+.PHONY: tools tools-test tools-check tools-demo tools-uses tools-vm tools-peers
+tools: tools-test tools-check tools-demo tools-uses tools-vm tools-peers ## Install what the other targets need (Debian, as root)
+tools-test tools-check tools-demo tools-uses tools-vm tools-peers: tools-%:
 	@tools/install.sh $*
 
 # -p 1: one package after the other, so that measured times and full rings are each package's own.
@@ -124,9 +126,9 @@ bench-scale: go root ## Measure how costs grow with connections, real servers, s
 	@go run ./internal/bench/cmd -o build/scale $(QUICK) scale
 
 .PHONY: demo
-demo: root tools-demo build ## Show a director at work in network namespaces; KEEP=1 leaves it running
+demo: root $(if $(USE),tools-uses,tools-demo) build ## Show a director at work in network namespaces; KEEP=1 leaves it running; USE=NAME [METHOD=nat] shows a use (docs/uses)
 	@CGO_ENABLED=0 go build -o build/demo ./test/demo
-	@build/demo -director build/director $(if $(filter-out 0 no,$(KEEP)),-keep)
+	@build/demo -director build/director $(if $(USE),-use $(USE) $(if $(METHOD),-method $(METHOD)),$(if $(filter-out 0 no,$(KEEP)),-keep))
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -140,7 +140,7 @@ __inline void plain_meet(const struct plain_syn *syn, int v6)
 	p->ingress = syn->ctx->ingress_ifindex;
 	p->dscp = v6 ? (ip[0] << 4 | ip[1] >> 4) >> 2 & 0x3f : ip[1] >> 2;
 	p->l3 = sizeof(struct ethhdr);
-	p->chunk = p->vlans = p->vlan[0] = p->vlan[1] = p->tpid = p->door = p->admitted = 0;
+	p->chunk = p->vlans = p->vlan[0] = p->vlan[1] = p->tpid = p->door = p->admitted = p->proof = 0;
 	head_copy(p->mac, syn->frame);
 }
 
@@ -177,7 +177,7 @@ __inline struct service *plain_service(const struct plain_syn *syn, int v6)
 		p->mark = told->mark;
 		p->mark_rule = told->mark_rule;
 	}
-	return s && !(s->flags & SERVICE_NO_QUORUM) && schedulable(s, p) && !asks_first(s) ? s : NULL;
+	return s && !(s->flags & (SERVICE_NO_QUORUM | SERVICE_COOKIES)) && schedulable(s, p) && !asks_first(s) ? s : NULL;
 }
 
 /* UNDECIDED: the packet may begin a connection. */

@@ -494,7 +494,9 @@ func TestExamples(t *testing.T) {
 		"sorry.yaml":          "tcp 192.0.2.10:80 2 (sorry 2), tcp [2001:db8::10]:80 2 (sorry 1)",
 		"rtsp.yaml":           "fwmark 1 2",
 		"defense.yaml":        "tcp 192.0.2.25:25 2, tcp 192.0.2.25:587 2",
-		"dns.yaml":            "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
+		"dns.yaml":            "udp 192.0.2.10:53 3, tcp 192.0.2.10:53 3, udp [2001:db8::10]:53 3, tcp [2001:db8::10]:53 3",
+		"mail.yaml":           "tcp 192.0.2.10:25 3, tcp [2001:db8::10]:25 3, fwmark 1 3, fwmark 1 ipv6 3",
+		"mysql.yaml":          "tcp 192.0.2.10:3306 3, tcp 192.0.2.10:3307 3, tcp [2001:db8::10]:3306 3, tcp [2001:db8::10]:3307 3",
 		"fullnat.yaml":        "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",
 		"tunnel.yaml":         "tcp 192.0.2.10:80 5",
 		"addresses.yaml":      "tcp 192.0.2.10:80 2, tcp [2001:db8::10]:80 2, tcp 192.0.2.20:25 2, udp 192.0.2.53:53 2",
@@ -502,6 +504,11 @@ func TestExamples(t *testing.T) {
 		"dr-web.yaml":         "tcp 192.0.2.10:80 3, tcp 192.0.2.10:443 3, tcp [2001:db8::10]:80 3, tcp [2001:db8::10]:443 3",
 		"firewall-marks.yaml": "fwmark 7 2",
 		"api.yaml":            "tcp 192.0.2.10:80 2",
+		"failover.yaml":       "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 3",
+		"http.yaml":           "fwmark 1 3, fwmark 1 ipv6 3",
+		"multihomed.yaml":     "fwmark 1 3, fwmark 1 ipv6 3",
+		"sctp.yaml":           "sctp 192.0.2.10:7 3, sctp [2001:db8::10]:7 3",
+		"syslog.yaml":         "udp 192.0.2.10:514 3, udp [2001:db8::10]:514 3",
 		"sip.yaml":            "udp 192.0.2.10:5060 2, udp [2001:db8::10]:5060 2",
 	}
 	files, err := filepath.Glob("*.yaml")

@@ -5,11 +5,12 @@ package healthcheck
 import (
 	"context"
 	"database/sql"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"xdplvs/internal/programs"
 )
 
 // mariadb is a server with a directory of its own.
@@ -22,48 +23,11 @@ type mariadb struct {
 // runMariaDB installs and runs one; config goes on where the general part ends.
 func runMariaDB(t *testing.T, ca *authority, config string) *mariadb {
 	t.Helper()
-	server, install := program(t, "mariadb-server-core", "/usr/sbin/mariadbd"), program(t, "mariadb-server-core", "/usr/bin/mariadb-install-db")
-	program(t, "mariadb-client-core", "/usr/bin/mariadb")
 	dir, port := directory(t), freePort(t)
 	keyPair(t, ca, dir)
-	if err := os.Mkdir(filepath.Join(dir, "data"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	give(t, filepath.Join(dir, "data"), 0o755)
-	init := write(t, filepath.Join(dir, "init.sql"), `
-CREATE OR REPLACE USER admin@'%' IDENTIFIED BY 's3cret!';
-GRANT ALL ON *.* TO admin@'%' WITH GRANT OPTION;
-CREATE OR REPLACE USER checker@'%' IDENTIFIED BY 's3cret!';
-GRANT REPLICA MONITOR ON *.* TO checker@'%';
-CREATE OR REPLACE USER replica@'%' IDENTIFIED BY 's3cret!';
-GRANT REPLICATION SLAVE ON *.* TO replica@'%';
-CREATE OR REPLACE USER nobody@'%' IDENTIFIED BY 's3cret!';
-`)
-	// The log begins without the accounts, which each server makes for itself.
-	write(t, init, "SET sql_log_bin = 0;\n"+readText(t, init))
-	file := write(t, filepath.Join(dir, "my.cnf"), `
-[mariadbd]
-datadir=$dir/data
-socket=$dir/socket
-pid_file=$dir/pid
-tmpdir=$dir
-bind_address=127.0.0.1
-port=$port
-init_file=$dir/init.sql
-skip_name_resolve
-innodb_buffer_pool_size=8M
-innodb_log_file_size=4M
-innodb_flush_log_at_trx_commit=0
-innodb_flush_method=nosync
-performance_schema=OFF
-log_bin=binlog
-ssl_cert=$dir/cert.pem
-ssl_key=$dir/key.pem
-max_connect_errors=1000000
-`+config, "$dir", dir, "$port", portText(port))
-	as(t, nobody(), install, "--defaults-file="+file, "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
 	m := &mariadb{at: port}
-	m.daemon = runDaemon(t, nobody(), Target{}, server, "--defaults-file="+file)
+	m.daemon = runServer(t, Target{})(programs.NewMariaDB(t.Context(), dir, "", "bind_address=127.0.0.1\nport="+portText(port)+
+		"\nssl_cert=$dir/cert.pem\nssl_key=$dir/key.pem\n"+config))
 	m.await(t, mysqlAs("checker", MySQLOptions{}), port)
 	var err error
 	if m.admin, err = sql.Open("mysql", "admin:s3cret!@tcp("+port.Address.String()+")/"); err != nil {
@@ -73,21 +37,12 @@ max_connect_errors=1000000
 	return m
 }
 
-func readText(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 // do makes statements as the administrator.
 func (m *mariadb) do(t *testing.T, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
 		if _, err := m.admin.ExecContext(t.Context(), s); err != nil {
-			t.Fatalf("%s: %v\n%s", s, err, m.log)
+			t.Fatalf("%s: %v\n%s", s, err, m.Log)
 		}
 	}
 }

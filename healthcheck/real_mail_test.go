@@ -4,17 +4,17 @@ package healthcheck
 
 import (
 	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+
+	"xdplvs/internal/programs"
 )
 
 // TestPostfix has a mail exchanger that is taken through a mail, overloaded, and stopped.
 func TestPostfix(t *testing.T) {
 	t.Parallel()
-	postfix := program(t, "postfix", "/usr/sbin/postfix")
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: Postfix's master starts its servers as several users")
 	}
@@ -23,51 +23,20 @@ func TestPostfix(t *testing.T) {
 	if err := os.Chown(filepath.Join(dir, "key.pem"), 0, 0); err != nil { // smtpd reads it before it becomes postfix
 		t.Fatal(err)
 	}
-	postfixDirectories(t, dir)
 	plain, limited := freePort(t), freePort(t)
-	config := filepath.Join(dir, "config")
-	write(t, filepath.Join(config, "main.cf"), `
-compatibility_level = 3.6
-queue_directory = $dir/spool
-data_directory = $dir/data
+	listeners := "127.0.0.1:" + portText(plain) + " inet n - n - - smtpd\n127.0.0.1:" + portText(limited) +
+		" inet n - n - - smtpd -o smtpd_client_connection_rate_limit=1 -o smtpd_client_event_limit_exceptions=\n"
+	d := runServer(t, plain)(programs.NewPostfix(dir, `
 myhostname = mx.example.org
 mydestination = mx.example.org
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
-maillog_file_permissions = 0644
-maillog_file = /dev/stdout
 smtpd_tls_cert_file = $dir/cert.pem
 smtpd_tls_key_file = $dir/key.pem
 smtpd_tls_security_level = may
-smtpd_relay_restrictions = reject_unauth_destination
 local_recipient_maps = inline:{joe=x}
-alias_maps =
-smtpd_peername_lookup = no
-`, "$dir", dir)
-	write(t, filepath.Join(config, "master.cf"), `
-127.0.0.1:$plain   inet  n - n - - smtpd
-127.0.0.1:$limited inet  n - n - - smtpd -o smtpd_client_connection_rate_limit=1 -o smtpd_client_event_limit_exceptions=
-pickup    unix  n - n 60 1 pickup
-cleanup   unix  n - n - 0 cleanup
-qmgr      unix  n - n 300 1 qmgr
-rewrite   unix  - - n - - trivial-rewrite
-proxymap  unix  - - n - - proxymap
-anvil     unix  - - n - 1 anvil
-tlsmgr    unix  - - n 1000? 1 tlsmgr
-local     unix  - n n - - local
-postlog   unix-dgram n - n - 1 postlogd
-`, "$plain", portText(plain), "$limited", portText(limited))
-	for _, name := range []string{"main.cf", "master.cf"} {
-		if err := os.Chown(filepath.Join(config, name), 0, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d := runDaemon(t, nil, plain, postfix, "-c", config, "start-fg")
-	t.Cleanup(func() { // its master has a session of its own
-		if out, err := exec.Command(postfix, "-c", config, "stop").CombinedOutput(); err != nil {
-			t.Errorf("stop Postfix: %v\n%s", err, out)
-		}
-	})
+`, listeners))
+	t.Cleanup(func() { programs.SignalPostfix(dir, syscall.SIGKILL) }) // it may have ended with its parent
 	smtp := func(o SMTPOptions) Checker {
 		o.Hello = "check.example.org"
 		return must(NewSMTP(o))
@@ -86,89 +55,35 @@ postlog   unix-dgram n - n - 1 postlogd
 	})
 }
 
-// postfixDirectories makes those that Postfix wants to be its own, or root's.
-func postfixDirectories(t *testing.T, dir string) {
-	t.Helper()
-	owner, err := user.Lookup("postfix")
-	if err != nil {
-		t.Fatal(err)
-	}
-	uid, _ := strconv.Atoi(owner.Uid)
-	for name, id := range map[string]int{"spool": 0, "data": uid, "config": 0} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chown(filepath.Join(dir, name), id, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chown(dir, 0, 0); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestDovecot has POP3 and IMAP, with and without TLS.
 func TestDovecot(t *testing.T) {
 	t.Parallel()
-	dovecot := program(t, "dovecot-imapd", "/usr/sbin/dovecot")
-	program(t, "dovecot-pop3d", "/usr/lib/dovecot/pop3")
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: Dovecot starts its servers as several users")
 	}
 	dir, ca := directory(t), newAuthority(t)
 	keyPair(t, ca, dir)
-	write(t, filepath.Join(dir, "passwords"), "joe:{PLAIN}s3cret!:65534:65534::"+dir+"/joe::\n")
 	imap, imaps, pop3, pop3s := freePort(t), freePort(t), freePort(t), freePort(t)
-	config := write(t, filepath.Join(dir, "dovecot.conf"), `
-base_dir = $dir/run
-state_dir = $dir/state
-protocols = imap pop3
+	listeners := strings.NewReplacer("$imaps", portText(imaps), "$imap", portText(imap), "$pop3s", portText(pop3s), "$pop3", portText(pop3)).Replace(`
 listen = 127.0.0.1
-log_path = /dev/stderr
-default_internal_user = nobody
-default_internal_group = nogroup
-default_login_user = nobody
-first_valid_uid = 1
-mail_location = maildir:$dir/joe/mail
-ssl = yes
-ssl_cert = <$dir/cert.pem
-ssl_key = <$dir/key.pem
-disable_plaintext_auth = yes
-auth_failure_delay = 0
-passdb {
-  driver = passwd-file
-  args = $dir/passwords
-}
-userdb {
-  driver = passwd-file
-  args = $dir/passwords
-}
 service imap-login {
-  chroot =
   inet_listener imap {
     port = $imap
   }
   inet_listener imaps {
-    port = $secureimap
+    port = $imaps
   }
 }
 service pop3-login {
-  chroot =
   inet_listener pop3 {
     port = $pop3
   }
   inet_listener pop3s {
-    port = $securepop3
+    port = $pop3s
   }
 }
-service anvil {
-  chroot =
-}
-service stats {
-  chroot =
-}
-`, "$dir", dir, "$imap", portText(imap), "$secureimap", portText(imaps), "$pop3", portText(pop3), "$securepop3", portText(pop3s))
-	d := runDaemon(t, nil, imap, dovecot, "-F", "-c", config)
+`)
+	d := runServer(t, imap)(programs.NewDovecot(dir, filepath.Join(dir, "joe", "mail"), listeners))
 	trust := TLSClient{Verify: "full", ServerName: "www.example.org", CAFile: ca.file}
 	login := func(s Security, password, mailbox string) MailboxOptions {
 		return MailboxOptions{Security: s, TLS: trust, User: "joe", Password: NewSecret(password), Mailbox: mailbox}

@@ -14,6 +14,8 @@ import (
 	"github.com/bluenviron/gortsplib/v4/pkg/description"
 	"github.com/bluenviron/gortsplib/v4/pkg/format"
 	"github.com/bluenviron/gortsplib/v4/pkg/liberrors"
+
+	"xdplvs/internal/programs"
 )
 
 // TestVsftpd has an FTP server with anonymous access.
@@ -126,36 +128,16 @@ userPassword: s3cret!
 // TestNSD has an authoritative DNS server.
 func TestNSD(t *testing.T) {
 	t.Parallel()
-	nsd := program(t, "nsd", "/usr/sbin/nsd")
 	dir, port := directory(t), freePort(t)
-	write(t, filepath.Join(dir, "example.org.zone"), `$ORIGIN example.org.
-@ 60 IN SOA ns hostmaster 2026 3600 600 86400 60
+	records := `@ 60 IN SOA ns hostmaster 2026 3600 600 86400 60
 @ 60 IN NS ns
 ns 60 IN A 192.0.2.53
 www 60 IN A 192.0.2.1
 www 60 IN AAAA 2001:db8::1
 @ 60 IN MX 10 mail
 @ 60 IN TXT "v=spf1 -all"
-`+strings.Repeat("long 60 IN TXT \"", 1)+strings.Repeat("x", 255)+"\"\n"+longRecords())
-	config := write(t, filepath.Join(dir, "nsd.conf"), `
-server:
-  ip-address: 127.0.0.1@$port
-  zonesdir: "$dir"
-  database: ""
-  username: ""
-  chroot: ""
-  pidfile: "$dir/pid"
-  xfrdfile: "$dir/xfrd.state"
-  xfrdir: "$dir"
-  zonelistfile: "$dir/zone.list"
-  logfile: ""
-remote-control:
-  control-enable: no
-zone:
-  name: example.org
-  zonefile: example.org.zone
-`, "$dir", dir, "$port", portText(port))
-	d := runDaemon(t, nobody(), port, nsd, "-d", "-c", config)
+long 60 IN TXT "` + strings.Repeat("x", 255) + "\"\n" + longRecords()
+	d := runServer(t, port)(programs.NewNSD(dir, "example.org", records, "  ip-address: 127.0.0.1@"+portText(port)))
 	dns := func(o DNSOptions) Checker { return must(NewDNS(o)) }
 	runReal(t, d, []realCheck{
 		{"SOA", dns(DNSOptions{Name: "example.org", Authoritative: true, Answers: []string{"ns.example.org. hostmaster.example.org. 2026"}}), port, "up L7OK: NOERROR, 1 records"},

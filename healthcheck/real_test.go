@@ -3,19 +3,19 @@
 package healthcheck
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"xdplvs/internal/programs"
 )
 
 // The tests in real_*_test.go run against the servers that people have: Debian's packages, which
@@ -24,54 +24,41 @@ import (
 // program finds a program, or skips the test because its package is not installed.
 func program(t testing.TB, debian, path string) string {
 	t.Helper()
-	if found, err := filepath.Glob(path); err == nil && len(found) > 0 {
-		return found[len(found)-1] // the newest version
+	found, err := programs.Find(debian, path)
+	if err != nil {
+		t.Skip(err)
 	}
-	t.Skipf("needs %s of Debian's package %s", path, debian)
-	return ""
+	return found
 }
 
-// nobody is who runs servers: nobody if we are root, else ourselves.
-func nobody() *syscall.Credential {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	return &syscall.Credential{Uid: 65534, Gid: 65534}
-}
+// nobody is who runs servers.
+func nobody() *syscall.Credential { return programs.Nobody() }
 
 // directory makes one that belongs to nobody.
 func directory(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "healthcheck")
+	dir, err := programs.Directory("healthcheck")
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	give(t, dir, 0o755)
 	return dir
 }
 
 // give makes a file nobody's.
 func give(t testing.TB, path string, mode os.FileMode) {
 	t.Helper()
-	if err := os.Chmod(path, mode); err != nil {
+	if err := programs.Give(path, mode); err != nil {
 		t.Fatal(err)
-	}
-	if who := nobody(); who != nil {
-		if err := os.Chown(path, int(who.Uid), int(who.Gid)); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 
 // write writes a file of nobody's; $name is replaced by the value behind the name.
 func write(t testing.TB, path, text string, values ...string) string {
 	t.Helper()
-	text = strings.NewReplacer(values...).Replace(text)
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+	if err := programs.Write(path, text, values...); err != nil {
 		t.Fatal(err)
 	}
-	give(t, path, 0o644)
 	return path
 }
 
@@ -125,49 +112,47 @@ func as(t testing.TB, who *syscall.Credential, name string, args ...string) stri
 	return string(output)
 }
 
-// log is what a server prints.
-type serverLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write is io.Writer's.
-func (l *serverLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *serverLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // daemon is a server that runs in the foreground, until the test ends or stop.
-type daemon struct {
-	cmd  *exec.Cmd
-	log  *serverLog
-	once sync.Once
-}
+type daemon struct{ *programs.Process }
 
 // runDaemon starts a server and waits until it can be connected to.
 func runDaemon(t testing.TB, who *syscall.Credential, at Target, name string, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{cmd: exec.Command(name, args...), log: &serverLog{}}
-	d.cmd.Dir = "/"
-	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	d.cmd.WaitDelay = time.Second
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who, Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := d.cmd.Start(); err != nil {
+	p, err := programs.Start(startWithUs, who, name, args...)
+	if err != nil {
 		t.Fatal(err)
 	}
+	d := &daemon{p}
 	t.Cleanup(d.stop)
 	if at.Address.IsValid() {
 		d.await(t, must(NewTCP(TCPOptions{})), at)
 	}
 	return d
 }
+
+// runServer is runDaemon for a server whose configuration is written: runServer(t, at)(programs.NewNSD(…)).
+func runServer(t testing.TB, at Target) func(programs.Server, error) *daemon {
+	t.Helper()
+	return func(s programs.Server, err error) *daemon {
+		t.Helper()
+		if errors.Is(err, programs.ErrMissing) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return runDaemon(t, s.Who, at, s.Path, s.Args...)
+	}
+}
+
+// startWithUs starts a process that ends when we are killed.
+func startWithUs(cmd *exec.Cmd) error {
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	return cmd.Start()
+}
+
+// stop ends the server and all that it has started.
+func (d *daemon) stop() { d.Stop() }
 
 // await waits until a check says up.
 func (d *daemon) await(t testing.TB, c Checker, at Target) {
@@ -178,19 +163,7 @@ func (d *daemon) await(t testing.TB, c Checker, at Target) {
 			return
 		}
 	}
-	t.Fatalf("%s does not work: %s\n%s", d.cmd, r, d.log)
-}
-
-// stop ends the server and all that it has started.
-func (d *daemon) stop() {
-	d.once.Do(func() {
-		group := -d.cmd.Process.Pid
-		syscall.Kill(group, syscall.SIGTERM)
-		kill := time.AfterFunc(5*time.Second, func() { syscall.Kill(group, syscall.SIGKILL) })
-		d.cmd.Wait()
-		kill.Stop()
-		syscall.Kill(group, syscall.SIGKILL)
-	})
+	t.Fatalf("%s does not work: %s\n%s", d.Process, r, d.Log)
 }
 
 // realCheck is one check of a real server.
@@ -207,7 +180,7 @@ func runReal(t *testing.T, d *daemon, checks []realCheck) {
 		t.Run(c.name, func(t *testing.T) {
 			wants(t, ask(t, c.checker, c.target), c.want)
 			if t.Failed() && d != nil {
-				t.Logf("%s printed:\n%s", d.cmd, d.log)
+				t.Logf("%s printed:\n%s", d.Process, d.Log)
 			}
 		})
 	}

@@ -62,6 +62,9 @@ put_documents() {
 	for file in README.md CHANGELOG.md docs/*.md; do
 		put 644 "$file" "$documents/$(basename "$file")"
 	done
+	for file in docs/uses/*; do
+		put 644 "$file" "$documents/uses/$(basename "$file")"
+	done
 	for file in configs/*.yaml contrib/prometheus/alerts.yaml contrib/grafana/director.json; do
 		put 644 "$file" "$documents/examples/$(basename "$file")"
 	done

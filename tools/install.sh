@@ -9,6 +9,7 @@
 #           command line: their services are neither started nor enabled
 #   check   what compiles the BPF programs, and shellcheck
 #   demo    what the commands that make demo KEEP=1 prints need
+#   uses    the programs that make demo USE=NAME shows; a part of test, too
 #   vm      what boots another kernel
 #   peers   what the director is measured beside: it is neither started nor enabled
 set -euo pipefail
@@ -35,21 +36,33 @@ have() { PATH=$PATH:/usr/sbin:/sbin command -v "$1"; }
 
 has_header() { [[ -e /usr/include/$1 || -e /usr/include/$(uname -m)-linux-gnu/$1 ]]; }
 
+# What only the tests run, beside the programs of uses.
 need_servers() {
-	need_server dovecot-imapd dovecot /usr/lib/dovecot/imap
-	need_server dovecot-pop3d dovecot /usr/lib/dovecot/pop3
 	need_server freeradius freeradius /usr/sbin/freeradius
 	need_server ldirectord ldirectord /usr/sbin/ldirectord
-	need mariadb-client-core test -e /usr/bin/mariadb
-	need mariadb-server-core test -e /usr/sbin/mariadbd
-	need_server nginx-light nginx /usr/sbin/nginx
-	need_server nsd nsd /usr/sbin/nsd
-	need_server postfix postfix /usr/sbin/postfix
 	need_server prometheus prometheus /usr/bin/promtool
 	need_server postgresql postgresql '/usr/lib/postgresql/*/bin/initdb'
 	need_server redis-server redis-server /usr/bin/redis-server
 	need_server slapd slapd /usr/sbin/slapd
 	need_server vsftpd vsftpd /usr/sbin/vsftpd
+}
+
+# The programs of test/uses, servers and clients.
+need_uses() {
+	need bind9-dnsutils have dig
+	need curl have curl
+	need_server dovecot-imapd dovecot /usr/lib/dovecot/imap
+	need_server dovecot-pop3d dovecot /usr/lib/dovecot/pop3
+	need iproute2 have ip
+	need libio-socket-inet6-perl perl -MIO::Socket::INET6 -e 1
+	need libusrsctp-examples test -e /usr/lib/usrsctp/echo_server
+	need mariadb-client-core test -e /usr/bin/mariadb
+	need mariadb-server-core test -e /usr/sbin/mariadbd
+	need_server nginx-light nginx /usr/sbin/nginx
+	need_server nsd nsd /usr/sbin/nsd
+	need_server postfix postfix /usr/sbin/postfix
+	need_server rsyslog rsyslog /usr/sbin/rsyslogd
+	need swaks have swaks
 }
 
 need_for() {
@@ -65,6 +78,7 @@ need_for() {
 			need iputils-ping have ping
 			need tcpdump have tcpdump
 			need_servers
+			need_uses
 		fi
 		;;
 	check)
@@ -78,6 +92,7 @@ need_for() {
 		need iproute2 have ip
 		need curl have curl
 		;;
+	uses) need_uses ;;
 	vm)
 		need qemu-system-x86 have qemu-system-x86_64
 		need iproute2 have ip
@@ -91,7 +106,7 @@ need_for() {
 		need libnginx-mod-stream test -e /usr/lib/nginx/modules/ngx_stream_module.so
 		;;
 	*)
-		echo "install.sh: unknown set $1 (known: test, check, demo, vm, peers)" >&2
+		echo "install.sh: unknown set $1 (known: test, check, demo, uses, vm, peers)" >&2
 		exit 2
 		;;
 	esac

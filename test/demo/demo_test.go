@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"xdplvs/test/stage"
 )
 
 // The binaries, built by TestMain if there is root.
@@ -102,8 +104,8 @@ func (d *demo) run() int {
 func (d *demo) leftovers() (left []string) {
 	pid := d.cmd.Process.Pid
 	for _, pattern := range []string{
-		fmt.Sprintf("%s/%s.%d.*", namespaceDir, prefix, pid), fmt.Sprintf("%s/%s.%d.*", filesDir, prefix, pid),
-		fmt.Sprintf("%s/%s-%d-*", pinsDir, prefix, pid),
+		fmt.Sprintf("%s/%s.%d.*", stage.NamespaceDir, prefix, pid), fmt.Sprintf("%s/%s.%d.*", stage.FilesDir, prefix, pid),
+		fmt.Sprintf("%s/%s-%d-*", stage.PinsDir, prefix, pid),
 	} {
 		found, _ := filepath.Glob(pattern)
 		left = append(left, found...)
@@ -371,7 +373,7 @@ func TestKilled(t *testing.T) {
 	if len(d.leftovers()) == 0 {
 		t.Error("a killed demo leaves nothing: this test tests nothing")
 	}
-	if err := removeStale(); err != nil {
+	if err := stage.RemoveStale(prefix); err != nil {
 		t.Error(err)
 	}
 	d.wantNothingLeft()

@@ -14,11 +14,15 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"xdplvs/test/stage"
 )
 
 func main() {
 	director := flag.String("director", "build/director", "the director's binary, a `PATH`")
 	keep := flag.Bool("keep", false, "leave everything running until Enter or Ctrl-C")
+	use := flag.String("use", "", "play this use, a `NAME` as of docs/uses")
+	method := flag.String("method", "", "by this forwarding `METHOD`")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "demo: unexpected argument %q\n", flag.Arg(0))
@@ -30,27 +34,30 @@ func main() {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	catchSignals(cancel)
+	if *use != "" {
+		os.Exit(exitCode(because(ctx, play(ctx, cancel, *director, *use, *method))))
+	}
 	os.Exit(exitCode(run(ctx, cancel, *director, *keep)))
 }
 
 // run plays the demo and removes what it made, whatever happens in between.
 func run(ctx context.Context, cancel context.CancelCauseFunc, director string, keep bool) (err error) {
-	screen := newScreen(os.Stdout, cancel)
-	if err := removeStale(); err != nil {
+	screen := stage.NewScreen(os.Stdout, cancel)
+	if err := stage.RemoveStale(prefix); err != nil {
 		return err
 	}
-	s := &stage{binary: director, fail: cancel}
+	s := &theatre{binary: director, fail: cancel}
 	defer func() {
-		if interrupt := (interrupted{}); err != nil && !errors.As(err, &interrupt) {
-			s.showLog(os.Stderr)
+		if interrupt := (interrupted{}); err != nil && !errors.As(err, &interrupt) && s.director != nil {
+			s.director.ShowLog(os.Stderr)
 		}
 		struck := s.strike()
 		if struck == nil && s.lab != nil {
-			screen.text("\nEverything is removed again: processes, namespaces, pinned maps, files.\n")
+			screen.Text("\nEverything is removed again: processes, namespaces, pinned maps, files.\n")
 		}
 		err = errors.Join(err, struck)
 	}()
-	t := &tale{stage: s, screen: screen, keep: keep}
+	t := &tale{theatre: s, screen: screen, keep: keep}
 	if err := t.tell(ctx); err != nil || !keep {
 		return because(ctx, err)
 	}
@@ -70,7 +77,7 @@ func waitForEnd(ctx context.Context) error {
 	line := make(chan struct{})
 	go func() {
 		// The end of a file is no line: in the background there is none to read.
-		if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err == nil || isTerminal(os.Stdin) {
+		if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err == nil || stage.IsTerminal(os.Stdin) {
 			close(line)
 		}
 	}()

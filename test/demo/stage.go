@@ -5,47 +5,29 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync/atomic"
 
 	"xdplvs/internal/netlab"
+	"xdplvs/test/stage"
 )
 
-// prefix begins the names of everything that the demo makes: /run/netns/PREFIX.…, /run/PREFIX.…,
-// /sys/fs/bpf/PREFIX-….
+// prefix begins the names of everything that the demo makes.
 const prefix = "lvsdemo"
 
-// Where things lie.
-const (
-	namespaceDir = "/run/netns"
-	filesDir     = "/run"
-	pinsDir      = "/sys/fs/bpf"
-)
-
-// stage is what the demo plays on. Whatever is made is entered first, so that strike finds all of it.
-type stage struct {
+// theatre is what the demo plays on. Whatever is made is entered first, so that strike finds all of it.
+type theatre struct {
 	binary string                  // the director's
 	fail   context.CancelCauseFunc // called when the director ends unasked
 
-	lab              *netlab.Lab
-	client, director *netlab.Host
-	files            string // directory of configuration, socket and log
-	pins             string // the director's state_dir
-	daemon           *daemon
-	ports            atomic.Uint32 // how many the client has used
+	lab      *netlab.Lab
+	client   *netlab.Host
+	director *stage.Director
+	ports    atomic.Uint32 // how many the client has used
 }
 
-func (s *stage) config() string { return filepath.Join(s.files, "director.yaml") }
-func (s *stage) socket() string { return filepath.Join(s.files, "director.sock") }
-func (s *stage) log() string    { return filepath.Join(s.files, "director.log") }
-
 // build makes the network and the servers.
-func (s *stage) build(ctx context.Context) (err error) {
+func (s *theatre) build(ctx context.Context) (err error) {
 	if s.lab, err = netlab.New(prefix); err != nil {
 		return err
 	}
@@ -56,9 +38,11 @@ func (s *stage) build(ctx context.Context) (err error) {
 	if s.client, err = s.host(ctx, sw, "client", client4, client6); err != nil {
 		return err
 	}
-	if s.director, err = s.host(ctx, sw, "director", director4, director6); err != nil {
+	director, err := s.host(ctx, sw, "director", director4, director6)
+	if err != nil {
 		return err
 	}
+	s.director = stage.NewDirector(director, s.binary, s.fail)
 	for _, r := range reals {
 		if err := s.real(ctx, sw, r); err != nil {
 			return err
@@ -67,11 +51,10 @@ func (s *stage) build(ctx context.Context) (err error) {
 	// The client's router to the virtual addresses is the director.
 	return errors.Join(
 		s.client.AddRoute(netip.PrefixFrom(vip4, vip4.BitLen()), director4, "eth0"),
-		s.client.AddRoute(netip.PrefixFrom(vip6, vip6.BitLen()), director6, "eth0"),
-		s.makeFiles())
+		s.client.AddRoute(netip.PrefixFrom(vip6, vip6.BitLen()), director6, "eth0"))
 }
 
-func (s *stage) host(ctx context.Context, sw *netlab.Switch, name string, v4, v6 netip.Addr) (*netlab.Host, error) {
+func (s *theatre) host(ctx context.Context, sw *netlab.Switch, name string, v4, v6 netip.Addr) (*netlab.Host, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -84,7 +67,7 @@ func (s *stage) host(ctx context.Context, sw *netlab.Switch, name string, v4, v6
 }
 
 // real makes a real server for direct routing, with its servers.
-func (s *stage) real(ctx context.Context, sw *netlab.Switch, r real) error {
+func (s *theatre) real(ctx context.Context, sw *netlab.Switch, r real) error {
 	h, err := s.host(ctx, sw, r.name, r.v4, r.v6)
 	if err != nil {
 		return err
@@ -100,66 +83,14 @@ func (s *stage) real(ctx context.Context, sw *netlab.Switch, r real) error {
 	return err
 }
 
-// makeFiles makes the directory of files, and names that of the pins, after the director's namespace:
-// a later demo knows by it whether anybody still needs them.
-func (s *stage) makeFiles() error {
-	name := s.director.NSName()
-	s.pins = filepath.Join(pinsDir, pinsName(name))
-	s.files = filepath.Join(filesDir, name)
-	return os.Mkdir(s.files, 0o700)
-}
-
-// pinsName: a bpffs takes no dots. The names have no dashes of their own.
-func pinsName(nsName string) string { return strings.ReplaceAll(nsName, ".", "-") }
-
 // strike removes everything, and goes on after an error.
-func (s *stage) strike() error {
+func (s *theatre) strike() error {
 	var errs []error
-	if s.daemon != nil {
-		errs = append(errs, s.daemon.stop())
-	}
-	if s.pins != "" {
-		errs = append(errs, os.RemoveAll(s.pins))
-	}
-	if s.files != "" {
-		errs = append(errs, os.RemoveAll(s.files))
+	if s.director != nil {
+		errs = append(errs, s.director.Remove())
 	}
 	if s.lab != nil {
 		errs = append(errs, s.lab.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// logTail is how many lines of the director's log a failure shows.
-const logTail = 15
-
-// showLog prints the end of the director's log, if there is one.
-func (s *stage) showLog(w io.Writer) {
-	if s.files == "" {
-		return
-	}
-	text, err := os.ReadFile(s.log())
-	if err != nil || len(text) == 0 {
-		return
-	}
-	lines := strings.SplitAfter(strings.TrimSuffix(string(text), "\n"), "\n")
-	fmt.Fprintf(w, "\nThe end of the director's log:\n    %s\n",
-		strings.Join(lines[max(0, len(lines)-logTail):], "    "))
-}
-
-// removeStale removes what a demo left behind that was killed (SIGKILL).
-func removeStale() error {
-	errs := []error{netlab.CleanStale(prefix)}
-	files, _ := filepath.Glob(filepath.Join(filesDir, prefix+".*")) // fails on a bad pattern only
-	pins, _ := filepath.Glob(filepath.Join(pinsDir, prefix+"-*"))
-	for _, path := range append(files, pins...) {
-		nsName := strings.ReplaceAll(filepath.Base(path), "-", ".")
-		if _, err := os.Stat(filepath.Join(namespaceDir, nsName)); errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, os.RemoveAll(path))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("remove what a former demo left: %w", err)
-	}
-	return nil
 }

@@ -6,15 +6,16 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"strings"
 	"time"
+
+	"xdplvs/test/stage"
 )
 
 // tale is what is told, step by step.
 type tale struct {
-	*stage
-	screen *screen
+	*theatre
+	screen *stage.Screen
 	keep   bool
 
 	weights  map[string]int // in force
@@ -48,7 +49,7 @@ func (t *tale) tell(ctx context.Context) error {
 }
 
 func (t *tale) network(ctx context.Context) error {
-	t.screen.step("The network", "Network namespaces on one switch; the real servers have the virtual addresses on lo (LVS-DR).")
+	t.screen.Step("The network", "Network namespaces on one switch; the real servers have the virtual addresses on lo (LVS-DR).")
 	var b strings.Builder
 	host := func(name string, v4, v6 any, what string) {
 		fmt.Fprintf(&b, "%-9s %-10v %-10v %s\n", name, v4, v6, what)
@@ -58,7 +59,7 @@ func (t *tale) network(ctx context.Context) error {
 	for _, r := range reals {
 		host(r.name, r.v4, r.v6, "HTTP on port 80, UDP on port 53")
 	}
-	t.screen.block(b.String())
+	t.screen.Block(b.String())
 	return t.build(ctx)
 }
 
@@ -67,32 +68,32 @@ func (t *tale) run(ctx context.Context) error {
 	if err := t.configure(); err != nil {
 		return err
 	}
-	t.screen.step("The director starts", "Its whole configuration: weighted round robin for HTTP over IPv4 and IPv6, round robin for DNS.")
-	t.screen.block(configText(t.socket(), t.pins, t.weights))
-	if err := t.show(ctx, "check", t.config()); err != nil {
+	t.screen.Step("The director starts", "Its whole configuration: weighted round robin for HTTP over IPv4 and IPv6, round robin for DNS.")
+	t.screen.Block(configText(t.director.Socket(), t.director.Pins, t.weights))
+	if err := t.show(ctx, "check", t.director.Config()); err != nil {
 		return err
 	}
-	t.screen.command("director run -c "+t.config()+" &", "")
-	return t.startDirector(ctx)
+	t.screen.Command("director run -c "+t.director.Config()+" &", "")
+	return t.director.Start(ctx)
 }
 
 // configure writes the configuration.
 func (t *tale) configure() error {
-	return os.WriteFile(t.config(), []byte(configText(t.socket(), t.pins, t.weights)), 0o600)
+	return t.director.Configure(configText(t.director.Socket(), t.director.Pins, t.weights))
 }
 
 // show runs a command of the director, and prints it with its output.
 func (t *tale) show(ctx context.Context, args ...string) error {
-	out, err := t.ask(ctx, args...)
+	out, err := t.director.Ask(ctx, args...)
 	if err != nil {
 		return err
 	}
-	t.screen.command("director "+strings.Join(args, " "), out)
+	t.screen.Command("director "+strings.Join(args, " "), out)
 	return nil
 }
 
 func (t *tale) spreadFirst(ctx context.Context) error {
-	t.screen.step("Traffic", fmt.Sprintf("%d requests to each service, each from a new port: who answered how often.", requests))
+	t.screen.Step("Traffic", fmt.Sprintf("%d requests to each service, each from a new port: who answered how often.", requests))
 	if err := t.spreadAll(ctx); err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func (t *tale) spreadAll(ctx context.Context) error {
 		}
 		tallies = append(tallies, got)
 	}
-	t.screen.spread(realNames(), t.weights, tallies)
+	showSpread(t.screen, realNames(), t.weights, tallies)
 	return nil
 }
 
@@ -120,14 +121,14 @@ func (t *tale) quiesce(ctx context.Context) (err error) {
 		return err
 	}
 	quiesced := t.download.real
-	t.screen.step("Quiesce "+quiesced, "Its weight becomes 0 while a long download comes from it: known connections go on.")
-	before := configText(t.socket(), t.pins, t.weights)
+	t.screen.Step("Quiesce "+quiesced, "Its weight becomes 0 while a long download comes from it: known connections go on.")
+	before := configText(t.director.Socket(), t.director.Pins, t.weights)
 	t.weights = maps.Clone(t.weights)
 	t.weights[quiesced] = 0
 	if err := t.configure(); err != nil {
 		return err
 	}
-	t.screen.command("edit "+t.config(), changedLines(before, configText(t.socket(), t.pins, t.weights)))
+	t.screen.Command("edit "+t.director.Config(), changedLines(before, configText(t.director.Socket(), t.director.Pins, t.weights)))
 	if err := t.show(ctx, "reload"); err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (t *tale) quiesce(ctx context.Context) (err error) {
 }
 
 func (t *tale) spreadAgain(ctx context.Context) error {
-	t.screen.step("Traffic again", fmt.Sprintf("%s answers nothing new; list shows its weight 0, and the one connection that is still active.", t.download.real))
+	t.screen.Step("Traffic again", fmt.Sprintf("%s answers nothing new; list shows its weight 0, and the one connection that is still active.", t.download.real))
 	if err := t.spreadAll(ctx); err != nil {
 		return err
 	}
@@ -144,12 +145,12 @@ func (t *tale) spreadAgain(ctx context.Context) error {
 }
 
 func (t *tale) finishDownload(ctx context.Context) error {
-	t.screen.step("The download ends", "It came through the director from the quiesced real server the whole time.")
+	t.screen.Step("The download ends", "It came through the director from the quiesced real server the whole time.")
 	sum, err := t.download.finish(ctx)
 	if err != nil {
 		return err
 	}
-	t.screen.block(fmt.Sprintf("%d MiB from %s, %.1f of them after its weight became 0\nSHA-256 %s, as it should be\n",
+	t.screen.Block(fmt.Sprintf("%d MiB from %s, %.1f of them after its weight became 0\nSHA-256 %s, as it should be\n",
 		downloadBytes>>20, t.download.real, float64(downloadBytes-t.readBefore)/(1<<20), sum))
 	return nil
 }
@@ -158,7 +159,7 @@ func (t *tale) finishDownload(ctx context.Context) error {
 const connectionsShown = 8
 
 func (t *tale) counters(ctx context.Context) error {
-	t.screen.step("Counters", "Totals, rates after some seconds of traffic, connections, and verdicts: why packets left.")
+	t.screen.Step("Counters", "Totals, rates after some seconds of traffic, connections, and verdicts: why packets left.")
 	if err := t.keepAsking(ctx, rateTime); err != nil {
 		return err
 	}
@@ -167,19 +168,19 @@ func (t *tale) counters(ctx context.Context) error {
 			return err
 		}
 	}
-	conns, err := t.ask(ctx, "connections")
+	conns, err := t.director.Ask(ctx, "connections")
 	if err != nil {
 		return err
 	}
-	t.screen.command(fmt.Sprintf("director connections | head -%d", connectionsShown), firstLines(conns, connectionsShown))
+	t.screen.Command(fmt.Sprintf("director connections | head -%d", connectionsShown), firstLines(conns, connectionsShown))
 	if err := t.show(ctx, "connections", "count"); err != nil {
 		return err
 	}
-	verdicts, err := t.ask(ctx, "stats", "--verdicts")
+	verdicts, err := t.director.Ask(ctx, "stats", "--verdicts")
 	if err != nil {
 		return err
 	}
-	t.screen.command("director stats --verdicts | grep -v ' 0$'", withoutZeros(verdicts))
+	t.screen.Command("director stats --verdicts | grep -v ' 0$'", withoutZeros(verdicts))
 	return nil
 }
 
@@ -194,7 +195,7 @@ func (t *tale) keepAsking(ctx context.Context, d time.Duration) error {
 				return err
 			}
 		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+		if err := stage.Sleep(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -218,9 +219,9 @@ func withoutZeros(text string) string {
 }
 
 func (t *tale) stopDaemon(ctx context.Context) error {
-	t.screen.step("The daemon ends", "SIGTERM ends the process only: the data plane stays pinned, and forwards on.")
-	t.screen.command(fmt.Sprintf("kill %d", t.daemon.cmd.Process.Pid), "")
-	if err := t.daemon.stop(); err != nil {
+	t.screen.Step("The daemon ends", "SIGTERM ends the process only: the data plane stays pinned, and forwards on.")
+	t.screen.Command(fmt.Sprintf("kill %d", t.director.PID()), "")
+	if err := t.director.Stop(); err != nil {
 		return err
 	}
 	return t.spreadAll(ctx)
@@ -229,8 +230,8 @@ func (t *tale) stopDaemon(ctx context.Context) error {
 // hints are commands to copy.
 func (t *tale) hints(context.Context) error {
 	inClient := "ip netns exec " + t.client.NSName()
-	director := t.binary + " -s " + t.socket()
-	t.screen.step("Your turn", "Everything runs until Enter or Ctrl-C. Commands for another terminal, in this directory:")
+	director := t.binary + " -s " + t.director.Socket()
+	t.screen.Step("Your turn", "Everything runs until Enter or Ctrl-C. Commands for another terminal, in this directory:")
 	text := ""
 	for _, hint := range []struct{ what, command string }{
 		{"requests", inClient + " curl -gs http://" + vip4.String() + "/ 'http://[" + vip6.String() + "]/'"},
@@ -238,12 +239,12 @@ func (t *tale) hints(context.Context) error {
 		{"a datagram", inClient + " bash -c 'exec 3<>/dev/udp/" + vip4.String() + "/53; echo query >&3; head -1 <&3'"},
 		{"watch", director + " list -w"},
 		{"connections", director + " connections"},
-		{"let " + t.download.real + " serve again", "sed -i 's/weight: 0/weight: 3/' " + t.config() + " && " + director + " reload"},
-		{"edit", "${EDITOR:-vi} " + t.config() + " && " + director + " reload"},
-		{"log", "tail -f " + t.log()},
+		{"let " + t.download.real + " serve again", "sed -i 's/weight: 0/weight: 3/' " + t.director.Config() + " && " + director + " reload"},
+		{"edit", "${EDITOR:-vi} " + t.director.Config() + " && " + director + " reload"},
+		{"log", "tail -f " + t.director.Log()},
 	} {
-		text += hint.what + ":\n  " + t.screen.mark(bold, hint.command) + "\n"
+		text += hint.what + ":\n  " + t.screen.Mark(stage.Bold, hint.command) + "\n"
 	}
-	t.screen.block(text)
+	t.screen.Block(text)
 	return nil
 }

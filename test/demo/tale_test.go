@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"xdplvs/test/stage"
 )
 
 func TestTallyCheck(t *testing.T) {
@@ -38,30 +40,13 @@ func TestSpreadIsPrinted(t *testing.T) {
 		{services[1], map[string]int{}},
 	}
 	var b strings.Builder
-	s := &screen{out: &b, fresh: true}
-	s.spread([]string{"rs1", "rs2"}, map[string]int{"rs1": 1, "rs2": 3}, tallies)
+	showSpread(stage.NewScreen(&b, nil), []string{"rs1", "rs2"}, map[string]int{"rs1": 1, "rs2": 3}, tallies)
 	want := "" +
 		"          weight  192.0.2.10:80 wrr       [2001:db8::10]:80 wrr\n" +
 		"    rs1        1      10 ####                  0\n" +
 		"    rs2        3      30 ############          0\n"
 	if b.String() != want {
 		t.Errorf("got:\n%s\nwant:\n%s", b.String(), want)
-	}
-}
-
-func TestColourChangesNoText(t *testing.T) {
-	var plain, colourful strings.Builder
-	for s := range map[*screen]bool{{out: &plain}: true, {out: &colourful, colour: true}: true} {
-		s.step("Title", "Sentence.")
-		s.command("director list", "output\n")
-		s.spread(realNames(), firstWeights(), []tally{{services[0], map[string]int{"rs1": 1}}})
-	}
-	if !strings.Contains(colourful.String(), "\x1b[1m# director list\x1b[0m") {
-		t.Errorf("no colour: %q", colourful.String())
-	}
-	bare := strings.NewReplacer("\x1b["+bold+"m", "", "\x1b["+green+"m", "", "\x1b["+cyan+"m", "", "\x1b[0m", "").Replace(colourful.String())
-	if bare != plain.String() {
-		t.Errorf("without colours:\n%s\nwant:\n%s", bare, plain.String())
 	}
 }
 

@@ -60,7 +60,7 @@ func (t tally) check(weights map[string]int) error {
 }
 
 // spread sends n requests to a service, each on a connection of its own.
-func (s *stage) spread(ctx context.Context, to service, n int) (tally, error) {
+func (s *theatre) spread(ctx context.Context, to service, n int) (tally, error) {
 	t := tally{service: to, answers: map[string]int{}}
 	request := s.request(to)
 	for i := range n {
@@ -74,7 +74,7 @@ func (s *stage) spread(ctx context.Context, to service, n int) (tally, error) {
 }
 
 // request returns a function that makes a request and tells who answered.
-func (s *stage) request(to service) func(context.Context) (string, error) {
+func (s *theatre) request(to service) func(context.Context) (string, error) {
 	if to.protocol == "udp" {
 		return func(ctx context.Context) (string, error) { return s.query(ctx, to) }
 	}
@@ -91,7 +91,7 @@ func (s *stage) request(to service) func(context.Context) (string, error) {
 }
 
 // httpClient makes a connection for each request.
-func (s *stage) httpClient(timeout time.Duration) *http.Client {
+func (s *theatre) httpClient(timeout time.Duration) *http.Client {
 	client := s.client.HTTPClient(timeout)
 	client.Transport.(*http.Transport).DialContext = s.dial
 	return client
@@ -99,7 +99,7 @@ func (s *stage) httpClient(timeout time.Duration) *http.Client {
 
 // dial connects from a port that was never used: the director would still know another's connection,
 // which the kernel does not.
-func (s *stage) dial(ctx context.Context, network, to string) (net.Conn, error) {
+func (s *theatre) dial(ctx context.Context, network, to string) (net.Conn, error) {
 	source := client4
 	if netip.MustParseAddrPort(to).Addr().Is6() {
 		source = client6
@@ -129,7 +129,7 @@ func get(ctx context.Context, client *http.Client, url string) (*http.Response, 
 }
 
 // query sends a datagram from a new port, as resolvers do, and reads the answer: name, blank, query.
-func (s *stage) query(ctx context.Context, to service) (string, error) {
+func (s *theatre) query(ctx context.Context, to service) (string, error) {
 	conn, err := s.dial(ctx, "udp", to.virtual.String())
 	if err != nil {
 		return "", err
@@ -168,7 +168,7 @@ type download struct {
 }
 
 // startDownload returns when the answer has begun.
-func (s *stage) startDownload(ctx context.Context, from service) (*download, error) {
+func (s *theatre) startDownload(ctx context.Context, from service) (*download, error) {
 	url := fmt.Sprintf("http://%v/bytes/%d", from.virtual, downloadBytes)
 	answer, err := get(ctx, s.httpClient(0), url)
 	if err != nil {

@@ -5,6 +5,7 @@ package docs
 
 import (
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -22,6 +23,78 @@ func read(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// documents are those for users, as paths from the top.
+func documents(t *testing.T) []string {
+	t.Helper()
+	list := []string{"README.md"}
+	for _, pattern := range []string{"docs/*.md", "docs/uses/*.md"} {
+		found, err := filepath.Glob(filepath.Join("..", "..", pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, found, err)
+		}
+		for _, path := range found {
+			list = append(list, filepath.ToSlash(path)[len("../../"):])
+		}
+	}
+	return list
+}
+
+// anchors are what a link into a document may point to.
+func anchors(text string) map[string]bool {
+	found := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+		words := strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")
+		found[regexp.MustCompile(`[^\p{L}\p{N}_-]`).ReplaceAllString(words, "")] = true
+	}
+	return found
+}
+
+// TestLinks: what documents point to is there.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	found := 0
+	for _, name := range documents(t) {
+		for _, m := range link.FindAllStringSubmatch(read(t, name), -1) {
+			file, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(file, "://") {
+				continue
+			}
+			found++
+			target := name
+			if file != "" {
+				target = path.Join(path.Dir(name), file)
+			}
+			if _, err := os.Stat(filepath.Join("..", "..", target)); err != nil {
+				t.Errorf("%s points to %s, which is not there", name, m[1])
+			} else if anchor != "" && !anchors(read(t, target))[anchor] {
+				t.Errorf("%s points to %s, which has no such heading", name, m[1])
+			}
+		}
+	}
+	if found < 50 {
+		t.Errorf("%d links found: the pattern is wrong", found)
+	}
+}
+
+// TestCommandsInDocuments: the program has every command that a document gives.
+func TestCommandsInDocuments(t *testing.T) {
+	known := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`).FindAllStringSubmatch(read(t, "internal/cli/testdata/golden/help.txt"), -1) {
+		known[m[1]] = true
+	}
+	given, found := regexp.MustCompile("(?m)(?:^    (?:[a-z0-9]+[#$] |sudo |build/)*|`)director ([a-z]+)"), 0
+	for _, name := range documents(t) {
+		for _, m := range given.FindAllStringSubmatch(read(t, name), -1) {
+			if found++; !known[m[1]] {
+				t.Errorf("%s gives director %s, which is no command", name, m[1])
+			}
+		}
+	}
+	if found < 100 {
+		t.Errorf("%d commands found: the pattern is wrong", found)
+	}
 }
 
 func TestVerdictsAreDocumented(t *testing.T) {
@@ -54,7 +127,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 func TestConfigurationsInDocuments(t *testing.T) {
 	block := regexp.MustCompile("(?s)```yaml\n(.*?)```")
 	found := 0
-	for _, name := range []string{"README.md", "docs/marks.md", "docs/schedulers.md", "docs/metrics.md", "docs/health.md"} {
+	for _, name := range documents(t) {
 		for _, m := range block.FindAllStringSubmatch(read(t, name), -1) {
 			found++
 			if _, err := configs.Parse(name, []byte(m[1])); err != nil {
@@ -93,7 +166,7 @@ func TestSchedulersAreDocumented(t *testing.T) {
 // TestMakeTargets holds the documents' make targets to the Makefile.
 func TestMakeTargets(t *testing.T) {
 	makefile := read(t, "Makefile")
-	for _, name := range []string{"README.md"} {
+	for _, name := range documents(t) {
 		for _, m := range regexp.MustCompile("(?m)(?:^    |`)make ([a-z][a-z-]*)").FindAllStringSubmatch(read(t, name), -1) {
 			if !regexp.MustCompile(`(?m)^` + m[1] + `\b.*:`).MatchString(makefile) {
 				t.Errorf("%s names make %s, which the Makefile does not have", name, m[1])
