@@ -465,7 +465,7 @@ func TestExamples(t *testing.T) {
 	names := map[string]string{
 		"minimal.yaml":        "tcp 192.0.2.10:80 2",
 		"sorry.yaml":          "tcp 192.0.2.10:80 2 (sorry 2), tcp [2001:db8::10]:80 2 (sorry 1)",
-		"rtsp.yaml":           "fwmark 1 2",
+		"rtsp.yaml":           "fwmark 1 2, fwmark 1 ipv6 2",
 		"defense.yaml":        "tcp 192.0.2.25:25 2",
 		"dns.yaml":            "udp 192.0.2.53:53 2, tcp 192.0.2.53:53 2",
 		"fullnat.yaml":        "tcp 192.0.2.10:80 3, tcp [2001:db8::10]:80 2",

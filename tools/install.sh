@@ -58,6 +58,12 @@ need_uses() {
 	need curl have curl
 	need iproute2 have ip
 	need_server nginx-light nginx /usr/sbin/nginx
+	need nftables have nft
+	# RTSP: GStreamer's server, and a client.
+	need gir1.2-gst-rtsp-server-1.0 compgen -G '/usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib'
+	need gstreamer1.0-plugins-good compgen -G '/usr/lib/*/gstreamer-1.0/libgstrtsp.so'
+	need gstreamer1.0-tools have gst-launch-1.0
+	need python3-gi test -e /usr/lib/python3/dist-packages/gi
 }
 
 need_for() {

@@ -28,6 +28,7 @@ func All() []Use {
 	return []Use{
 		failover,
 		multihomed,
+		streams,
 		webFarm,
 	}
 }
