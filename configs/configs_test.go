@@ -492,7 +492,7 @@ func TestExamples(t *testing.T) {
 	names := map[string]string{
 		"minimal.yaml":        "tcp 192.0.2.10:80 2",
 		"sorry.yaml":          "tcp 192.0.2.10:80 2 (sorry 2), tcp [2001:db8::10]:80 2 (sorry 1)",
-		"rtsp.yaml":           "fwmark 1 2",
+		"rtsp.yaml":           "fwmark 1 2, fwmark 1 ipv6 2",
 		"defense.yaml":        "tcp 192.0.2.25:25 2, tcp 192.0.2.25:587 2",
 		"dns.yaml":            "udp 192.0.2.10:53 3, tcp 192.0.2.10:53 3, udp [2001:db8::10]:53 3, tcp [2001:db8::10]:53 3",
 		"mail.yaml":           "tcp 192.0.2.10:25 3, tcp [2001:db8::10]:25 3, fwmark 1 3, fwmark 1 ipv6 3",

@@ -63,6 +63,12 @@ need_uses() {
 	need_server postfix postfix /usr/sbin/postfix
 	need_server rsyslog rsyslog /usr/sbin/rsyslogd
 	need swaks have swaks
+	need nftables have nft
+	# RTSP: GStreamer's server, and a client.
+	need gir1.2-gst-rtsp-server-1.0 compgen -G '/usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib'
+	need gstreamer1.0-plugins-good compgen -G '/usr/lib/*/gstreamer-1.0/libgstrtsp.so'
+	need gstreamer1.0-tools have gst-launch-1.0
+	need python3-gi test -e /usr/lib/python3/dist-packages/gi
 }
 
 need_for() {

@@ -28,7 +28,7 @@ const (
 
 // How long a director may take.
 const (
-	readyWithin = 30 * time.Second
+	readyWithin = time.Minute
 	stopWithin  = 10 * time.Second
 )
 

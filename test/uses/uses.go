@@ -33,6 +33,7 @@ func All() []Use {
 		mail,
 		syslog,
 		sctp,
+		streams,
 		webFarm,
 	}
 }
