@@ -108,7 +108,7 @@ func TestOtherSizesAfterCrash(t *testing.T) {
 			// What a killed process has left of larger tables: pinned beside, the last rename still to come.
 			larger := need(Load(Sizes{Conns4: 64, Conns6: 64, Overflow: 2, Services: 8, Reals: 8, Plans: 64}))(t)
 			copy(larger.Tables.Reals, []Real{{Weight: 7}})
-			for _, name := range []string{directorMapConns4, directorMapConns6, directorMapOverflow} {
+			for _, name := range []string{directorMapConns4, directorMapConns6, directorMapSplices4, directorMapSplices6, directorMapOverflow} {
 				must(t, larger.objects.Maps[name].Pin(filepath.Join(dir, pinNext+pinName(name))))
 			}
 			must(t, larger.Close())
@@ -126,5 +126,48 @@ func TestOtherSizesAfterCrash(t *testing.T) {
 			}
 			mustBeSettled(t, dir)
 		})
+	}
+}
+
+// TestSplicesMove: what is translated of connections that SYN cookies began goes with them.
+func TestSplicesMove(t *testing.T) {
+	noLeaks(t)
+	dir, sizes := pinDir(t), oneSet
+	first, _ := openPins(t, dir, sizes)
+	begun(t, first, families[0])
+	const version = uint(directorSpliceRestSPLICE_VERSION)
+	spliced := map[uint64]Splice{} // by fingerprint
+	for i := range first.Tables.Conns4 {
+		c := &first.Tables.Conns4[i].C
+		if c.Tag&tagMask != tagUsed || isTemplate(c.Word) || isWayBack(c.Word) {
+			continue
+		}
+		c.Word |= connSpliced
+		s := Splice{Cookie: uint32(i) + 1, Server: uint32(i) + 2, Rest: c.Tag>>16&0xffff<<version | 1<<uint(directorSpliceRestSPLICE_ANSWERED)}
+		first.Tables.Splices4[i] = s
+		spliced[c.Tag>>32] = s
+	}
+	must(t, first.Close())
+	sizes.Conns4 = 1 << 10
+	second, lost := openPins(t, dir, sizes)
+	defer func() { must(t, second.Close()) }()
+	if lost != nil || len(spliced) < 3 {
+		t.Fatalf("lost %v, of %d connections", lost, len(spliced))
+	}
+	found := 0
+	for i := range second.Tables.Conns4 {
+		c := &second.Tables.Conns4[i].C
+		want, ok := spliced[c.Tag>>32]
+		if c.Tag&tagMask != tagUsed || !ok {
+			continue
+		}
+		found++
+		want.Rest = want.Rest&^(0xffff<<version) | c.Tag>>16&0xffff<<version
+		if got := second.Tables.Splices4[i]; got != want {
+			t.Errorf("slot %d has %+v, want %+v", i, got, want)
+		}
+	}
+	if found != len(spliced) {
+		t.Errorf("%d connections of %d moved", found, len(spliced))
 	}
 }

@@ -431,6 +431,6 @@ func (s *Settings) flowHash(c *Conn, addr []byte) uint64 {
 		a, b := binary.NativeEndian.Uint32(addr[i:]), binary.NativeEndian.Uint32(addr[i+4:])
 		h += uint64(a+key.Word[2+i/4]) * uint64(b+key.Word[3+i/4])
 	}
-	h *= key.Factor
+	h = (h ^ h>>32) * key.Factor
 	return h ^ h>>32
 }
