@@ -141,6 +141,9 @@ __inline void plain_meet(const struct plain_syn *syn, int v6)
 	p->dscp = v6 ? (ip[0] << 4 | ip[1] >> 4) >> 2 & 0x3f : ip[1] >> 2;
 	p->l3 = sizeof(struct ethhdr);
 	p->chunk = p->vlans = p->vlan[0] = p->vlan[1] = p->tpid = p->door = p->admitted = p->proof = 0;
+	p->fragment_id = 0;
+	if (!v6) /* Linux 6.1 reads nothing from the stack that was not written there */
+		p->addr[1] = p->addr[2] = p->addr[3] = 0;
 	head_copy(p->mac, syn->frame);
 }
 
@@ -167,6 +170,7 @@ __inline struct service *plain_service(const struct plain_syn *syn, int v6)
 	struct service *s;
 
 	p->mark = 0;
+	p->mark_rule = NO_RULE;
 	if (likely(settings.marking == MARKS_NONE)) {
 		s = service_taking(&q, p->service);
 	} else {

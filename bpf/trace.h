@@ -15,6 +15,20 @@ __inline struct trace_note *trace_note(void)
 	return bpf_map_lookup_elem(&trace_notes, &key);
 }
 
+/*
+ * So many bytes of the frame, TRACE_BYTES at most; 0: not to be had. Linux 6.1 does not conclude from a number that is
+ * not 0 that it is 1 at least.
+ */
+__inline int trace_load(struct xdp_md *ctx, __u8 *to, __u64 bytes)
+{
+	__u64 last = bytes - 1;
+
+	if (!bytes)
+		return 1;
+	OPAQUE(last);
+	return last < TRACE_BYTES && !bpf_xdp_load_bytes(ctx, 0, to, last + 1);
+}
+
 /* Notes what a packet looks like that somebody may want to see, before anything happens to it. */
 __noinline int trace_begin(struct xdp_md *ctx)
 {
@@ -34,7 +48,7 @@ __noinline int trace_begin(struct xdp_md *ctx)
 	if (bytes > TRACE_BYTES)
 		bytes = TRACE_BYTES;
 	t->head.before = bytes;
-	if (bytes && bpf_xdp_load_bytes(ctx, 0, t->bytes, bytes))
+	if (!trace_load(ctx, t->bytes, bytes))
 		return 0;
 	t->trace = number;
 	return 0;
@@ -158,7 +172,7 @@ static __noinline int trace_frames(struct xdp_md *ctx, struct trace_note *t, __u
 		after = wanted;
 	if (after > TRACE_BYTES)
 		after = TRACE_BYTES;
-	if (after && bpf_xdp_load_bytes(ctx, 0, t->bytes + before, after))
+	if (!trace_load(ctx, t->bytes + before, after))
 		return -1;
 	t->head.before = before;
 	t->head.after = after;

@@ -338,7 +338,7 @@ func TestRaw(t *testing.T) {
 		"version":           {"GET", "/v1/version", "", 200, `{"version":"v1.2.3"}`},
 		"count":             {"GET", "/v1/connections/count", "", 200, `{"count":2}`},
 		"reload":            {"POST", "/v1/reload", "", 200, `{}`},
-		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/persistence, /v1/persistence/count, /v1/timeouts, /v1/defense, /v1/defense/report, /v1/addresses, /v1/health, /v1/health/history, /v1/health/order, /v1/marks, /v1/marks/explain, /v1/explain, /v1/version, /v1/openapi.json, /v1/reload, /v1/config, /v1/changes, /v1/plan, /v1/apply, /v1/confirm, /v1/rollback, /v1/stop, /v1/zero)"}`},
+		"unknown path":      {"GET", "/v1/snap", "", 404, `{"error":"unknown path \"/v1/snap\" (known: /v1/snapshot, /v1/connections, /v1/connections/count, /v1/persistence, /v1/persistence/count, /v1/timeouts, /v1/defense, /v1/defense/report, /v1/addresses, /v1/health, /v1/health/history, /v1/health/order, /v1/marks, /v1/marks/explain, /v1/explain, /v1/trace, /v1/replay, /v1/version, /v1/openapi.json, /v1/reload, /v1/config, /v1/changes, /v1/plan, /v1/apply, /v1/confirm, /v1/rollback, /v1/watch, /v1/stop, /v1/zero)"}`},
 		"root":              {"GET", "/", "", 404, `{"error":"unknown path \"/\" (known: `},
 		"wrong method":      {"GET", "/v1/reload", "", 405, `{"error":"/v1/reload wants POST, not GET"}`},
 		"two methods":       {"PUT", "/v1/connections", "", 405, `{"error":"/v1/connections wants GET or DELETE, not PUT"}`},
