@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
@@ -220,4 +221,15 @@ func ends(words *[4]uint64, ports uint32) (src, dst netip.AddrPort) {
 		from, to = netip.AddrFrom4([4]byte(b[:4])), netip.AddrFrom4([4]byte(b[4:]))
 	}
 	return netip.AddrPortFrom(from, bits.ReverseBytes16(uint16(ports))), netip.AddrPortFrom(to, bits.ReverseBytes16(uint16(ports>>16)))
+}
+
+// Owned are the parts of the settings that only their owner writes, as they are in memory: who traces, and
+// who opens a door, may write the others at any time.
+func (s *Settings) Owned() [][]byte {
+	all := unsafe.Slice((*byte)(unsafe.Pointer(s)), unsafe.Sizeof(*s))
+	return [][]byte{
+		all[:unsafe.Offsetof(s.Door)], // and Probe
+		all[unsafe.Offsetof(s.Layout):unsafe.Offsetof(s.Trace)],
+		all[unsafe.Offsetof(s.Timeout):unsafe.Offsetof(s.TraceUntil)],
+	}
 }

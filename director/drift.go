@@ -3,6 +3,7 @@
 package director
 
 import (
+	"bytes"
 	"cmp"
 	"maps"
 	"math/bits"
@@ -48,8 +49,8 @@ type auditing struct {
 	next            int
 	found           map[string]int // in this pass, not told yet
 	drifts          map[string]*Drift
-	settings        bpf.Settings // as the director wrote them last; packets write none
-	marks, prefixes uint64       // sums of the rules and lists in force
+	settings        []byte // that are the director's, as it wrote them last; packets write none
+	marks, prefixes uint64 // sums of the rules and lists in force
 }
 
 func newAuditing() auditing {
@@ -89,12 +90,21 @@ func (d *Director) audit() {
 
 // sealSettings and auditSettings surround everything that the owner does: whatever changed in between is
 // somebody else's doing.
-func (d *Director) sealSettings() { d.audits.settings = *d.tables.Settings }
+func (d *Director) sealSettings() {
+	d.audits.settings = bytes.Join(d.tables.Settings.Owned(), nil)
+}
 
 func (d *Director) auditSettings() {
-	if *d.tables.Settings != d.audits.settings {
+	want, changed := d.audits.settings, false
+	for _, now := range d.tables.Settings.Owned() {
+		if !bytes.Equal(now, want[:len(now)]) {
+			changed = true
+			copy(now, want)
+		}
+		want = want[len(now):]
+	}
+	if changed {
 		d.drifted(DriftSettings)
-		*d.tables.Settings = d.audits.settings
 	}
 }
 

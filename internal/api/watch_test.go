@@ -134,10 +134,14 @@ func TestServerSentEvents(t *testing.T) {
 func TestSlowWatcher(t *testing.T) {
 	j := NewJournal(16)
 	path, _ := start(t, anyBackend(), ServerOptions{Journal: j})
-	slow := make(chan struct{})
+	begun, slow := make(chan struct{}, 1), make(chan struct{})
 	lost := make(chan uint64, 1)
 	go func() {
 		_ = newClient(t, path).Watch(t.Context(), "", func(e *director.Event) error {
+			select {
+			case begun <- struct{}{}:
+			default:
+			}
 			<-slow
 			if e.Kind == director.EventLost {
 				lost <- e.Lost
@@ -146,6 +150,7 @@ func TestSlowWatcher(t *testing.T) {
 			return nil
 		})
 	}()
+	<-begun
 	long := strings.Repeat("x", 1000)
 	for range 10_000 {
 		j.Add(director.Event{Kind: director.EventRealChanged, Evidence: long})
@@ -157,7 +162,8 @@ func TestSlowWatcher(t *testing.T) {
 		if n == 0 || n > 10_000 {
 			t.Errorf("%d are lost", n)
 		}
-	case <-time.After(time.Second): // who began to watch when all was told has lost nothing
+	case <-time.After(30 * time.Second):
+		t.Error("nobody said that events were lost")
 	}
 }
 

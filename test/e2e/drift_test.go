@@ -66,11 +66,11 @@ func TestDriftRepaired(t *testing.T) {
 		what   string
 		damage func() error
 	}{
-		{"real_servers", func() error { rows.Reals[0], rows.Reals[1] = bpf.Real{}, bpf.Real{}; return nil }},
+		{"real_servers", func() error { rows.Reals[0].Flags, rows.Reals[1].Flags = 0, 0; return nil }},
 		{"services", func() error { rows.Services[0].Flags, rows.Services[1].Id = 0xffff, 9; return nil }},
 		{"plans", func() error { clear(rows.Plans); return nil }},
 		{"service_keys", func() error { clear(rows.Keys); clear(rows.Filter); return nil }},
-		{"settings", func() error { rows.Settings.Timeout = [64]uint32{}; return nil }},
+		{"settings", func() error { rows.Settings.LocalPorts = 1; return nil }},
 		{"pins", func() error { return os.Remove(filepath.Join(f.stateDir(), "map_conns4")) }},
 		{"program", f.detachProgram},
 	} {
