@@ -303,7 +303,7 @@ func TestAddressAnsweredByNewTables(t *testing.T) {
 	text := get(os.ReadFile(f.configFile()))(t)
 	f.writeConfig(strings.Replace(string(text), "connections4: 16k", "connections4: 32k", 1))
 	d = f.start()
-	d.waitLog("event=tables_replaced", 1)
+	d.waitLog("event=tables_moved", 1)
 	for _, s := range f.addresses() { // at once: nobody had to be asked
 		if s.Status != director.AddressHeld {
 			t.Errorf("state is %+v", s)
