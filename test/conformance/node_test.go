@@ -39,9 +39,10 @@ type node struct {
 	ctx      context.Context
 	stop     func() // ends the director
 	loopback int
-	passes   bool         // services let pass what finds no real server
-	limited  uint64       // answers that the data plane held back
-	pages    atomic.Int64 // of available memory, as the director sees it
+	passes   bool          // services let pass what finds no real server
+	limited  uint64        // answers that the data plane held back
+	pages    atomic.Int64  // of available memory, as the director sees it
+	aliases  []func() bool // see alias
 }
 
 // tick is how often the director looks whether connections have moved.
@@ -192,10 +193,21 @@ func (n *node) send(frame []byte) (int, error) {
 		sleepReally(20 * time.Millisecond) // the data plane's clock is the kernel's
 		r, err = n.plane.Run(frame, n.loopback)
 	}
+	if err == nil && r.Action == xdpPass && n.aliasAgain() {
+		r, err = n.plane.Run(frame, n.loopback)
+	}
 	if err != nil {
 		return 0, err
 	}
 	return n.choice(r)
+}
+
+// aliasAgain puts aliases in force that the director has taken out, and tells whether there were any.
+func (n *node) aliasAgain() (any bool) {
+	for _, again := range n.aliases {
+		any = again() || any
+	}
+	return any
 }
 
 // choice is the number of the real server that a packet left to, or refused.
@@ -216,16 +228,30 @@ func (n *node) choice(r bpf.Result) (int, error) {
 	return 0, fmt.Errorf("went to %x, which is nobody's address", to)
 }
 
-// alias lets packets find a service under more addresses and ports than its own, as
-// they find one of a firewall mark, but in both families.
+// alias lets packets find a service under more addresses and ports than its own, as they find one of a firewall
+// mark, but in both families. The director knows nothing of that, and takes them for damage.
 func (n *node) alias(service director.ServiceKey, more ...netip.AddrPort) {
+	n.t.Helper()
+	n.aliases = append(n.aliases, func() bool { return n.nameToo(service, more) })
+	n.aliasAgain()
+}
+
+// nameToo tells whether it had to do anything.
+func (n *node) nameToo(service director.ServiceKey, more []netip.AddrPort) bool {
 	n.t.Helper()
 	keys := bpf.NewKeyTable(n.plane.Tables)
 	key := bpf.Key{Addr: service.Addr, Port: service.Port, Protocol: uint8(service.Protocol)}
 	named := keys.All()
-	i := slices.IndexFunc(named, func(e bpf.KeyEntry) bool { return e.Key == key })
+	has := func(key bpf.Key) int {
+		return slices.IndexFunc(named, func(e bpf.KeyEntry) bool { return e.Key == key })
+	}
+	i := has(key)
 	if i < 0 {
 		n.t.Fatalf("service %s has no key", service)
+	}
+	key.Addr, key.Port = more[0].Addr(), more[0].Port()
+	if has(key) >= 0 {
+		return false
 	}
 	for _, a := range more {
 		key.Addr, key.Port = a.Addr(), a.Port()
@@ -233,6 +259,7 @@ func (n *node) alias(service director.ServiceKey, more ...netip.AddrPort) {
 			n.t.Fatal(err)
 		}
 	}
+	return true
 }
 
 // abort establishes a TCP connection that has begun, and resets it: it is inactive then.
