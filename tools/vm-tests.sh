@@ -45,6 +45,6 @@ if (($# > 0)); then
 	exit "$failed"
 fi
 # Every program is accepted, and does on this kernel what it does elsewhere.
-tests bpf '^Test(ObjectsLoad|Program|States|Strays|NAT.*|SCTP.*|AttachModes|FullTable|Rehearsal|Cookie.*|Probe.*|AdmittedOnce)$'
+tests bpf '^Test(ObjectsLoad|Program|States|Strays|NAT.*|SCTP.*|AttachModes|FullTable)$'
 tests internal/nexthop '^TestVLANDeviceOfTheKernel$'
 exit "$failed"
