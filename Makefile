@@ -58,7 +58,7 @@ test: go tools-test ## Run all tests; without root the privileged ones are skipp
 
 # The tests are compiled here, and run there: it has this machine's files, and nothing to install.
 .PHONY: test-vm test-vm-devices
-test-vm: go root tools-vm build ## Run tests on Linux 6.1, in a virtual machine (some 10 min)
+test-vm: go root tools-vm build ## Run tests on Linux 6.1, in a virtual machine (some 4 min)
 	@mkdir -p build/vm/tests
 	@CGO_ENABLED=0 go test -c -o build/vm/tests/ ./bpf ./internal/nexthop
 	@VM_TIMEOUT=1800 tools/vm.sh tools/vm-tests.sh
