@@ -218,6 +218,12 @@ __inline __u32 place_second(const struct place *at, int v6)
 	return set_other(at->index, at->want >> 32, v6);
 }
 
+/* The set that an entry of the place's key with this tag lies in. */
+__inline __u32 tag_set(__u64 tag, const struct place *at, int v6)
+{
+	return tag & TAG_SECOND ? place_second(at, v6) : at->index;
+}
+
 __inline __u32 find_in_second(const struct packet *p, const struct place *at, int v6)
 {
 	__u32 index = place_second(at, v6);
@@ -723,20 +729,29 @@ __inline void home_forget(struct conn *c, __u64 tag, __u32 index, int v6)
 }
 
 /*
+ * Goes on where the word is dead: 1: the slot is the caller's, and says busy.
+ * Whoever sees a dead entry may: the one who marked it may be held up, and its
+ * key must be nowhere before it is stored again.
+ */
+__inline int conn_bury(struct conn *c, __u64 tag, __u32 word, __u32 index, int v6)
+{
+	if (__sync_val_compare_and_swap(&c->tag, tag, (tag & ~(__u64)TAG_MASK) | TAG_BUSY) != tag)
+		return 0;
+	home_forget(c, tag, index, v6);
+	count_leave(c, word);
+	return 1;
+}
+
+/*
  * Takes the entry out of slot c in set index. word and tag are what the caller
  * saw and decided by: if the word has changed, the entry is alive, or somebody
  * else was faster, and stays. 1: the slot is the caller's, and says busy.
  */
 __inline int conn_retire(struct conn *c, __u64 tag, __u32 word, __u32 index, int v6)
 {
-	if (word & CONN_DEAD ||
-	    __sync_val_compare_and_swap(&c->word, word, word | CONN_DEAD) != word)
-		return 0;
-	if (__sync_val_compare_and_swap(&c->tag, tag, (tag & ~(__u64)TAG_MASK) | TAG_BUSY) != tag)
-		return 0;
-	home_forget(c, tag, index, v6);
-	count_leave(c, word);
-	return 1;
+	return !(word & CONN_DEAD) &&
+	       __sync_val_compare_and_swap(&c->word, word, word | CONN_DEAD) == word &&
+	       conn_bury(c, tag, word, index, v6);
 }
 
 /* What was stored before is seen before. The exchange is a barrier where one is needed. */
@@ -774,10 +789,17 @@ static __noinline int overflow_free(struct conn *c, struct conn *home, const str
 /* Frees an entry of the place's key in one of its sets; 0: it is not what was read of it any more. */
 __inline int known_free(const struct known *k, const struct place *at, int v6)
 {
-	if (!conn_retire(k->conn, k->tag, k->word, k->tag & TAG_SECOND ? place_second(at, v6) : at->index, v6))
+	if (!conn_retire(k->conn, k->tag, k->word, tag_set(k->tag, at, v6), v6))
 		return 0;
 	slot_free(k->conn, k->tag);
 	return 1;
+}
+
+/* Frees one whose word is dead, unless somebody else did. In the overflow map that somebody is never held up. */
+__inline void known_bury(const struct known *k, const struct place *at, int v6)
+{
+	if (!(k->tag & TAG_OVERFLOW) && conn_bury(k->conn, k->tag, k->word, tag_set(k->tag, at, v6), v6))
+		slot_free(k->conn, k->tag);
 }
 
 /* The same, wherever it lies. */
@@ -1065,7 +1087,7 @@ static __noinline int overflow_store(const struct packet *p, const struct place 
 /* See struct place. */
 __inline __u32 slot_number(const struct conn *c, __u64 tag, const struct place *at, int v6)
 {
-	__u32 index = tag & TAG_SECOND ? place_second(at, v6) : at->index;
+	__u32 index = tag_set(tag, at, v6);
 	void *set = set_at(index, v6);
 
 	return set ? index * CONN_WAYS + slot_way(c, set, v6) + 1 : 0;
@@ -1119,7 +1141,7 @@ __inline void conn_cancel(struct conn *c, const struct place *at, int v6)
 {
 	__u64 tag = READ_ONCE(c->tag);
 
-	home_forget(c, tag | (at->want & ~0xffffffffULL), tag & TAG_SECOND ? place_second(at, v6) : at->index, v6);
+	home_forget(c, tag | (at->want & ~0xffffffffULL), tag_set(tag, at, v6), v6);
 	slot_free(c, tag);
 }
 

@@ -238,9 +238,16 @@ __inline struct conn *make_room(struct packet *p, struct place *at, struct conn 
 		return c;
 	if (likely(conn_free(&k, home, p, at, v6)))
 		return NULL;
-	/* It has changed, and lives; or another CPU frees it. */
+	/* It has changed, and lives; or somebody else frees it. */
 	c = conn_find(p, at, v6);
-	return c && !(READ_ONCE(c->word) & CONN_DEAD) ? c : NULL;
+	if (!c)
+		return NULL;
+	k = conn_read(c);
+	if (!(k.word & CONN_DEAD))
+		return c;
+	if (known_holds(&k, at))
+		known_bury(&k, at, v6);
+	return NULL;
 }
 
 /*

@@ -275,3 +275,25 @@ func TestOtherHostsFrame(t *testing.T) {
 		}
 	}
 }
+
+// Who frees an entry marks it dead first, and may be held up right after: the daemon is not scheduled for a
+// while, or killed. A SYN that found the entry stored its key a second time, and look-ups went on finding the
+// dead one. It is taken out by whoever needs its place.
+func TestDeadEntryMakesRoom(t *testing.T) {
+	for _, f := range families {
+		r := smallRig(t, f)
+		r.send(t, tcp(syn)(f))
+		r.expireAll()
+		for _, e := range r.entries() {
+			r.setWord(e, e.conn.Word&0xffffff|connDead)
+		}
+		if got := r.send(t, tcp(syn)(f)); got.verdict != "tx_new" {
+			t.Errorf("%s: %v", f.name, got)
+		}
+		entries := r.entries()
+		if len(entries) != 1 || entries[0].conn.Word&connDead != 0 {
+			t.Errorf("%s: %d entries, want a living one", f.name, len(entries))
+		}
+		r.check(t)
+	}
+}
