@@ -68,14 +68,21 @@ __inline __u32 bench_flow(void)
 
 /*
  * Flow n: 16 bits of port, the rest in the source address. Both ports are
- * written as one word, as they are read: a wide load after a narrow store would
- * wait for the cache, which no packet from a wire does.
+ * written as one word, as they are read, and so are both addresses: a wide load
+ * after a narrow store would wait for the cache, which no packet from a wire does.
  */
 __inline void bench_ports(void *l4, __u32 flow)
 {
 	__be16 dport = ((__be16 *)l4)[1];
 
 	*(__u32 *)l4 = bpf_htons((__u16)flow) | (__u32)dport << 16;
+}
+
+__inline void bench_addresses(struct iphdr *ip, __u32 flow)
+{
+	__u32 daddr = ip->daddr;
+
+	*(__u64 *)&ip->saddr = bpf_htonl(0x0a800000 + (flow >> 16)) | (__u64)daddr << 32;
 }
 
 /* In words as they are read, see bench_ports. */
@@ -104,7 +111,7 @@ __inline int bench_write4(struct ethhdr *eth, void *end, __u32 flow, int draw)
 		ip->check = bench.check;
 	if (!draw)
 		return 1;
-	ip->saddr = bpf_htonl(0x0a800000 + (flow >> 16));
+	bench_addresses(ip, flow);
 	bench_ports(tcp, flow);
 	return 1;
 }
