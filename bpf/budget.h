@@ -36,11 +36,11 @@ __inline int budget_spend(__u64 *paid, __u64 cost, __u64 burst)
 }
 
 /* Keyed, so that nobody can choose whom he shares a budget or a bucket with. */
-__inline __u64 budget_key(const struct packet *p, const struct guard *g, __u32 row, int v6)
+__inline __u64 budget_key(const struct client *c, const struct guard *g, __u32 row, int v6)
 {
 	__u64 factor = settings.hash_key.factor, key = prefix_mix(row, factor);
 
-	key = prefix_hash(p, 0, v6 ? g->prefix6 : g->prefix4, factor, v6) + key;
+	key = prefix_hash(c, 0, v6 ? g->prefix6 : g->prefix4, factor, v6) + key;
 	return prefix_mix(key + settings.hash_key.word[0], factor) | 1;
 }
 
@@ -69,13 +69,13 @@ __inline struct budget *budget_find(__u64 key)
 	return least;
 }
 
-__inline int budget_allows(const struct packet *p, const struct guard *g, __u32 row, int v6)
+__inline int budget_allows(const struct client *c, const struct guard *g, __u32 row, int v6)
 {
 	struct budget *b;
 
 	if (!g->budget_cost)
 		return 1;
-	b = budget_find(budget_key(p, g, row, v6));
+	b = budget_find(budget_key(c, g, row, v6));
 	return !b || budget_spend(&b->paid, g->budget_cost, g->budget_burst);
 }
 

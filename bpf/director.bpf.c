@@ -291,7 +291,7 @@ __inline __u64 packet_new(struct packet *p, struct place *at, int v6)
 	if (!schedulable(s, p))
 		return unknown_segment(p, at, s, v6);
 	if (unlikely(settings.defending && at->asked == ASK_NOBODY && !p->admitted)) {
-		refused = v6 ? defend6(p, s->id) : defend4(p, s->id);
+		refused = packet_defend(p, s->id, v6);
 		if (refused != UNDECIDED)
 			return outcome(refused, NO_REAL);
 	}
@@ -780,9 +780,9 @@ __inline enum verdict packet(struct xdp_md *ctx, struct way_out *out, int admitt
 }
 
 /* A SYN. Where its short way has stored the connection, and no more, the long way forwards it. */
-__inline enum verdict packet_syn(struct xdp_md *ctx, struct way_out *out, int v6)
+__inline enum verdict packet_syn(struct xdp_md *ctx, struct way_out *out, const struct plain_syn *syn, int v6)
 {
-	enum verdict verdict = v6 ? plain_new6(ctx, out) : plain_new4(ctx, out);
+	enum verdict verdict = v6 ? plain_new6(ctx, out) : plain_new4(ctx, out, syn->addr, syn->ports, syn->length);
 	struct work *w = work_get();
 	__u64 result;
 
@@ -798,18 +798,19 @@ int director(struct xdp_md *ctx)
 {
 	struct way_out out = { .tx_port = NO_TX_PORT };
 	enum verdict verdict = UNDECIDED;
+	struct plain_syn syn;
 	int action;
 
 	if (likely(!settings.trace)) {
-		verdict = plain(ctx, &out, 0);
+		verdict = plain(ctx, &out, &syn, 0);
 		if (likely(verdict == TX_FORWARD))
 			return verdict_action(ctx, &out, &verdict);
 		if (verdict == PLAIN_SYN) {
-			verdict = packet_syn(ctx, &out, 0);
+			verdict = packet_syn(ctx, &out, &syn, 0);
 		} else if (verdict == UNDECIDED) {
 			verdict = plain6(ctx, &out);
 			if (verdict == PLAIN_SYN)
-				verdict = packet_syn(ctx, &out, 1);
+				verdict = packet_syn(ctx, &out, NULL, 1);
 		}
 	}
 	if (verdict == UNDECIDED || verdict == PLAIN_ADMITTED) {

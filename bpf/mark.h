@@ -13,117 +13,154 @@
 #include "packet.h"
 #include "service.h"
 
+/* The first shapes are looked at without a call for each, which would cost as much as what is done there. */
+#define MARK_INLINED 4
+
 struct mark_walk {
-	struct packet *packet;
+	__u64 word[MARK_WORDS]; /* of the packet, as in a rule's key */
 	const struct mark_set *set;
-	__u32 first;	/* place of the set's first shape of the family */
+	__u32 shape;	/* the number of the next one */
+	__u32 end;	/* behind the last one */
 	__u32 rule;	/* the best that matched, NO_RULE if none did */
 	__be32 mark;	/* its */
+	__u32 where;	/* it is, see packet.mark_rule */
 };
 
-/* What a shape leaves of the packet. shape: its number, so that rules of others are other keys. */
-__inline void mark_key(__u64 *key, const struct packet *p, const struct mark_shape *s, __u32 shape, int v6)
+/* Of IPv4 two words are 0, in every key. */
+__inline int mark_word_counts(__u32 i, int v6)
 {
-	__u64 source = v6 ? p->addr[0] : (__u32)p->addr[0];
-	__u64 dest = v6 ? p->addr[2] : p->addr[0] >> 32;
-
-	key[0] = source & s->mask[0];
-	key[1] = v6 ? p->addr[1] & s->mask[1] : 0;
-	key[2] = dest & s->mask[2];
-	key[3] = v6 ? p->addr[3] & s->mask[3] : 0;
-	key[4] = (p->ports | (__u64)p->ingress << 32) & s->mask[4];
-	key[5] = ((p->protocol | (__u64)p->dscp << 8) & s->mask[5]) | (__u64)shape << 32;
+	return v6 || (i != 1 && i != 3);
 }
 
-/* Go: markHash. The factors are drawn for each set of rules. */
-__inline __u64 mark_hash(const __u64 *key, const struct mark_set *set)
+/* A word of the key that the shape leaves of the packet. Its number is in it, so that rules of others are other keys. */
+__inline __u64 mark_word(const struct mark_walk *walk, const struct mark_shape *s, __u32 index, __u32 i)
+{
+	__u64 word = walk->word[i] & s->mask[i];
+
+	return i == MARK_WORDS - 1 ? word | (__u64)index << 32 : word;
+}
+
+/* Go: markHash. The factors are drawn for each set of rules. index: the shape's number. */
+__inline __u64 mark_hash(const struct mark_walk *walk, const struct mark_shape *s, __u32 index, int v6)
 {
 	__u64 h = 0;
 	__u32 i;
 
 	for (i = 0; i < MARK_WORDS; i++)
-		h += (key[i] ^ key[i] >> 32) * set->factor[i];
+		if (mark_word_counts(i, v6))
+			h += mark_word(walk, s, index, i) * walk->set->factor[i];
 	return h ^ h >> 32;
 }
 
-__inline int mark_matches(const struct mark_rule *r, const __u64 *key)
+__inline int mark_matches(const struct mark_rule *r, const struct mark_walk *walk, const struct mark_shape *s, __u32 index, int v6)
 {
-	return r->rule && r->key[0] == key[0] && r->key[1] == key[1] && r->key[2] == key[2] &&
-	       r->key[3] == key[3] && r->key[4] == key[4] && r->key[5] == key[5];
+	__u64 differ = 0;
+	__u32 i;
+
+	for (i = 0; i < MARK_WORDS; i++)
+		if (mark_word_counts(i, v6))
+			differ |= r->key[i] ^ mark_word(walk, s, index, i);
+	return !differ;
 }
 
 /* 1: the bucket is full, so the key's rule may be in its second one. Go fills the first place first. */
-__inline int mark_in_bucket(struct mark_walk *walk, const __u64 *key, __u64 hash)
+__inline int mark_in_bucket(struct mark_walk *walk, const struct mark_shape *s, __u32 shape, __u64 hash, int v6)
 {
 	__u32 index = walk->set->base + (hash & walk->set->mask), i;
 	struct mark_bucket *b = bpf_map_lookup_elem(&mark_rules, &index);
+	const struct mark_rule *r;
 
 	if (!b)
 		return 0;
 	for (i = 0; i < MARK_WAYS; i++) {
-		if (mark_matches(&b->rule[i], key) && b->rule[i].rule - 1 < walk->rule) {
-			walk->rule = b->rule[i].rule - 1;
-			walk->mark = b->rule[i].mark;
-			walk->packet->mark_rule = index * MARK_WAYS + i;
+		r = &b->rule[i];
+		if (!r->rule)
+			return 0;
+		if (r->rule - 1 < walk->rule && mark_matches(r, walk, s, shape, v6)) {
+			walk->rule = r->rule - 1;
+			walk->mark = r->mark;
+			walk->where = index * MARK_WAYS + i;
+			return 0; /* each key has one rule */
 		}
 	}
-	return b->rule[MARK_WAYS - 1].rule != 0;
+	return 1;
 }
 
 /* One shape; 1 ends the walk: the rest have only rules that come later. */
-__inline long mark_step(__u32 i, struct mark_walk *walk, int v6)
+__inline long mark_step(struct mark_walk *walk, int v6)
 {
-	__u32 index = walk->first + i;
+	__u32 index = walk->shape++;
 	struct mark_shape *s = bpf_map_lookup_elem(&mark_shapes, &index);
-	__u64 key[MARK_WORDS], hash;
+	__u64 hash;
 
-	if (!s || s->first >= walk->rule)
+	if (!s || index >= walk->end || s->first >= walk->rule)
 		return 1;
-	mark_key(key, walk->packet, s, index, v6);
-	hash = mark_hash(key, walk->set);
-	if (mark_in_bucket(walk, key, hash))
-		mark_in_bucket(walk, key, second_bucket(hash));
+	hash = mark_hash(walk, s, index, v6);
+	if (mark_in_bucket(walk, s, index, hash, v6))
+		mark_in_bucket(walk, s, index, second_bucket(hash), v6);
 	return 0;
 }
 
+/* Those after the first ones. */
 static long mark_step4(__u32 i, struct mark_walk *walk)
 {
-	return mark_step(i, walk, 0);
+	return mark_step(walk, 0);
 }
 
 static long mark_step6(__u32 i, struct mark_walk *walk)
 {
-	return mark_step(i, walk, 1);
+	return mark_step(walk, 1);
 }
 
-/* The mark, and in the packet which rule gave it; 0: no rule matches. */
-__inline __be32 mark_find(struct packet *p, int v6)
+__inline __u64 mark_found(const struct mark_walk *walk)
 {
-	__u32 which = READ_ONCE(settings.mark_set) & 1;
-	const struct mark_set *set = &settings.mark_sets[which];
-	struct mark_walk walk = {
-		.packet = p,
-		.set = set,
-		.first = (which * 2 + v6) * MARK_SHAPES,
-		.rule = NO_RULE,
-	};
-
-	p->mark_rule = NO_RULE;
-	if (v6)
-		bpf_loop(set->shapes[1], mark_step6, &walk, 0);
-	else
-		bpf_loop(set->shapes[0], mark_step4, &walk, 0);
-	return walk.mark;
+	return walk->mark | (__u64)walk->where << 32;
 }
 
-__noinline __be32 mark_find4(struct packet *p)
+/* The mark that the rules give to the packet with these words, above it where the rule is; 0: no rule matches. */
+__inline __u64 mark_find(struct mark_walk *walk, int v6)
 {
-	return p ? mark_find(p, 0) : 0;
+	__u32 which = READ_ONCE(settings.mark_set) & 1, i;
+
+	OPAQUE(walk); /* it stays in memory: as registers' worth of stack it would be there twice */
+	walk->set = &settings.mark_sets[which];
+	walk->shape = (which * 2 + v6) * MARK_SHAPES;
+	walk->end = walk->shape + walk->set->shapes[v6];
+	walk->rule = walk->where = NO_RULE;
+	walk->mark = 0;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < MARK_INLINED; i++)
+		if (mark_step(walk, v6))
+			return mark_found(walk);
+	bpf_loop(MARK_SHAPES, v6 ? mark_step6 : mark_step4, walk, 0);
+	return mark_found(walk);
 }
 
-__noinline __be32 mark_find6(struct packet *p)
+__noinline __u64 mark_find4(__u64 addr, __u64 ends, __u64 kind)
 {
-	return p ? mark_find(p, 1) : 0;
+	struct mark_walk walk = { .word = { (__u32)addr, 0, addr >> 32, 0, ends, kind } };
+
+	return mark_find(&walk, 0);
+}
+
+__noinline __u64 mark_find6(const __u64 (*addr)[4], __u64 ends, __u64 kind)
+{
+	struct mark_walk walk = { .word = { 0, 0, 0, 0, ends, kind } };
+
+	if (!addr)
+		return 0;
+	__builtin_memcpy(walk.word, *addr, sizeof(*addr));
+	return mark_find(&walk, 1);
+}
+
+/* Notes the mark in the packet, and which rule gave it. */
+__inline void mark_by_rules(struct packet *p, int v6)
+{
+	__u64 ends = p->ports | (__u64)p->ingress << 32, kind = p->protocol | (__u64)p->dscp << 8;
+	__u64 found = v6 ? mark_find6(&p->addr, ends, kind) : mark_find4(p->addr[0], ends, kind);
+
+	p->mark = found;
+	p->mark_rule = found >> 32;
 }
 
 /* The rule that marked the packet has marked one more. */
@@ -152,7 +189,7 @@ __inline struct service *packet_service(struct packet *p, int v6)
 	if (likely(settings.marking == MARKS_NONE && !p->mark))
 		return service_find(p, v6);
 	if (!p->mark)
-		p->mark = v6 ? mark_find6(p) : mark_find4(p);
+		mark_by_rules(p, v6);
 	s = p->mark ? mark_service(p->mark, v6) : NULL;
 	return s ?: service_find(p, v6);
 }

@@ -267,7 +267,7 @@ func (t *Tables) writeMark(e *marking, m *Marks, set *MarkSet, which uint32) boo
 // markHash is mark_hash of mark.h.
 func markHash(key markWordsOf, set *MarkSet) (h uint64) {
 	for i, word := range key {
-		h += (word ^ word>>32) * set.Factor[i]
+		h += word * set.Factor[i]
 	}
 	return h ^ h>>32
 }

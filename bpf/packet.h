@@ -84,6 +84,18 @@ struct packet {
 	__u32 mark_rule;  /* where the rule is that gave the mark: bucket * MARK_WAYS + way; or NO_RULE */
 };
 
+/* A packet's source alone: what lists, budgets and reports look at. */
+struct client {
+	__u64 word[2]; /* as in packet.addr: IPv4 in the low half of the first */
+};
+
+__inline struct client client_of(const struct packet *p, int v6)
+{
+	struct client c = { { v6 ? p->addr[0] : (__u32)p->addr[0], v6 ? p->addr[1] : 0 } };
+
+	return c;
+}
+
 /* The link-layer addresses of a frame, a word at a time wherever they begin. */
 __inline void head_copy(__u32 *to, const void *mac)
 {

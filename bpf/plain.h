@@ -336,7 +336,25 @@ __inline enum verdict plain_flow(struct xdp_md *ctx, void *frame, struct packet 
 /* It is a SYN, which plain_new.h is for: the stack that it needs is not under this. */
 #define PLAIN_SYN (VERDICTS + 1)
 
-__inline enum verdict plain(struct xdp_md *ctx, struct way_out *out, int v6)
+/* What was read of an IPv4 one, as in struct packet. */
+struct plain_syn {
+	__u64 addr;
+	__u32 ports;
+	__u32 length;
+};
+
+__inline enum verdict plain_is_syn(const struct packet *p, struct plain_syn *syn, int v6)
+{
+	if (!v6) {
+		syn->addr = p->addr[0];
+		syn->ports = p->ports;
+		syn->length = p->length;
+	}
+	return PLAIN_SYN;
+}
+
+/* syn: of IPv4's; for PLAIN_SYN. */
+__inline enum verdict plain(struct xdp_md *ctx, struct way_out *out, struct plain_syn *syn, int v6)
 {
 	void *frame = (void *)(long)ctx->data;
 	struct cursor cur = { .pos = frame, .end = (void *)(long)ctx->data_end };
@@ -349,7 +367,7 @@ __inline enum verdict plain(struct xdp_md *ctx, struct way_out *out, int v6)
 		tcp = plain_tcp(&p, &cur);
 		if (likely(tcp == TCP_ACK))
 			return plain_flow(ctx, frame, &p, out, TCP_ESTABLISHED, v6);
-		return tcp == TCP_SYN ? PLAIN_SYN : UNDECIDED;
+		return tcp == TCP_SYN ? plain_is_syn(&p, syn, v6) : UNDECIDED;
 	}
 	if (p.protocol != IPPROTO_UDP || parse_udp(&p, &cur, p.length - p.l4) != UNDECIDED)
 		return UNDECIDED;
@@ -359,7 +377,7 @@ __inline enum verdict plain(struct xdp_md *ctx, struct way_out *out, int v6)
 /* Not inlined: its registers' worth of stack would be under everything that the long way calls. */
 static __noinline enum verdict plain6(struct xdp_md *ctx, struct way_out *out)
 {
-	return plain(ctx, out, 1);
+	return plain(ctx, out, NULL, 1);
 }
 
 #endif

@@ -123,73 +123,55 @@ __inline int plain_take(struct plain_pick *pick, const struct packet *p, int v6)
 	return likely(position == pick->position) || plain_choose(pick, position, p, v6);
 }
 
-/* A SYN that is looked at. No pointer to it is kept, so that the compiler keeps all of this in registers. */
-struct plain_syn {
+/* A SYN that is looked at. No pointer to its packet is kept, so that the compiler keeps all of IPv4's in registers. */
+struct plain_new {
 	struct xdp_md *ctx;
 	void *frame;
 	struct packet *packet;
 };
 
 /* What is not looked at in the packets of known connections. Late, so that it is not carried along. */
-__inline void plain_meet(const struct plain_syn *syn, int v6)
+__inline void plain_meet(const struct plain_new *new, int v6)
 {
-	const __u8 *ip = syn->frame + sizeof(struct ethhdr);
-	struct packet *p = syn->packet;
+	const __u8 *ip = new->frame + sizeof(struct ethhdr);
+	struct packet *p = new->packet;
 
 	p->now = bpf_jiffies64();
-	p->ingress = syn->ctx->ingress_ifindex;
+	p->ingress = new->ctx->ingress_ifindex;
 	p->dscp = v6 ? (ip[0] << 4 | ip[1] >> 4) >> 2 & 0x3f : ip[1] >> 2;
 	p->l3 = sizeof(struct ethhdr);
 	p->chunk = p->vlans = p->vlan[0] = p->vlan[1] = p->tpid = p->door = p->admitted = p->proof = 0;
 	p->fragment_id = 0;
-	if (!v6) /* Linux 6.1 reads nothing from the stack that was not written there */
-		p->addr[1] = p->addr[2] = p->addr[3] = 0;
-	head_copy(p->mac, syn->frame);
+	head_copy(p->mac, new->frame);
+}
+
+/* The service of its mark; NULL: it has none, or none of that. */
+__inline struct service *plain_marked(const struct plain_new *new, int v6)
+{
+	struct packet *p = new->packet;
+
+	plain_meet(new, v6);
+	mark_by_rules(p, v6);
+	return p->mark ? mark_service(p->mark, v6) : NULL;
 }
 
 /*
- * The packet as the long way's functions are told of it. IPv6's is there already.
+ * Its service, by its mark or its address, if nobody but the defense and a plan has
+ * a say in it. Those of other addresses' and ports' keys are for the long way.
  */
-__inline struct packet *plain_told(const struct plain_syn *syn, int v6)
+__inline struct service *plain_service(const struct plain_new *new, int v6)
 {
-	struct work *w = work_get();
-
-	if (!w)
-		return NULL;
-	plain_meet(syn, v6);
-	if (!v6)
-		w->packet = *syn->packet;
-	return &w->packet;
-}
-
-/* Its service, by its mark or its address, if nobody but the defense and a plan has a say in it. */
-__inline struct service *plain_service(const struct plain_syn *syn, int v6)
-{
-	struct service_query q = service_query(syn->packet, v6);
-	struct packet *p = syn->packet, *told;
-	struct service *s;
+	struct service_query q = service_query(new->packet, v6);
+	struct packet *p = new->packet;
+	struct service *s = NULL;
 
 	p->mark = 0;
 	p->mark_rule = NO_RULE;
-	if (likely(settings.marking == MARKS_NONE)) {
+	if (unlikely(settings.marking != MARKS_NONE))
+		s = plain_marked(new, v6);
+	if (!s)
 		s = service_taking(&q, p->service);
-	} else {
-		told = plain_told(syn, v6);
-		if (!told)
-			return NULL;
-		s = packet_service(told, v6);
-		p->mark = told->mark;
-		p->mark_rule = told->mark_rule;
-	}
 	return s && !(s->flags & (SERVICE_NO_QUORUM | SERVICE_COOKIES)) && schedulable(s, p) && !asks_first(s) ? s : NULL;
-}
-
-/* UNDECIDED: the packet may begin a connection. */
-__inline enum verdict plain_defend(const struct plain_syn *syn, const struct service *s, int v6)
-{
-	if (likely(!settings.defending))
-		return UNDECIDED;
-	return v6 ? defend6(plain_told(syn, v6), s->id) : defend4(plain_told(syn, v6), s->id);
 }
 
 /* Stores the connection, if another CPU has not been faster. 0: nothing was done. */
@@ -238,12 +220,14 @@ __inline int plain_nat(void *frame, const struct packet *p, const struct place *
 }
 
 /* The long way goes on with the connection that is stored. */
-__inline enum verdict plain_stored(const struct plain_syn *syn, const struct place *at, __u32 id, int v6)
+__inline enum verdict plain_stored(const struct packet *p, const struct place *at, __u32 id, int v6)
 {
 	struct work *w = work_get();
 
-	if (!w || !plain_told(syn, v6))
+	if (!w)
 		return DROP_ERROR;
+	if (!v6) /* IPv6's is there already */
+		w->packet = *p;
 	w->at.slot = at->slot;
 	w->at.version = at->version;
 	w->at.chosen = id;
@@ -251,68 +235,76 @@ __inline enum verdict plain_stored(const struct plain_syn *syn, const struct pla
 }
 
 /* A connection begins, and its first packet leaves. */
-__inline enum verdict plain_begin(const struct plain_syn *syn, struct vacancy *v, struct plain_pick *pick,
+__inline enum verdict plain_begin(const struct plain_new *new, struct vacancy *v, struct plain_pick *pick,
 				  struct way_out *out, int v6)
 {
-	plain_meet(syn, v6);
-	if (!plain_connect(v, syn->packet, pick, v6))
+	plain_meet(new, v6);
+	if (!plain_connect(v, new->packet, pick, v6))
 		return unlikely(settings.defending) ? PLAIN_ADMITTED : UNDECIDED;
 	if (pick->real->method == METHOD_DR)
-		ttl_lower(syn->frame + sizeof(struct ethhdr), v6);
-	else if (!plain_nat(syn->frame, syn->packet, &v->at, pick, v6))
-		return plain_stored(syn, &v->at, pick->id, v6);
+		ttl_lower(new->frame + sizeof(struct ethhdr), v6);
+	else if (!plain_nat(new->frame, new->packet, &v->at, pick, v6))
+		return plain_stored(new->packet, &v->at, pick->id, v6);
 	out->ifindex = pick->real->ifindex;
 	out->tx_port = pick->real->tx_port;
-	head_copy(syn->frame, pick->real->mac);
+	head_copy(new->frame, pick->real->mac);
 	return TX_NEW;
 }
 
 /* Where the key's home is not free, or somebody else has to be asked, the long way decides. */
-__inline enum verdict plain_syn(const struct plain_syn *syn, struct way_out *out, int v6)
+__inline enum verdict plain_new(const struct plain_new *new, struct way_out *out, int v6)
 {
-	struct packet *p = syn->packet;
+	struct packet *p = new->packet;
 	struct plain_pick pick;
 	enum verdict refused;
 	struct vacancy v;
 
+	p->protocol = IPPROTO_TCP; /* said once more, so that the compiler knows */
+	p->tcp = TCP_SYN;
 	if (plain_mapped(p, v6) || service_maybe(p, v6) == MAYBE_NOT || !plain_vacant(&v, p, v6))
 		return UNDECIDED;
-	pick.service = plain_service(syn, v6);
+	pick.service = plain_service(new, v6);
 	if (!pick.service)
 		return UNDECIDED;
-	refused = plain_defend(syn, pick.service, v6);
-	if (refused != UNDECIDED)
-		return refused;
+	if (unlikely(settings.defending)) {
+		refused = packet_defend(p, pick.service->id, v6);
+		if (refused != UNDECIDED)
+			return refused;
+	}
 	if (plain_peek(&pick, p, v6))
-		return plain_begin(syn, &v, &pick, out, v6);
+		return plain_begin(new, &v, &pick, out, v6);
 	return unlikely(settings.defending) ? PLAIN_ADMITTED : UNDECIDED;
 }
 
-/* p: where the packet is read to. */
-__inline enum verdict plain_new(struct xdp_md *ctx, struct packet *p, struct way_out *out, int v6)
+/* addr, ports, length: what plain has read, as in struct packet. */
+static __noinline enum verdict plain_new4(struct xdp_md *ctx, struct way_out *out, __u64 addr, __u32 ports, __u32 length)
+{
+	void *frame = (void *)(long)ctx->data;
+	struct packet p = {
+		.addr = { addr },
+		.ports = ports,
+		.length = length,
+		.l4 = sizeof(struct iphdr),
+		.fragment = FRAGMENT_NONE,
+	};
+	struct plain_new new = { ctx, frame, &p };
+
+	if (frame + sizeof(struct ethhdr) + sizeof(struct iphdr) + sizeof(struct tcphdr) > (void *)(long)ctx->data_end)
+		return UNDECIDED; /* cannot be: plain saw it */
+	return plain_new(&new, out, 0);
+}
+
+/* There is not stack enough for IPv6's packet, which is read once more. */
+static __noinline enum verdict plain_new6(struct xdp_md *ctx, struct way_out *out)
 {
 	void *frame = (void *)(long)ctx->data;
 	struct cursor cur = { .pos = frame, .end = (void *)(long)ctx->data_end };
-	struct plain_syn syn = { ctx, frame, p };
-
-	if (!(v6 ? plain_ipv6(p, &cur) : plain_ipv4(p, &cur)) || plain_tcp(p, &cur) != TCP_SYN)
-		return UNDECIDED;
-	return plain_syn(&syn, out, v6);
-}
-
-static __noinline enum verdict plain_new4(struct xdp_md *ctx, struct way_out *out)
-{
-	struct packet p;
-
-	return plain_new(ctx, &p, out, 0);
-}
-
-/* There is not stack enough for IPv6's packet. */
-static __noinline enum verdict plain_new6(struct xdp_md *ctx, struct way_out *out)
-{
 	struct work *w = work_get();
+	struct plain_new new = { ctx, frame, &w->packet };
 
-	return w ? plain_new(ctx, &w->packet, out, 1) : UNDECIDED;
+	if (!w || !plain_ipv6(&w->packet, &cur) || plain_tcp(&w->packet, &cur) != TCP_SYN)
+		return UNDECIDED;
+	return plain_new(&new, out, 1);
 }
 
 #endif

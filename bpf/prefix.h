@@ -13,9 +13,6 @@
 #include "maps.h"
 #include "packet.h"
 
-/* Each bucket that is full leads to the next one, and no further: Go sees to that. */
-#define PREFIX_STEPS (2 * PREFIX_DEPTH)
-
 /* One-to-one, as the factor is odd. */
 __inline __u64 prefix_mix(__u64 x, __u64 factor)
 {
@@ -27,14 +24,14 @@ __inline __u64 prefix_mix(__u64 x, __u64 factor)
  * Go has the same function (prefixHash in prefixes.go). What it is compared by are 61 bits: that a client
  * is taken for another in any of a bucket's entries has a chance of 2^-58, over the choice of the factor.
  */
-__inline __u64 prefix_hash(const struct packet *p, __u32 list, __u32 length, __u64 factor, int v6)
+__inline __u64 prefix_hash(const struct client *c, __u32 list, __u32 length, __u64 factor, int v6)
 {
 	__u64 word = (__u64)length << 32 | (__u64)list << 40, hi, lo;
 
 	if (!v6)
-		return prefix_mix(word | (__u64)bpf_ntohl(p->addr[0]) >> (32 - length & 63), factor);
-	hi = bpf_be64_to_cpu(p->addr[0]);
-	lo = bpf_be64_to_cpu(p->addr[1]);
+		return prefix_mix(word | (__u64)bpf_ntohl(c->word[0]) >> (32 - length & 63), factor);
+	hi = bpf_be64_to_cpu(c->word[0]);
+	lo = bpf_be64_to_cpu(c->word[1]);
 	if (length < 64)
 		hi = hi >> 1 >> (63 - length & 63);
 	if (length <= 64)
@@ -44,61 +41,58 @@ __inline __u64 prefix_hash(const struct packet *p, __u32 list, __u32 length, __u
 	return prefix_mix(prefix_mix(prefix_mix(word, factor) + hi, factor) + lo, factor);
 }
 
+/* The entry of that hash; 0: none, and what a free one says, which is found if all of the hash is 0. */
 __inline __u64 prefix_in_bucket(const struct prefix_bucket *b, __u64 hash)
 {
-	__u64 found = 0;
 	__u32 i;
 
 	for (i = 0; i < PREFIX_WAYS; i++)
-		if ((b->entry[i] ^ hash) <= PREFIX_SAYS && b->entry[i])
-			found = b->entry[i];
-	return found;
+		if ((b->entry[i] ^ hash) <= PREFIX_SAYS)
+			return b->entry[i];
+	return 0;
 }
 
-/* What the list says of the packet's source. 0: nothing. */
-__inline __u32 prefix_says(const struct packet *p, __u32 list, int v6)
+/* A bucket that is full leads to the next one, and no further: Go sees to that. */
+__inline __u64 prefix_find(const struct prefix_set *set, __u64 hash)
 {
-	__u32 which = READ_ONCE(settings.prefix_set) & 1, says = 0, steps, node, at, spilled = 0, index;
-	const struct prefix_set *set = &settings.prefix_sets[which];
-	const struct prefix_bucket *b;
-	const struct prefix_tree *tree;
-	__u64 hash, found;
+	__u32 index = set->base + (hash >> 3 & set->mask);
+	const struct prefix_bucket *b = bpf_map_lookup_elem(&prefixes, &index);
+	__u64 found = b ? prefix_in_bucket(b, hash) : 0;
 
-	index = (which * PREFIX_LISTS + list) * 2 + v6;
-	tree = bpf_map_lookup_elem(&prefix_trees, &index);
+	if (found || !b || likely(!b->entry[PREFIX_WAYS - 1]))
+		return found;
+	index = set->base + ((hash >> 3) + 1 & set->mask);
+	b = bpf_map_lookup_elem(&prefixes, &index);
+	return b ? prefix_in_bucket(b, hash) : 0;
+}
+
+/* What the list says of a client. 0: nothing. */
+__inline __u32 prefix_says(const struct client *c, __u32 list, int v6)
+{
+	__u32 which = READ_ONCE(settings.prefix_set) & 1, says = 0, steps, node, at;
+	const struct prefix_set *set = &settings.prefix_sets[which];
+	__u32 index = (which * PREFIX_LISTS + list) * 2 + v6;
+	const struct prefix_tree *tree = bpf_map_lookup_elem(&prefix_trees, &index);
+	__u64 found;
+
 	if (!tree)
 		return 0;
 	at = tree->node[0] >> 8;
-	for (steps = 0; steps < PREFIX_STEPS && (at & PREFIX_LENGTHS); steps++) {
+	for (steps = 0; steps < PREFIX_DEPTH && (at & PREFIX_LENGTHS); steps++) {
 		node = tree->node[at & PREFIX_LENGTHS];
-		hash = prefix_hash(p, list, node & 0xff, set->factor, v6) & ~(__u64)PREFIX_SAYS;
-		index = set->base + ((hash >> 3) + spilled & set->mask);
-		b = bpf_map_lookup_elem(&prefixes, &index);
-		if (!b)
-			break;
-		found = prefix_in_bucket(b, hash);
-		if (found & PREFIX_LAST)
-			return found & 3;
+		found = prefix_find(set, prefix_hash(c, list, node & 0xff, set->factor, v6) & ~(__u64)PREFIX_SAYS);
 		if (found)
 			says = found & 3;
-		else if (!spilled && b->entry[PREFIX_WAYS - 1]) {
-			spilled = 1;
-			continue;
-		}
-		spilled = 0;
+		if (found & PREFIX_LAST)
+			break;
 		at = found ? node >> 8 : node >> 16;
 	}
 	return says;
 }
 
-__noinline int prefix_says4(struct packet *p, __u32 list)
+__noinline int prefix_says6(const struct client *c, __u32 list)
 {
-	return p ? prefix_says(p, list, 0) : 0;
-}
-
-__noinline int prefix_says6(struct packet *p, __u32 list)
-{
-	return p ? prefix_says(p, list, 1) : 0;
+	return c ? prefix_says(c, list, 1) : 0;
 }
 
 #endif

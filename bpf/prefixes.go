@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -165,11 +166,24 @@ func sortedPrefixes(l PrefixList, family int) (all []said) {
 	return all
 }
 
-// lengthTree is the order in which lengths are tried: those that many prefixes have come first.
+// lengthTree is the order in which lengths are tried.
 type lengthTree struct {
-	row  PrefixTree
-	way  map[int][]int // to each length: the shorter ones that must be found before
-	used uint32
+	row     PrefixTree
+	way     map[int][]int // to each length: the shorter ones that must be found before
+	used    uint32
+	lengths []int     // that there are, in order
+	named   []float64 // of all prefixes, the share of those of each length
+	covers  []float64 // of all addresses, the share that a prefix of a length, or a longer one, begins like
+	costs   map[lengthSpan]lengthCost
+}
+
+// lengthSpan are lengths, from one on up to another, and how deep a tree of them may be.
+type lengthSpan struct{ from, to, depth int }
+
+// lengthCost is that of the best tree, and its root.
+type lengthCost struct {
+	steps float64
+	root  int
 }
 
 func newLengthTree(all []said) (*lengthTree, error) {
@@ -177,40 +191,84 @@ func newLengthTree(all []said) (*lengthTree, error) {
 	for i := range all {
 		count[all[i].prefix.Bits()]++
 	}
-	lengths := slices.Sorted(maps.Keys(count))
-	if len(lengths) > prefixLengths {
-		return nil, fmt.Errorf("a prefix list has %d different lengths of prefixes, room for %d: %w", len(lengths), prefixLengths, ErrFull)
+	t := &lengthTree{way: map[int][]int{}, lengths: slices.Sorted(maps.Keys(count)), costs: map[lengthSpan]lengthCost{}}
+	if len(t.lengths) > prefixLengths {
+		return nil, fmt.Errorf("a prefix list has %d different lengths of prefixes, room for %d: %w", len(t.lengths), prefixLengths, ErrFull)
 	}
-	t := &lengthTree{way: map[int][]int{}}
-	t.row.Node[0] = t.plant(lengths, count, nil, prefixDepth) << 8
+	for _, length := range t.lengths {
+		t.named = append(t.named, float64(count[length])/float64(len(all)))
+		t.covers = append(t.covers, covered(all, length))
+	}
+	t.row.Node[0] = t.plant(lengthSpan{0, len(t.lengths), prefixDepth}, nil) << 8
 	return t, nil
 }
 
-// plant makes the tree of some lengths, so deep at most, and returns its root's number.
-func (t *lengthTree) plant(lengths []int, count map[int]int, found []int, depth int) uint32 {
-	if len(lengths) == 0 {
+// covered is the share of all addresses whose first bits are those of a prefix that is so long, or longer.
+func covered(all []said, length int) float64 {
+	var last netip.Prefix
+	n := 0
+	for i := range all {
+		if p := all[i].prefix; p.Bits() >= length && (n == 0 || !last.Contains(p.Addr())) {
+			last = netip.PrefixFrom(p.Addr(), length)
+			n++
+		}
+	}
+	return math.Ldexp(float64(n), -length)
+}
+
+// plant makes the tree of a span, and returns its root's number.
+func (t *lengthTree) plant(s lengthSpan, found []int) uint32 {
+	if s.from == s.to {
 		return 0
 	}
-	root := rootOf(lengths, count, depth)
+	root := t.cost(s).root
 	t.used++
-	number, length := t.used, lengths[root]
+	number, length := t.used, t.lengths[root]
 	t.way[length] = slices.Clone(found)
-	longer := t.plant(lengths[root+1:], count, append(found, length), depth-1)
-	shorter := t.plant(lengths[:root], count, found, depth-1)
+	longer := t.plant(lengthSpan{root + 1, s.to, s.depth - 1}, append(found, length))
+	shorter := t.plant(lengthSpan{s.from, root, s.depth - 1}, found)
 	t.row.Node[number] = uint32(length) | longer<<8 | shorter<<16
 	return number
 }
 
-// rootOf is the length that most prefixes have, of those that leave no more on either side than the depth
-// has room for.
-func rootOf(lengths []int, count map[int]int, depth int) int {
-	root, room := len(lengths)/2, 1<<(depth-1)-1
-	for i, length := range lengths {
-		if i <= room && len(lengths)-1-i <= room && count[length] > count[lengths[root]] {
-			root = i
+// cost is how many steps of a look-up the best tree of a span takes on average, with one client for each
+// prefix and as many from anywhere (Knuth, "Optimum binary search trees", 1971).
+func (t *lengthTree) cost(s lengthSpan) (best lengthCost) {
+	if s.from == s.to {
+		return best
+	}
+	if known, ok := t.costs[s]; ok {
+		return known
+	}
+	best.steps = math.Inf(1)
+	for root, room := s.from, 1<<(s.depth-1)-1; root < s.to; root++ {
+		if root-s.from > room || s.to-1-root > room {
+			continue
+		}
+		steps := t.cost(lengthSpan{s.from, root, s.depth - 1}).steps + t.cost(lengthSpan{root + 1, s.to, s.depth - 1}).steps
+		if steps < best.steps {
+			best = lengthCost{steps, root}
 		}
 	}
-	return root
+	best.steps += t.asked(s)
+	t.costs[s] = best
+	return best
+}
+
+// asked is how many look-ups come to a span: those of its lengths' prefixes, and those from anywhere that the
+// next shorter length leads to, but not the next longer one.
+func (t *lengthTree) asked(s lengthSpan) float64 {
+	anywhere := 1.0
+	if s.from > 0 {
+		anywhere = t.covers[s.from-1]
+	}
+	if s.to < len(t.covers) {
+		anywhere -= t.covers[s.to]
+	}
+	for _, share := range t.named[s.from:s.to] {
+		anywhere += share
+	}
+	return anywhere
 }
 
 // SetPrefixes puts lists in force, in the place of all former ones. Packets see the old ones or the new
