@@ -803,7 +803,7 @@ int director(struct xdp_md *ctx)
 
 	if (likely(!settings.trace)) {
 		verdict = plain(ctx, &out, &syn, 0);
-		if (likely(verdict == TX_FORWARD))
+		if (likely(verdict == TX_FORWARD) || verdict == TX_REPLY)
 			return verdict_action(ctx, &out, &verdict);
 		if (verdict == PLAIN_SYN) {
 			verdict = packet_syn(ctx, &out, &syn, 0);

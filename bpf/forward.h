@@ -15,6 +15,17 @@ __inline void ipv4_decrease_ttl(struct iphdr *ip)
 	ip->ttl--;
 }
 
+/* The TTL, which is above 1, one lower, and what that is to the checksum (see csum_change). */
+__inline void ttl_step(void *ip, int v6)
+{
+	if (v6)
+		((struct ipv6hdr *)ip)->hop_limit--;
+	else
+		((struct iphdr *)ip)->ttl--;
+}
+
+#define TTL_CHANGE ((__u16)~bpf_htons(0x0100))
+
 /* For one that is above 1. */
 __inline void ttl_lower(void *ip, int v6)
 {

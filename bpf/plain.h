@@ -189,10 +189,10 @@ __inline void plain_rewrite(void *ip, const struct packet *p, const struct nat_e
 	__u64 change = v6 ? addr_change6(p->addr, e->addr) : csum_change64(p->addr[0], e->addr[0]);
 	void *l4 = ip + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 
-	ttl_lower(ip, v6);
+	ttl_step(ip, v6);
 	nat_addresses(ip, e, v6);
 	if (!v6)
-		csum_apply(&((struct iphdr *)ip)->check, change);
+		csum_apply(&((struct iphdr *)ip)->check, change + TTL_CHANGE);
 	if (p->protocol == IPPROTO_TCP)
 		nat_tcp(l4, p, e, change);
 	else
