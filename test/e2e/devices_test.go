@@ -105,14 +105,21 @@ var bonds = map[string]string{"bond0": "active-backup", "alb0": "balance-alb"}
 func (f *farm) plug(h *netlab.Host, bases ...string) {
 	f.t.Helper()
 	for _, base := range bases {
+		for _, card := range cards(base) {
+			f.connect(h, f.sw, card)
+		}
 		if mode := bonds[base]; mode != "" {
-			f.connect(h, f.sw, "slave0")
-			f.connect(h, f.sw, "slave1")
-			f.mustHave(h.AddBond(base, mode, []string{"slave0", "slave1"}))
-		} else {
-			f.connect(h, f.sw, base)
+			f.mustHave(h.AddBond(base, mode, cards(base)))
 		}
 	}
+}
+
+// cards are the interfaces that plug connects to the switch.
+func cards(base string) []string {
+	if bonds[base] != "" {
+		return []string{"slave0", "slave1"}
+	}
+	return []string{base}
 }
 
 // unplug removes all interfaces of all hosts, with what they are connected to the switch by.
@@ -193,6 +200,9 @@ func TestVLANDevices(t *testing.T) {
 			f.plug(f.director, test.clients.base)
 			if test.servers.base != test.clients.base {
 				f.plug(f.director, test.servers.base)
+			}
+			if strings.Contains(test.attached, "generic") {
+				f.stopMerging(cards(test.clients.base)...)
 			}
 			f.split(test.clients, test.servers)
 			f.configureOn(cmp.Or(test.interfaces, test.clients.device()+", "+test.servers.device()), bothMethods(1, 1)...)
@@ -294,6 +304,9 @@ func TestBondModes(t *testing.T) {
 					t.Errorf("native mode: %+v", r)
 				}
 			}
+			if test.want == director.AttachGeneric {
+				f.stopMerging(cards("bond0")...)
+			}
 			f.configureOn("bond0", standard("rr", 1, 1)...)
 			f.start()
 			f.mustShow(fmt.Sprintf("bond0 bond0 %s\n", test.want))
@@ -369,6 +382,7 @@ func TestVLANDeviceMoves(t *testing.T) {
 	}
 	f.mustForward(vip6)
 	// Native mode below, generic mode above, and back.
+	f.stopMerging("eth1")
 	f.configureOn("{name: eth0.100, mode: generic}", bothMethods(1, 1)...)
 	f.reload()
 	f.mustShow("eth0.100 eth0.100 generic\n")

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"xdplvs/bpf"
+	"xdplvs/internal/doctor"
+	"xdplvs/internal/netlab"
 )
 
 // finding is one of director doctor's.
@@ -36,7 +38,7 @@ var ofMachine = []string{"clock", "limits", "memory", "cpus", "conntrack", "prog
 func (f *farm) complaints() (lines []string) {
 	f.t.Helper()
 	start := time.Now()
-	r := f.run("doctor", "-c", f.configFile(), "--json")
+	r := f.run("doctor", "-c", f.configFile(), "--json", "--timeout", (slowness() * doctor.DefaultTimeout).String())
 	if took := time.Since(start); took > slowness()*10*time.Second {
 		f.t.Errorf("doctor took %v", took)
 	}
@@ -285,6 +287,40 @@ func TestDoctorConfiguration(t *testing.T) {
 		f.writeConfig(text)
 		f.mustComplain("failure  bpffs        state_dir /var/lib/director is not on a bpffs: nothing can be pinned; name a directory below /sys/fs/bpf")
 	})
+}
+
+// In VLANs doctor looks at the device that has the program, and asks in each VLAN who is there.
+func TestVLANDoctor(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	f.sw = get(f.lab.Switch("sw"))(t)
+	f.plug(f.client, "eth0")
+	f.plug(f.director, "eth0")
+	f.serveAlone(2)
+	f.split(lan{"eth0", []uint16{100}}, lan{"eth0", []uint16{200}})
+	f.configureOn("eth0.100, eth0.200", standard("rr", 1, 1)...)
+	f.mustComplain()
+	rs2 := f.reals[1]
+	must(t, rs2.Sysctl("net.ipv4.conf.all.arp_ignore", "0"))
+	f.mustComplain("failure  arp          192.0.2.10 is answered by " + macOf(t, rs2.Host, "eth0.200") + " on eth0.200, which is real server rs2 10.0.0.12; " +
+		"set arp_ignore=1 and arp_announce=2 there, or run there: director realserver dr --vip 192.0.2.10 --apply")
+	must(t, rs2.Sysctl("net.ipv4.conf.all.arp_ignore", "1"))
+	must(t, f.client.AddVLAN("eth0", "eth0.200", 200, false, netip.PrefixFrom(rs2.addr4, 24)))
+	f.mustComplain("failure  duplicate    real server rs2 10.0.0.12 is answered by " + inOrder(macOf(t, rs2.Host, "eth0.200"), macOf(t, f.client, "eth0.200")) +
+		": two hosts have the address, or one has two interfaces in this network; give one of both another address; if it is one host, set arp_ignore=1 there")
+}
+
+// macOf is the MAC address of a host's interface.
+func macOf(t *testing.T, h *netlab.Host, device string) (mac string) {
+	t.Helper()
+	must(t, h.Do(func() error {
+		i, err := net.InterfaceByName(device)
+		if err == nil {
+			mac = i.HardwareAddr.String()
+		}
+		return err
+	}))
+	return mac
 }
 
 // What is wrong with the devices.
