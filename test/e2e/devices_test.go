@@ -235,6 +235,10 @@ func TestVLANRoads(t *testing.T) {
 	f.plug(f.director, clients.base)
 	f.serveAlone(2)
 	f.split(clients, servers)
+	much := traffic{large: 2_000_000, many: 60, step: 299, fraction: 40}
+	if fullSize() {
+		much = allTraffic()
+	}
 	var d *daemon
 	for _, m := range methods {
 		switch m.name {
@@ -252,7 +256,7 @@ func TestVLANRoads(t *testing.T) {
 		}
 		for _, family := range families {
 			t.Run(m.name+" "+family.name, func(t *testing.T) {
-				f.on(t).mustGo(family.vip, traffic{large: 2_000_000, many: 60, step: 299, fraction: 40})
+				f.on(t).mustGo(family.vip, m, much)
 			})
 		}
 	}
