@@ -112,7 +112,7 @@ func (f *Facts) canNative(l *Link) bool {
 // weakSlave is a slave of a bond whose driver has no native XDP; nil: there is none.
 func (f *Facts) weakSlave(l *Link) *Link {
 	for _, slave := range f.cards(l) {
-		if slave != l && !f.canNative(slave) {
+		if slave != l && l.Kind == bond && !f.canNative(slave) {
 			return slave
 		}
 	}
@@ -239,9 +239,11 @@ func checkMerging(p place, r *Report) {
 
 // tagged tells whether VLANs are used on a device: there are VLAN devices on it, or on the bond that it is a slave of.
 func (f *Facts) tagged(l *Link) bool {
-	_, ok := f.find(func(o *Link) bool {
-		return o.Kind == vlan && o.Parent != 0 && (o.Parent == l.Index || o.Parent == l.Master)
-	})
+	below := []int{l.Index}
+	if master, ok := f.indexed(l.Master); ok && master.Kind == bond {
+		below = append(below, master.Index)
+	}
+	_, ok := f.find(func(o *Link) bool { return o.Kind == vlan && slices.Contains(below, o.Parent) })
 	return ok
 }
 

@@ -68,10 +68,13 @@ func (f *Facts) holds(devices ...*Link) bool {
 	return slices.ContainsFunc(f.places(), func(p place) bool { return slices.Contains(devices, p.device) })
 }
 
-// cards are the devices that receive for a device: itself, or a bond's slaves.
+// joining are the kinds of devices whose frames are those of their slaves or ports.
+var joining = []string{bond, "bridge", "team"}
+
+// cards are the devices that receive for a device: itself, or its slaves or ports.
 func (f *Facts) cards(l *Link) (list []*Link) {
 	for i := range f.Links {
-		if l.Kind == bond && f.Links[i].Master == l.Index {
+		if f.Links[i].Master == l.Index && slices.Contains(joining, l.Kind) {
 			list = append(list, &f.Links[i])
 		}
 	}

@@ -134,6 +134,13 @@ var deviceFaults = map[string]fault{
 		f.Sysctls["net/ipv4/ip_forward"] = "1"
 		f.setHop("10.0.0.11", func(h *nexthop.Hop) { h.Link, h.LinkName = 2, "eth0" })
 	}, nil},
+	"bridge, checksums of a port's peer": {func(f *Facts) {
+		l := f.bonded("bond0")
+		l.Kind, l.Features, f.Links[2].PeerIndex = "bridge", 0, 11
+		f.Links = append(f.Links, Link{Index: 11, Name: "veth1", Offloads: map[string]bool{"tx-checksum-ip-generic": true}})
+	}, []string{
+		"warning xdp bond0 (bond): generic mode, several times as slow, because the driver offers no native XDP",
+		"warning offload veth1, the peer of eth1, leaves checksums unfinished: what the director forwards of it is damaged"}},
 	"bridge with VLANs": {func(f *Facts) {
 		l := f.bonded("bond0")
 		l.Kind, l.Features = "bridge", 0
