@@ -67,7 +67,7 @@ test-vm: go root tools-vm build ## Run tests on Linux 6.1, in a virtual machine 
 	@mkdir -p build/vm/tests
 	@CGO_ENABLED=0 go test -c -o build/vm/tests/ ./bpf ./internal/nexthop
 	@VM_TIMEOUT=1800 tools/vm.sh tools/vm-tests.sh
-test-vm-devices: go root tools-vm build ## The same, with VLANs, bonds and tunnels of the kernel's (some 20 min)
+test-vm-devices: go root tools-vm build ## The same, with VLANs, bonds and tunnels of the kernel's (some 30 min)
 	@mkdir -p build/vm/tests
 	@CGO_ENABLED=0 go test -c -o build/vm/tests/ ./test/e2e
 	@VM_TIMEOUT=3600 tools/vm.sh tools/vm-tests.sh devices

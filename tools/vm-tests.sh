@@ -44,7 +44,7 @@ case ${1:-} in
 devices)
 	# Devices that this kernel has, whatever the host's does. Each start of the director takes a minute here.
 	for name in Bond VLAN TunnelDevices; do
-		tests test/e2e "^Test$name" -test.short
+		tests test/e2e "^Test$name" -test.short -test.timeout 50m
 	done
 	;;
 roads) tests test/e2e "^TestVLANRoads\$/^${2:-}" -test.timeout 3h ;;

@@ -300,7 +300,7 @@ func (f *farm) mustDiscover(vip netip.Addr, m method) {
 	}
 	defer f.ip(f.client, "-6 route flush cache")
 	defer f.ip(f.client, "route flush cache")
-	eventually(f.t, patience, func() error { // the director learns of routes in a moment
+	eventually(f.t, 6*patience, func() error { // the director learns of routes in a moment
 		if err := putBytes(f.client.HTTPClient(6*patience), vip, 1_000_000); err != nil {
 			return err
 		}
