@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/local/go/bin
 PACKAGES ?= ./...
 # For each fuzz target, as go test -fuzztime has it.
 FUZZTIME ?= 60s
-# make demo KEEP=1 leaves the demo running; USE=NAME shows a use of docs/uses instead, by METHOD.
+# make demo KEEP=1 leaves the demo running; USE=NAME shows a use of docs/uses instead, by METHOD. METHOD is for test-roads, too.
 KEEP ?=
 USE ?=
 METHOD ?=
@@ -56,16 +56,25 @@ test: go tools-test ## Run all tests; without root the privileged ones are skipp
 	@go build -o build/gotest ./tools/gotest
 	@build/gotest -race -count=1 -p 1 -timeout 30m $(PACKAGES)
 
+# Without race detector, under which the same tests have less traffic. METHOD=nat: by that only.
+.PHONY: test-roads
+test-roads: go root tools-test ## Full-size traffic by every method: 1 GB, 1,000 requests at a time, datagrams of all sizes (docs/testing.md)
+	@go test -count=1 -timeout 60m -v ./test/e2e -run '^Test(Roads|PathMTU)$$/^$(METHOD)'
+
 # The tests are compiled here, and run there: it has this machine's files, and nothing to install.
-.PHONY: test-vm test-vm-devices
+.PHONY: test-vm test-vm-devices test-vm-roads
 test-vm: go root tools-vm build ## Run tests on Linux 6.1, in a virtual machine (some 4 min)
 	@mkdir -p build/vm/tests
 	@CGO_ENABLED=0 go test -c -o build/vm/tests/ ./bpf ./internal/nexthop
 	@VM_TIMEOUT=1800 tools/vm.sh tools/vm-tests.sh
-test-vm-devices: go root tools-vm build ## The same, with VLANs, bonds and tunnels of the kernel's (some 20 min)
+test-vm-devices: go root tools-vm build ## The same, with VLANs, bonds and tunnels of the kernel's (some 30 min)
 	@mkdir -p build/vm/tests
 	@CGO_ENABLED=0 go test -c -o build/vm/tests/ ./test/e2e
-	@VM_TIMEOUT=1800 tools/vm.sh tools/vm-tests.sh devices
+	@VM_TIMEOUT=3600 tools/vm.sh tools/vm-tests.sh devices
+test-vm-roads: go root tools-vm build ## Full-size traffic as in test-roads over VLANs, on Linux 6.1; METHOD=nat: by that only
+	@mkdir -p build/vm/tests
+	@CGO_ENABLED=0 go test -c -o build/vm/tests/ ./test/e2e
+	@VM_TIMEOUT=10800 tools/vm.sh tools/vm-tests.sh roads $(METHOD)
 
 .PHONY: check check-format check-vet check-static check-law check-modules check-scripts check-objects
 check: go tools-check check-format check-vet check-static check-law check-modules check-scripts check-objects ## Check format, vet, static analysis, import law, modules, scripts, BPF objects

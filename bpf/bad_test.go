@@ -127,6 +127,33 @@ func TestWrongChecksums(t *testing.T) {
 	})
 }
 
+// TestWrongReplies: so it is with what real servers answer through the director; and what has no checksum gets none.
+func TestWrongReplies(t *testing.T) {
+	eachRoad(t, func(t *testing.T, r *rig, road string, tr natTransport) {
+		if road != "nat" && road != "fullnat" {
+			return
+		}
+		r.send(t, tr.send()(r.f))
+		r.send(t, tr.send(tr.established)(r.f))
+		back := []change{tr.established, reply(natAddr(r.f, tr.real), tr.mapped, tr.real), r.toLocal(t, tr)}
+		for what, change := range flip {
+			in := tr.send(back...)(r.f)
+			if what == "a port" { // then it is no reply
+				continue
+			}
+			change(need(look(in))(t), in)
+			before, got := wrongness(t, in), r.send(t, bytes.Clone(in))
+			if after := wrongness(t, got.out); after != before || got.verdict != "tx_reply" {
+				t.Errorf("%s: %s, and it is wrong by %+v, was by %+v", what, got.verdict, after, before)
+			}
+		}
+		if tr.protocol == udpProto {
+			none := append(back, withUDP(func(u *packet.UDP) { u.Checksum = new(uint16(0)) }))
+			mustLeave(t, "without a checksum", r.send(t, udp(none...)(r.f)), "tx_reply", udp(append(none, fromService(r.f, tr.port))...)(r.f))
+		}
+	})
+}
+
 // TestLastHop: a packet whose TTL ends is told so, as its sender sent it, whatever it was to become; the director
 // itself takes it.
 func TestLastHop(t *testing.T) {

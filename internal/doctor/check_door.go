@@ -82,7 +82,7 @@ func checkDoorFilter(f *Facts, r *Report) {
 
 // checkMarkedForwarded: to be routed by its mark a packet has to be routed.
 func checkMarkedForwarded(f *Facts, want door.Marks, r *Report) {
-	for _, on := range f.attached() {
+	for _, on := range f.fronts() {
 		path := "net/ipv4/conf/" + on.Name + "/forwarding"
 		if _, known := f.Sysctls[path]; known && len(want.V4) > 0 && f.number(path) == 0 {
 			r.topic("forwarding", on.Name).fail("sysctl -w net.ipv4.conf."+sysctlName(on.Name)+".forwarding=1",

@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +11,7 @@ import (
 	"xdplvs/director"
 )
 
-// checkInterfaces looks at the interfaces that the director is attached to.
+// checkInterfaces looks at the interfaces of the configuration, then at the devices that have the program for them.
 func checkInterfaces(f *Facts, r *Report) {
 	for _, want := range f.attached() {
 		l, ok := f.named(want.Name)
@@ -19,13 +20,31 @@ func checkInterfaces(f *Facts, r *Report) {
 			continue
 		}
 		checkState(l, r)
-		checkKind(f, l, r)
-		checkMode(f, l, want.Mode, r)
-		checkForeign(l, r)
-		checkMTU(f, l, want.Mode, r)
-		checkOffloads(f, l, r)
-		checkMerging(l, want.Mode, r)
-		checkQueues(f, l, r)
+		if why := f.Unseen[want.Name]; why != "" {
+			r.topic("interface", want.Name).fail("name another interface", "the program cannot be attached for %s: %s", want.Name, why)
+		}
+	}
+	var seen []*Link
+	for _, p := range f.places() {
+		checkEntrance(p, r)
+		if !slices.Contains(seen, p.device) { // several VLANs have one
+			seen = append(seen, p.device)
+			checkDevice(f, p, r)
+		}
+	}
+}
+
+func checkDevice(f *Facts, p place, r *Report) {
+	checkMode(f, p, r)
+	checkForeign(p.device, r)
+	checkMTU(p, r)
+	checkMerging(p, r)
+	for _, card := range f.cards(p.device) {
+		if card != p.device && p.native {
+			checkForeign(card, r)
+		}
+		checkOffloads(f, card, r)
+		checkQueues(f, card, r)
 	}
 }
 
@@ -51,26 +70,23 @@ func checkState(l *Link, r *Report) {
 	}
 }
 
+// The kinds of devices on top of others, as rtnetlink has them.
+const (
+	bond = "bond"
+	vlan = "vlan"
+)
+
 // bondModes are those that XDP works on (bond_xdp_check in drivers/net/bonding).
 var bondModes = []string{"balance-rr", "active-backup", "balance-xor", "802.3ad"}
 
-// checkKind tells of devices on top of others. Frames are seen where they come in.
-func checkKind(f *Facts, l *Link, r *Report) {
-	if master, ok := f.indexed(l.Master); ok {
-		switch master.Kind {
-		case "bond":
-			r.topic("bond", l.Name).fail("name "+master.Name, "%s belongs to the bond %s, which holds its frames", l.Name, master.Name)
-		case "bridge":
-			r.topic("bridge", l.Name).warn("", "%s is a port of the bridge %s, which does not see what the director takes", l.Name, master.Name)
-		}
+// checkEntrance tells which device has the program for an interface on top of another, or below.
+func checkEntrance(p place, r *Report) {
+	t := r.topic("interface", p.link.Name)
+	if p.why != "" {
+		t.ok("%s: %s has the program", p.why, p.device.Name)
 	}
-	switch parent, known := f.indexed(l.Parent); {
-	case l.Kind == "vlan" && known:
-		r.topic("vlan", l.Name).warn("name "+parent.Name, "%s is VLAN %d of %s: drivers have native XDP on %s only", l.Name, l.VLAN, parent.Name, parent.Name)
-	case l.Kind == "bond" && !slices.Contains(bondModes, l.BondMode):
-		r.topic("bond", l.Name).fail("use "+strings.Join(bondModes, ", "), "%s is a bond of mode %s, which has no native XDP", l.Name, l.BondMode)
-	case l.Kind == "bond":
-		r.topic("bond", l.Name).ok("%s is a bond of mode %s, which XDP works on", l.Name, l.BondMode)
+	if p.blind {
+		t.warn("name the VLAN devices on it, and not "+p.link.Name, "in generic mode VLAN tags are out of sight on %s: frames with tags are forwarded wrongly", p.device.Name)
 	}
 }
 
@@ -82,50 +98,73 @@ var nativeDrivers = []string{
 	"virtio_net", "vmxnet3",
 }
 
-// native tells whether the program can be attached to the driver.
-func (l *Link) native() bool {
-	if l.FeaturesKnown {
+// canNative tells whether the program can be attached to the driver; of a bond, to those of all its slaves.
+func (f *Facts) canNative(l *Link) bool {
+	switch {
+	case l.FeaturesKnown:
 		return l.Features&xdpBasic != 0
+	case l.Kind == bond:
+		return slices.Contains(bondModes, l.BondMode) && f.weakSlave(l) == nil
 	}
-	return slices.Contains(nativeDrivers, l.Driver) || l.Kind == "bond" && slices.Contains(bondModes, l.BondMode)
+	return slices.Contains(nativeDrivers, l.Driver)
 }
 
-// runsNative tells whether the program is, or will be, attached to the driver.
-func (l *Link) runsNative(mode director.AttachMode) bool {
-	if l.Program.Own {
-		return l.Program.Native
+// weakSlave is a slave of a bond whose driver has no native XDP; nil: there is none.
+func (f *Facts) weakSlave(l *Link) *Link {
+	for _, slave := range f.cards(l) {
+		if slave != l && l.Kind == bond && !f.canNative(slave) {
+			return slave
+		}
 	}
-	return mode != director.AttachGeneric && l.native()
+	return nil
 }
 
-func checkMode(f *Facts, l *Link, mode director.AttachMode, r *Report) {
+func checkMode(f *Facts, p place, r *Report) {
+	l := p.device
 	if !l.Ethernet {
 		return
 	}
-	t, driver := r.topic("xdp", l.Name), l.Driver
-	if driver == "" {
-		driver = l.Kind
-	}
-	switch why := l.whyGeneric(); {
-	case l.Program.Own && !l.Program.Native && mode != director.AttachGeneric:
-		t.warn("restart the director when the cause is gone", "%s (%s): the program runs in generic mode, several times as slow", l.Name, driver)
-	case l.native() && mode != director.AttachGeneric:
-		t.ok("%s (%s): native mode", l.Name, driver)
-	case mode == director.AttachNative:
-		t.fail("mode: auto, or another driver", "%s (%s): the configuration wants native mode, but %s", l.Name, driver, why)
-	case mode == director.AttachGeneric:
-		t.ok("%s (%s): generic mode, as configured", l.Name, driver)
+	t, who := r.topic("xdp", l.Name), l.Name+" ("+l.drivenBy()+")"
+	switch why, advice := f.whyGeneric(p); {
+	case p.native:
+		t.ok("%s: native mode", who)
+	case p.mode == director.AttachNative:
+		t.fail("mode: auto, or "+advice, "%s: the configuration wants native mode, but %s", who, why)
+	case p.mode == director.AttachGeneric:
+		t.ok("%s: generic mode, as configured", who)
+	case why == "":
+		t.warn("restart the director when the cause is gone", "%s: the program runs in generic mode, several times as slow", who)
 	default:
-		t.warn("another driver or device", "%s (%s): generic mode, several times as slow, because %s", l.Name, driver, why)
+		t.warn(advice, "%s: generic mode, several times as slow, because %s", who, why)
 	}
 }
 
-// whyGeneric says why there is no native mode.
-func (l *Link) whyGeneric() string {
-	if l.Kind == "veth" && l.FeaturesKnown {
-		return "its peer has more transmit queues than it has receive queues"
+// drivenBy is what drives a device: "ice", "bond, 802.3ad".
+func (l *Link) drivenBy() string {
+	if l.Kind == bond {
+		return bond + ", " + l.BondMode
 	}
-	return "the driver offers no native XDP"
+	return cmp.Or(l.Driver, l.Kind)
+}
+
+// whyGeneric says why there is no native mode, and what to do about that; "": there could be.
+func (f *Facts) whyGeneric(p place) (why, advice string) {
+	l := p.below
+	weak := f.weakSlave(l)
+	advice = "another driver or device"
+	switch {
+	case f.canNative(l):
+		return "", ""
+	case l.Kind == bond && !slices.Contains(bondModes, l.BondMode):
+		return fmt.Sprintf("%s, a bond of mode %s, has no native XDP", l.Name, l.BondMode), "one of the modes " + strings.Join(bondModes, ", ")
+	case weak != nil:
+		return fmt.Sprintf("%s (%s), a slave of %s, offers no native XDP", weak.Name, weak.drivenBy(), l.Name), advice
+	case l.Kind == "veth" && l.FeaturesKnown:
+		return "its peer has more transmit queues than it has receive queues", advice
+	case l != p.device:
+		return fmt.Sprintf("%s (%s) offers no native XDP", l.Name, l.drivenBy()), advice
+	}
+	return "the driver offers no native XDP", advice
 }
 
 func checkForeign(l *Link, r *Report) {
@@ -145,13 +184,14 @@ func checkForeign(l *Link, r *Report) {
 // drivers count more. The director's programs do not take frames of several pages.
 const maxFrame = 3498
 
-func checkMTU(f *Facts, l *Link, mode director.AttachMode, r *Report) {
+func checkMTU(p place, r *Report) {
+	l := p.device
 	t := r.topic("mtu", l.Name)
-	if l.MTU <= maxFrame || !l.Ethernet || l.Program.Own || !l.runsNative(mode) {
+	if l.MTU <= maxFrame || !l.Ethernet || l.Program.Own || !p.native {
 		return
 	}
 	advice := fmt.Sprintf("ip link set %s mtu %d, or less (i40e, ice and ixgbe: 3046)", l.Name, maxFrame)
-	if mode == director.AttachNative {
+	if p.mode == director.AttachNative {
 		t.fail(advice, "%s has MTU %d: the driver will refuse native mode", l.Name, l.MTU)
 		return
 	}
@@ -169,9 +209,9 @@ func checkOffloads(f *Facts, l *Link, r *Report) {
 			t.warn(fmt.Sprintf("ethtool -K %s %s off", l.Name, o.name), "%s merges frames in hardware (%s): XDP sees frames that no wire can take", l.Name, o.name)
 		}
 	}
-	if l.Offloads["rx-vlan-hw-parse"] && f.tagged(l) && l.Kind != "bond" {
+	if l.Offloads["rx-vlan-hw-parse"] && f.tagged(l) {
 		found = true
-		t.warn(fmt.Sprintf("ethtool -K %s rxvlan off", l.Name), "%s takes VLAN tags off frames before XDP sees them", l.Name)
+		f.tellTags(l, t)
 	}
 	if peer, ok := f.indexed(l.PeerIndex); ok && peer.Offloads["tx-checksum-ip-generic"] {
 		found = true
@@ -187,20 +227,33 @@ func checkOffloads(f *Facts, l *Link, r *Report) {
 }
 
 // checkMerging: on its own device the kernel does not merge for a program in generic mode, on those below it does.
-func checkMerging(l *Link, mode director.AttachMode, r *Report) {
-	if len(l.Merging) == 0 || l.runsNative(mode) {
+func checkMerging(p place, r *Report) {
+	if p.native {
 		return
 	}
-	for _, name := range l.Merging {
-		r.topic("offload", l.Name).warn(fmt.Sprintf("ethtool -K %s gro off", name),
-			"GRO of %s merges segments before %s gets them in generic mode: what clients send is slow", name, l.Name)
+	for _, name := range p.device.Merging {
+		r.topic("offload", p.device.Name).warn(fmt.Sprintf("ethtool -K %s gro off", name),
+			"GRO of %s merges segments before %s gets them in generic mode: what clients send is slow", name, p.device.Name)
 	}
 }
 
-// tagged tells whether VLANs are used on a device: there are VLAN devices on it.
+// tagged tells whether VLANs are used on a device: there are VLAN devices on it, or on the bond that it is a slave of.
 func (f *Facts) tagged(l *Link) bool {
-	_, ok := f.find(func(o *Link) bool { return o.Kind == "vlan" && o.Parent == l.Index })
+	below := []int{l.Index}
+	if master, ok := f.indexed(l.Master); ok && master.Kind == bond {
+		below = append(below, master.Index)
+	}
+	_, ok := f.find(func(o *Link) bool { return o.Kind == vlan && slices.Contains(below, o.Parent) })
 	return ok
+}
+
+// tellTags: the director tells cards to leave tags in the frames. What still takes them off while it runs cannot be told.
+func (f *Facts) tellTags(l *Link, t topic) {
+	if f.started() {
+		t.warn(fmt.Sprintf("ethtool -K %s rxvlan off; or mode: generic on the VLAN devices", l.Name), "%s takes VLAN tags off frames before XDP sees them", l.Name)
+		return
+	}
+	t.ok("%s takes VLAN tags off frames: the director will tell it to leave them (ethtool -K %s rxvlan off)", l.Name, l.Name)
 }
 
 func checkQueues(f *Facts, l *Link, r *Report) {

@@ -44,13 +44,14 @@ func checkWay(f *Facts, real *realServer, hop nexthop.Hop, r *Report) bool {
 		r.topic(unresolvedCheck(hop), real.addr.String()).fail(unresolvedAdvice(hop), "%s cannot be reached: %s", real, hop.Reason)
 	case behind && real.by(director.DirectRouting):
 		t.fail("use tun or nat, or put both into one network", "%s is behind the router %s: by dr, packets would go to that", real, hop.Gateway)
-	case real.by(director.NAT) && !f.attachedTo(hop.Link):
-		t.fail("add "+hop.LinkName+" to interfaces", "%s is by nat behind %s, which the director is not attached to: its answers stay as they are", real, hop.LinkName)
+	case real.by(director.NAT) && !f.holds(f.way(hop)...):
+		name := f.routedName(hop)
+		t.fail("add "+name+" to interfaces", "%s is by nat behind %s, which the director is not attached to: its answers stay as they are", real, name)
 	case behind && real.by(director.NAT):
 		t.warn("see that its default route is the director", "%s is by nat behind the router %s: its answers must come back through the director", real, hop.Gateway)
 	case f.onlyVirtual(real, hop):
 		r.topic("source", real.addr.String()).fail("add an address that is not virtual",
-			"the only address of %s in the network of %s is a virtual one: it has that itself, and answers nobody who asks from it", hop.LinkName, real)
+			"the only address of %s in the network of %s is a virtual one: it has that itself, and answers nobody who asks from it", f.routedName(hop), real)
 	default:
 		return true
 	}
@@ -76,16 +77,19 @@ func unresolvedAdvice(hop nexthop.Hop) string {
 	}
 }
 
-func (f *Facts) attachedTo(index int) bool {
-	l, ok := f.indexed(index)
-	return ok && f.isAttached(l)
+// routedName names the device that the route of a way names.
+func (f *Facts) routedName(hop nexthop.Hop) string {
+	if l := f.routed(hop); l != nil {
+		return l.Name
+	}
+	return hop.LinkName
 }
 
 // onlyVirtual tells whether questions to a real server by dr would have to come from an address that
 // it has itself.
 func (f *Facts) onlyVirtual(real *realServer, hop nexthop.Hop) bool {
-	l, ok := f.indexed(hop.Link)
-	if !ok || !real.by(director.DirectRouting) || real.addr.Is6() || len(hop.VLAN) > 0 {
+	l := f.routed(hop)
+	if l == nil || !real.by(director.DirectRouting) || real.addr.Is6() {
 		return false
 	}
 	virtual, other := false, false
@@ -108,13 +112,25 @@ func (f *Facts) targets() (list []*Link) {
 	return list
 }
 
+// ways are the devices that the routes to real servers name.
+func (f *Facts) ways() (list []*Link) {
+	for _, real := range f.reached() {
+		if hop := f.Hops[real.addr]; !hop.Local {
+			if l := f.routed(hop); l != nil {
+				list = appendNew(list, l)
+			}
+		}
+	}
+	return list
+}
+
 // checkTarget: frames from a driver go to another driver without the stack, which must be ready.
 func checkTarget(f *Facts, l *Link, r *Report) {
 	t := r.topic("redirect", l.Name)
 	if !f.sentTo(l) {
 		return
 	}
-	attached, can := f.isAttached(l), l.Features&xdpNDOXmit != 0
+	attached, can := f.holds(l), l.Features&xdpNDOXmit != 0
 	const peer = "attach an XDP program to its peer, or turn on GRO there (ethtool -K PEER gro on)"
 	switch p, here := f.indexed(l.PeerIndex); {
 	case l.Kind == "veth" && here && p.Program.ID == 0 && attached:
@@ -137,21 +153,15 @@ func checkTarget(f *Facts, l *Link, r *Report) {
 // sentTo tells whether frames come to a device from a driver: from another device, or, with veth, from
 // itself too, as its frames go to its peer.
 func (f *Facts) sentTo(l *Link) bool {
-	for _, want := range f.attached() {
-		from, ok := f.named(want.Name)
-		if ok && from.runsNative(want.Mode) && (from != l || l.Kind == "veth") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(f.places(), func(p place) bool { return p.native && (p.device != l || l.Kind == "veth") })
 }
 
 // checkRoom: packets that come in must fit the ways out.
 func checkRoom(f *Facts, r *Report) {
 	in, from := 0, ""
-	for _, want := range f.attached() {
-		if l, ok := f.named(want.Name); ok && l.MTU > in {
-			in, from = l.MTU, l.Name
+	for _, p := range f.places() {
+		if p.stack.MTU > in {
+			in, from = p.stack.MTU, p.stack.Name
 		}
 	}
 	tight, checked := 0, 0
@@ -163,8 +173,8 @@ func checkRoom(f *Facts, r *Report) {
 		checked++
 		if need := in + envelope(real); hop.MTU < need {
 			tight++
-			r.topic("mtu", real.addr.String()).warn(roomAdvice(real, hop, need),
-				"the way to %s by %s has MTU %d: with up to %d from %s, larger packets are answered with \"too big\"", real, hop.LinkName, hop.MTU, in, from)
+			r.topic("mtu", real.addr.String()).warn(roomAdvice(real, f.routedName(hop), need),
+				"the way to %s by %s has MTU %d: with up to %d from %s, larger packets are answered with \"too big\"", real, f.routedName(hop), hop.MTU, in, from)
 		}
 	}
 	if checked > 0 && tight == 0 {
@@ -184,8 +194,8 @@ func envelope(real *realServer) int {
 	}
 }
 
-func roomAdvice(real *realServer, hop nexthop.Hop, need int) string {
-	advice := fmt.Sprintf("ip link set %s mtu %d, if its network can", hop.LinkName, need)
+func roomAdvice(real *realServer, device string, need int) string {
+	advice := fmt.Sprintf("ip link set %s mtu %d, if its network can", device, need)
 	if real.by(director.Tunnel) {
 		advice += fmt.Sprintf("; or smaller segments there: director realserver tun --vip %s --as %s --apply", addrs(real.vips), real.addr)
 	}

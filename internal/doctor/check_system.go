@@ -23,9 +23,8 @@ func checkSystem(f *Facts, r *Report) {
 func checkFilters(f *Facts, r *Report) {
 	t := r.topic("rp_filter", "")
 	found := false
-	for _, want := range f.attached() {
-		l, ok := f.named(want.Name)
-		if !ok || f.highest("ipv4", l.Name, "rp_filter") != 1 || f.waysIn() < 2 {
+	for _, l := range f.fronts() {
+		if f.highest("ipv4", l.Name, "rp_filter") != 1 || f.waysIn() < 2 {
 			continue
 		}
 		found = true
@@ -93,7 +92,7 @@ func dotted(path string) string {
 // checkRedirects: a router tells a host of a better way in its own network, and with that real servers
 // answer around the director. Here the values of "all" and of the interface are or'ed.
 func checkRedirects(f *Facts, r *Report) {
-	for _, l := range f.targets() {
+	for _, l := range f.ways() {
 		all, own := "net/ipv4/conf/all/send_redirects", "net/ipv4/conf/"+l.Name+"/send_redirects"
 		if f.number(all)+f.number(own) > 0 {
 			r.topic("redirects", l.Name).warn(fmt.Sprintf("sysctl -w net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.%s.send_redirects=0", sysctlName(l.Name)),

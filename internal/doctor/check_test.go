@@ -143,15 +143,11 @@ var linkFaults = map[string]fault{
 		"warning xdp eth0 (ice): generic mode, several times as slow, because the driver offers no native XDP",
 		"warning offload GRO of eth7 merges segments before eth0 gets them in generic mode: what clients send is slow"}},
 	"GRO below, native": {func(f *Facts) { f.eth0().Merging = []string{"eth7"} }, nil},
-	"tags taken off": {func(f *Facts) { f.Links = append(f.Links, Link{Index: 9, Kind: "vlan", Parent: 2}) }, []string{
-		"warning offload eth0 takes VLAN tags off frames before XDP sees them"}},
-	"VLAN device": {func(f *Facts) { f.eth0().Kind, f.eth0().Parent, f.eth0().VLAN, f.eth0().Features = "vlan", 3, 100, 0 }, []string{
-		"warning vlan eth0 is VLAN 100 of eth1: drivers have native XDP on eth1 only",
-		"warning xdp eth0 (ice): generic mode, several times as slow, because the driver offers no native XDP"}},
-	"bond":         {func(f *Facts) { f.eth0().Kind, f.eth0().BondMode = "bond", "802.3ad" }, nil},
-	"bad bond":     {func(f *Facts) { f.eth0().Kind, f.eth0().BondMode = "bond", "broadcast" }, []string{"failure bond eth0 is a bond of mode broadcast, which has no native XDP"}},
-	"bonded":       {func(f *Facts) { f.eth0().Master, f.Links[2].Kind = 3, "bond" }, []string{"failure bond eth0 belongs to the bond eth1, which holds its frames"}},
-	"bridged":      {func(f *Facts) { f.eth0().Master, f.Links[2].Kind = 3, "bridge" }, []string{"warning bridge eth0 is a port of the bridge eth1, which does not see what the director takes"}},
+	"tags will be left": {func(f *Facts) { f.Links = append(f.Links, Link{Index: 9, Kind: "vlan", Parent: 2}) }, nil},
+	"tags taken off": {func(f *Facts) {
+		f.Links = append(f.Links, Link{Index: 9, Kind: "vlan", Parent: 2})
+		f.eth0().Program = Program{ID: 7, Own: true, Native: true}
+	}, []string{"warning offload eth0 takes VLAN tags off frames before XDP sees them"}},
 	"few queues":   {func(f *Facts) { f.eth0().Queues = 1 }, []string{"warning queues eth0 has 1 receive queue for 4 CPUs"}},
 	"all it has":   {func(f *Facts) { f.eth0().Queues, f.eth0().MaxQueues = 1, 1 }, nil},
 	"one CPU":      {func(f *Facts) { f.eth0().IRQCPUs = []int{2, 2, 2, 2} }, []string{"warning queues all interrupts of eth0 are CPU 2's"}},
@@ -333,7 +329,7 @@ var claimFaults = map[string]fault{
 	"own address, own interface": {func(f *Facts) { f.Claims = append(f.Claims, claim("10.0.0.2", macOther)) }, nil},
 }
 
-var faultGroups = []map[string]fault{machineFaults, linkFaults, targetFaults, pathFaults, systemFaults, vipFaults, doorFaults, claimFaults}
+var faultGroups = []map[string]fault{machineFaults, linkFaults, deviceFaults, targetFaults, pathFaults, systemFaults, vipFaults, doorFaults, claimFaults}
 
 // TestChecks breaks one thing after the other: exactly that is told.
 func TestChecks(t *testing.T) {

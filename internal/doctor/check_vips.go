@@ -49,11 +49,7 @@ func (f *Facts) holder(addr netip.Addr) (*Link, Address) {
 
 // network is the attached device in whose network an address is, where somebody must answer for it.
 func (f *Facts) network(addr netip.Addr) *Link {
-	for _, want := range f.attached() {
-		l, ok := f.named(want.Name)
-		if !ok {
-			continue
-		}
+	for _, l := range f.fronts() {
 		for _, a := range l.Addresses {
 			if a.Prefix.Bits() < addr.BitLen() && a.Prefix.Contains(addr) {
 				return l

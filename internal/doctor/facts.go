@@ -30,9 +30,12 @@ type Facts struct {
 	Config  *Config // nil: nothing is said; all Ethernet interfaces are looked at
 	Machine Machine
 	Links   []Link
-	Sysctls map[string]string // by path below /proc/sys; those that are not there are missing
-	IPVS    []director.ServiceKey
-	Door    Door // nothing, without services of the firewall's marks
+	// Entrances are where XDP sees the frames of the configured interfaces, by name; Unseen says why it cannot.
+	Entrances map[string]nexthop.Entrance
+	Unseen    map[string]string
+	Sysctls   map[string]string // by path below /proc/sys; those that are not there are missing
+	IPVS      []director.ServiceKey
+	Door      Door // nothing, without services of the firewall's marks
 
 	Hops      map[netip.Addr]nexthop.Hop // to the real servers
 	HopsError string
@@ -42,6 +45,7 @@ type Facts struct {
 	// Made when first asked for: a configuration can have thousands.
 	realList   []*realServer
 	realsByMAC map[[6]byte][]*realServer
+	placeList  []place
 }
 
 // Machine is what has no name.
@@ -82,7 +86,7 @@ const (
 type Link struct {
 	Index, Parent, Master int
 	Name                  string
-	Kind                  string // of virtual devices: veth, bond, vlan, bridge
+	Kind                  string // of virtual devices: veth, bond, vlan, bridge, team
 	Driver                string // "": not told
 	MAC                   [6]byte
 	Ethernet              bool
@@ -153,16 +157,11 @@ func (f *Facts) attached() []director.Interface {
 	}
 	var all []director.Interface
 	for i := range f.Links {
-		if l := &f.Links[i]; l.Ethernet && l.Up && !l.Loopback && slices.Contains([]string{"", "veth", "bond"}, l.Kind) {
+		if l := &f.Links[i]; l.Ethernet && l.Up && !l.Loopback && slices.Contains([]string{"", "veth", bond}, l.Kind) {
 			all = append(all, director.Interface{Name: l.Name})
 		}
 	}
 	return all
-}
-
-// isAttached tells whether a device is one of those.
-func (f *Facts) isAttached(l *Link) bool {
-	return slices.ContainsFunc(f.attached(), func(i director.Interface) bool { return i.Name == l.Name })
 }
 
 // VIPs are the virtual addresses, in order.

@@ -44,6 +44,7 @@ func (f *Facts) readKernel() error {
 	if err := f.readLinks(); err != nil {
 		return err
 	}
+	f.readEntrances()
 	f.readMachine()
 	f.readSysctls()
 	f.readIPVS()
@@ -110,11 +111,9 @@ func (f *Facts) survey(ctx context.Context, wait time.Duration) {
 
 // inquiries are the questions: where clients or real servers may be.
 func (f *Facts) inquiries() (list []nexthop.Inquiry) {
-	links := f.targets()
-	for _, want := range f.attached() {
-		if l, ok := f.named(want.Name); ok && !slices.Contains(links, l) {
-			links = append(links, l)
-		}
+	links := f.ways()
+	for _, l := range f.fronts() {
+		links = appendNew(links, l)
 	}
 	for _, l := range links {
 		if !l.Ethernet || !l.Up || !l.Carrier {
@@ -136,8 +135,8 @@ func (f *Facts) inquiries() (list []nexthop.Inquiry) {
 func (f *Facts) neighbours() (list []nexthop.Inquiry) {
 	for _, real := range f.reached() {
 		hop := f.Hops[real.addr]
-		if hop.Link != 0 && !hop.Local && hop.Gateway.WithZone("") == real.addr && len(hop.VLAN) == 0 {
-			list = append(list, nexthop.Inquiry{Link: hop.Link, Addr: real.addr})
+		if l := f.routed(hop); l != nil && !hop.Local && hop.Gateway.WithZone("") == real.addr {
+			list = append(list, nexthop.Inquiry{Link: l.Index, Addr: real.addr})
 		}
 	}
 	return list

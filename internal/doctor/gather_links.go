@@ -18,6 +18,7 @@ import (
 
 	"xdplvs/bpf"
 	"xdplvs/internal/genl"
+	"xdplvs/internal/nexthop"
 	"xdplvs/internal/offload"
 )
 
@@ -41,6 +42,20 @@ func (f *Facts) readLinks() error {
 		f.Links = append(f.Links, l)
 	}
 	return nil
+}
+
+// readEntrances finds out where the interfaces of the configuration are seen. That one is not there is told elsewhere.
+func (f *Facts) readEntrances() {
+	f.Entrances, f.Unseen = map[string]nexthop.Entrance{}, map[string]string{}
+	for _, want := range f.attached() {
+		if _, there := f.named(want.Name); !there {
+			continue
+		}
+		e, err := nexthop.FindEntrance(want.Name)
+		if f.Entrances[want.Name] = e; err != nil {
+			f.Unseen[want.Name] = err.Error()
+		}
+	}
 }
 
 func linkFrom(row netlink.Link) Link {

@@ -10,12 +10,16 @@ import (
 	"testing"
 )
 
-// bulk is what a large transfer carries. A daemon with race detector has no part in it.
+// fullSize tells whether tests have traffic of full size, as in make test-roads, or less of it: with -short, or with the race
+// detector, under which everything takes longer and nothing of the data plane is looked at.
+func fullSize() bool { return !testing.Short() && !raceEnabled }
+
+// bulk is what a large transfer carries.
 func bulk() int64 {
-	if testing.Short() || raceEnabled {
-		return 50_000_000
+	if fullSize() {
+		return 1_000_000_000
 	}
-	return 1_000_000_000
+	return 50_000_000
 }
 
 // The bytes of an upload pass the director, of a download the acknowledgements.

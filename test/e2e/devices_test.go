@@ -105,14 +105,21 @@ var bonds = map[string]string{"bond0": "active-backup", "alb0": "balance-alb"}
 func (f *farm) plug(h *netlab.Host, bases ...string) {
 	f.t.Helper()
 	for _, base := range bases {
+		for _, card := range cards(base) {
+			f.connect(h, f.sw, card)
+		}
 		if mode := bonds[base]; mode != "" {
-			f.connect(h, f.sw, "slave0")
-			f.connect(h, f.sw, "slave1")
-			f.mustHave(h.AddBond(base, mode, []string{"slave0", "slave1"}))
-		} else {
-			f.connect(h, f.sw, base)
+			f.mustHave(h.AddBond(base, mode, cards(base)))
 		}
 	}
+}
+
+// cards are the interfaces that plug connects to the switch.
+func cards(base string) []string {
+	if bonds[base] != "" {
+		return []string{"slave0", "slave1"}
+	}
+	return []string{base}
 }
 
 // unplug removes all interfaces of all hosts, with what they are connected to the switch by.
@@ -194,6 +201,9 @@ func TestVLANDevices(t *testing.T) {
 			if test.servers.base != test.clients.base {
 				f.plug(f.director, test.servers.base)
 			}
+			if strings.Contains(test.attached, "generic") {
+				f.stopMerging(cards(test.clients.base)...)
+			}
 			f.split(test.clients, test.servers)
 			f.configureOn(cmp.Or(test.interfaces, test.clients.device()+", "+test.servers.device()), bothMethods(1, 1)...)
 			if d == nil {
@@ -225,6 +235,10 @@ func TestVLANRoads(t *testing.T) {
 	f.plug(f.director, clients.base)
 	f.serveAlone(2)
 	f.split(clients, servers)
+	much := traffic{large: 2_000_000, many: 60, step: 299, fraction: 40}
+	if fullSize() {
+		much = allTraffic()
+	}
 	var d *daemon
 	for _, m := range methods {
 		switch m.name {
@@ -242,7 +256,7 @@ func TestVLANRoads(t *testing.T) {
 		}
 		for _, family := range families {
 			t.Run(m.name+" "+family.name, func(t *testing.T) {
-				f.on(t).mustGo(family.vip, traffic{large: 2_000_000, many: 60, step: 299, fraction: 40})
+				f.on(t).mustGo(family.vip, m, much)
 			})
 		}
 	}
@@ -293,6 +307,9 @@ func TestBondModes(t *testing.T) {
 					!strings.Contains(r.stderr, "native mode: the driver has no XDP (of a bond: its mode, or a slave's driver)") {
 					t.Errorf("native mode: %+v", r)
 				}
+			}
+			if test.want == director.AttachGeneric {
+				f.stopMerging(cards("bond0")...)
 			}
 			f.configureOn("bond0", standard("rr", 1, 1)...)
 			f.start()
@@ -369,6 +386,7 @@ func TestVLANDeviceMoves(t *testing.T) {
 	}
 	f.mustForward(vip6)
 	// Native mode below, generic mode above, and back.
+	f.stopMerging("eth1")
 	f.configureOn("{name: eth0.100, mode: generic}", bothMethods(1, 1)...)
 	f.reload()
 	f.mustShow("eth0.100 eth0.100 generic\n")

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"xdplvs/bpf"
+	"xdplvs/internal/doctor"
+	"xdplvs/internal/netlab"
 )
 
 // finding is one of director doctor's.
@@ -36,8 +38,8 @@ var ofMachine = []string{"clock", "limits", "memory", "cpus", "conntrack", "prog
 func (f *farm) complaints() (lines []string) {
 	f.t.Helper()
 	start := time.Now()
-	r := f.run("doctor", "-c", f.configFile(), "--json")
-	if took := time.Since(start); took > 10*time.Second {
+	r := f.run("doctor", "-c", f.configFile(), "--json", "--timeout", (slowness() * doctor.DefaultTimeout).String())
+	if took := time.Since(start); took > slowness()*10*time.Second {
 		f.t.Errorf("doctor took %v", took)
 	}
 	var report struct {
@@ -287,6 +289,40 @@ func TestDoctorConfiguration(t *testing.T) {
 	})
 }
 
+// In VLANs doctor looks at the device that has the program, and asks in each VLAN who is there.
+func TestVLANDoctor(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	f.sw = get(f.lab.Switch("sw"))(t)
+	f.plug(f.client, "eth0")
+	f.plug(f.director, "eth0")
+	f.serveAlone(2)
+	f.split(lan{"eth0", []uint16{100}}, lan{"eth0", []uint16{200}})
+	f.configureOn("eth0.100, eth0.200", standard("rr", 1, 1)...)
+	f.mustComplain()
+	rs2 := f.reals[1]
+	must(t, rs2.Sysctl("net.ipv4.conf.all.arp_ignore", "0"))
+	f.mustComplain("failure  arp          192.0.2.10 is answered by " + macOf(t, rs2.Host, "eth0.200") + " on eth0.200, which is real server rs2 10.0.0.12; " +
+		"set arp_ignore=1 and arp_announce=2 there, or run there: director realserver dr --vip 192.0.2.10 --apply")
+	must(t, rs2.Sysctl("net.ipv4.conf.all.arp_ignore", "1"))
+	must(t, f.client.AddVLAN("eth0", "eth0.200", 200, false, netip.PrefixFrom(rs2.addr4, 24)))
+	f.mustComplain("failure  duplicate    real server rs2 10.0.0.12 is answered by " + inOrder(macOf(t, rs2.Host, "eth0.200"), macOf(t, f.client, "eth0.200")) +
+		": two hosts have the address, or one has two interfaces in this network; give one of both another address; if it is one host, set arp_ignore=1 there")
+}
+
+// macOf is the MAC address of a host's interface.
+func macOf(t *testing.T, h *netlab.Host, device string) (mac string) {
+	t.Helper()
+	must(t, h.Do(func() error {
+		i, err := net.InterfaceByName(device)
+		if err == nil {
+			mac = i.HardwareAddr.String()
+		}
+		return err
+	}))
+	return mac
+}
+
 // What is wrong with the devices.
 func TestDoctorDevices(t *testing.T) {
 	t.Parallel()
@@ -297,8 +333,8 @@ func TestDoctorDevices(t *testing.T) {
 		f.configureOn("eth0, eth1, eth8, eth9", standard("rr", 1, 1, 1)...)
 		f.ip(f.director, "link set eth9 up")
 		f.mustComplain("failure  interface    eth8 is down; ip link set eth8 up",
-			"warning  offload      eth9, the peer of eth8, leaves checksums unfinished: what the director forwards of it is damaged; ethtool -K eth9 tx off",
 			"failure  interface    eth9 has no carrier; look at the cable, or the other end",
+			"warning  offload      eth9, the peer of eth8, leaves checksums unfinished: what the director forwards of it is damaged; ethtool -K eth9 tx off",
 			"warning  offload      eth8, the peer of eth9, leaves checksums unfinished: what the director forwards of it is damaged; ethtool -K eth8 tx off")
 		f.ip(f.director, "link del eth8")
 	})
@@ -309,10 +345,22 @@ func TestDoctorDevices(t *testing.T) {
 		f.configureOn("eth0, eth1, macvlan0", standard("rr", 1, 1, 1)...)
 		f.mustComplain("warning  xdp          macvlan0 (macvlan): generic mode, several times as slow, because the driver offers no native XDP; another driver or device", merging)
 		f.configureOn("eth0, eth1, {name: macvlan0, mode: native}", standard("rr", 1, 1, 1)...)
-		f.mustComplain("failure  xdp          macvlan0 (macvlan): the configuration wants native mode, but the driver offers no native XDP; mode: auto, or another driver", merging)
+		f.mustComplain("failure  xdp          macvlan0 (macvlan): the configuration wants native mode, but the driver offers no native XDP; mode: auto, or another driver or device", merging)
 		f.configureOn("eth0, eth1, {name: macvlan0, mode: generic}", standard("rr", 1, 1, 1)...)
 		f.mustComplain(merging)
 		f.ip(f.director, "link del macvlan0")
+	})
+	t.Run("port of a bridge", func(t *testing.T) { // which has the program, as it has the frames
+		f := f.on(t)
+		near := f.host("near")
+		f.ip(f.director, "link add br7 up type bridge")
+		f.ip(f.director, "link add eth7 type veth peer name eth0 netns "+near.NSName())
+		f.ip(f.director, "link set eth7 up master br7")
+		f.ip(near, "link set eth0 up")
+		f.configureOn("eth0, eth1, eth7", standard("rr", 1, 1, 1)...)
+		f.mustComplain("warning  xdp          br7 (bridge): generic mode, several times as slow, because the driver offers no native XDP; another driver or device")
+		f.ip(f.director, "link del eth7")
+		f.ip(f.director, "link del br7")
 	})
 	t.Run("foreign program", func(t *testing.T) {
 		f := f.on(t)

@@ -5,6 +5,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -167,10 +168,24 @@ func TestMergedSegments(t *testing.T) {
 	if told, err := f.upload(); told == 0 {
 		t.Errorf("no segments were merged: the warning is wrong (%v)", err)
 	}
-	must(t, f.director.Do(func() error { return offload.Change(f.directorEnd.Index, map[string]bool{"rx-gro": false}) }))
+	f.stopMerging("eth0")
 	f.mustShow("br0 br0 generic\n")
 	if told, err := f.upload(); told > 0 || err != nil {
 		t.Errorf("without GRO %d packets were too long: %v", told, err)
+	}
+}
+
+// stopMerging turns GRO off on interfaces of the director, which are below one in generic mode.
+func (f *farm) stopMerging(names ...string) {
+	f.t.Helper()
+	for _, name := range names {
+		must(f.t, f.director.Do(func() error {
+			link, err := net.InterfaceByName(name)
+			if err != nil {
+				return err
+			}
+			return offload.Change(link.Index, map[string]bool{"rx-gro": false})
+		}))
 	}
 }
 

@@ -172,22 +172,28 @@ func (f *farm) mustCarry(vip netip.Addr, down, up int64) {
 func carryTime(n int64) time.Duration { return 6*patience + time.Duration(n)*time.Microsecond }
 
 // By every method, over one interface and over two: a large transfer is whole in both directions, and many small ones at a
-// time are; a datagram of every size comes back; however a connection ends, its port can be used again at once.
+// time are; a datagram of every size comes back; however a connection ends, its port can be used again at once; and when
+// the way to the real servers becomes narrow, clients are told.
 func TestRoads(t *testing.T) {
 	t.Parallel()
-	for i, large := range []int64{bulk(), bulk() / 10} {
+	for i, way := range netWays[:2] {
+		much := allTraffic()
+		if i > 0 && !fullSize() {
+			much.large /= 10
+		}
 		for _, m := range methods {
-			m.on(t, netWays[i], func(t *testing.T, f *farm, _ *daemon) {
+			m.on(t, way, func(t *testing.T, f *farm, _ *daemon) {
 				for _, family := range families {
-					t.Run(family.name, func(t *testing.T) {
-						f.on(t).mustGo(family.vip, traffic{large, 1000, echoStep(), 4})
-					})
+					t.Run(family.name, func(t *testing.T) { f.on(t).mustGo(family.vip, m, much) })
 				}
 				f.mustRecountSoon()
 			})
 		}
 	}
 }
+
+// allTraffic is what a method must carry over each kind of network.
+func allTraffic() traffic { return traffic{large: bulk(), many: 1000, step: echoStep(), fraction: 4} }
 
 // traffic is how much of it a test wants.
 type traffic struct {
@@ -198,7 +204,7 @@ type traffic struct {
 }
 
 // mustGo looks at all that a method must do.
-func (f *farm) mustGo(vip netip.Addr, much traffic) {
+func (f *farm) mustGo(vip netip.Addr, m method, much traffic) {
 	f.t.Helper()
 	for _, part := range []struct {
 		name string
@@ -208,6 +214,7 @@ func (f *farm) mustGo(vip netip.Addr, much traffic) {
 		{"many", func(f *farm) { f.mustServeMany(vip, much.many) }},
 		{"datagrams", func(f *farm) { f.mustEchoSizes(vip, much.step) }},
 		{"close", func(f *farm) { f.mustCloseAll(vip, much.fraction) }},
+		{"path MTU", func(f *farm) { f.mustDiscover(vip, m) }},
 	} {
 		f.t.Run(part.name, func(t *testing.T) { part.must(f.on(t)) })
 	}
@@ -248,10 +255,10 @@ func (f *farm) mustCloseAll(vip netip.Addr, fraction int) {
 
 // echoStep is from one size of datagrams to the next.
 func echoStep() int {
-	if testing.Short() || raceEnabled {
-		return 61
+	if fullSize() {
+		return 1
 	}
-	return 1
+	return 61
 }
 
 // mustEchoSizes asks with datagrams of 1 to 9,000 bytes. Who is told that one was too long asks again, in
@@ -276,14 +283,54 @@ func (f *farm) mustEchoSizes(vip netip.Addr, step int) {
 	}
 }
 
+// mustDiscover makes the director's ways to the real servers narrow, which clients cannot know: they are told, and send less.
+func (f *farm) mustDiscover(vip netip.Addr, m method) {
+	f.t.Helper()
+	if m.name == byLocal.name { // there is no way
+		return
+	}
+	for _, r := range f.reals {
+		addr := r.addr4
+		if vip.Is6() {
+			addr = r.addr6
+		}
+		route := fmt.Sprintf("%s %s mtu %d", addr, f.wayTo(addr), narrowMTU)
+		f.ip(f.director, "route add "+route)
+		defer f.ip(f.director, "route del "+route)
+	}
+	defer f.ip(f.client, "-6 route flush cache")
+	defer f.ip(f.client, "route flush cache")
+	eventually(f.t, 6*patience, func() error { // the director learns of routes in a moment
+		if err := putBytes(f.client.HTTPClient(6*patience), vip, 1_000_000); err != nil {
+			return err
+		}
+		return f.fits(vip, narrowMTU-m.added(vip))
+	})
+}
+
+// wayTo is how the director reaches an address, as ip route has it: by which interface, and from where.
+func (f *farm) wayTo(addr netip.Addr) string {
+	f.t.Helper()
+	words := strings.Fields(string(get(f.director.Run(context.Background(), "ip", "route", "get", addr.String()))(f.t)))
+	return "dev " + words[slices.Index(words, "dev")+1] + " src " + words[slices.Index(words, "src")+1]
+}
+
 // mustFit fails unless the client has been told how many bytes its packets to the address may have;
 // 0: it has not.
 func (f *farm) mustFit(vip netip.Addr, mtu int) {
 	f.t.Helper()
+	if err := f.fits(vip, mtu); err != nil {
+		f.t.Error(err)
+	}
+}
+
+func (f *farm) fits(vip netip.Addr, mtu int) error {
+	f.t.Helper()
 	out := string(get(f.client.Run(context.Background(), "ip", "route", "get", vip.String()))(f.t))
 	if told := fmt.Sprintf(" mtu %d ", mtu); mtu > 0 && !strings.Contains(out, told) || mtu == 0 && strings.Contains(out, " mtu ") {
-		f.t.Errorf("the client's route is\n%s, want MTU %d", out, mtu)
+		return fmt.Errorf("the client's route is\n%s, want MTU %d", out, mtu)
 	}
+	return nil
 }
 
 // mixedMethods are those of five real servers of one service.
