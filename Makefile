@@ -46,7 +46,9 @@ tools: tools-test tools-check tools-demo tools-uses tools-vm tools-peers ## Inst
 tools-test tools-check tools-demo tools-uses tools-vm tools-peers: tools-%:
 	@tools/install.sh $*
 
-# -p 1: one package after the other, so that measured times and full rings are each package's own.
+# These have all processors at work, or measure them: each runs by itself, one after the other.
+ALONE := ./internal/bench,./test/demo,./test/e2e,./test/uses
+
 # go list compiles everything beforehand, on all processors. -count=1: the end-to-end tests build
 # the director themselves, which go's cache of test results does not know.
 .PHONY: test
@@ -54,9 +56,8 @@ test: go tools-test ## Run all tests; without root the privileged ones are skipp
 	@mkdir -p build
 	@go list -e -race -test -deps -export $(PACKAGES) >/dev/null 2>&1 || true
 	@go build -o build/gotest ./tools/gotest
-	@build/gotest -race -count=1 -p 1 -timeout 30m $(PACKAGES)
+	@build/gotest -alone $(ALONE) $(PACKAGES) -- -race -count=1 -timeout 30m
 
-# The tests are compiled here, and run there: it has this machine's files, and nothing to install.
 .PHONY: test-vm test-vm-devices
 test-vm: go root tools-vm build ## Run tests on Linux 6.1, in a virtual machine (some 4 min)
 	@mkdir -p build/vm/tests
