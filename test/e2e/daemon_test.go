@@ -195,7 +195,7 @@ func runOn(t *testing.T, h *netlab.Host, args ...string) result {
 	var out, errs bytes.Buffer
 	ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
 	defer cancel()
-	cmd := h.Command(ctx, program, args...)
+	cmd := h.Command(ctx, commands, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.Env = environment()
 	must(t, h.Start(cmd))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,8 +48,9 @@ func slowness() time.Duration {
 	return time.Duration(n)
 }
 
-// program is the director under test.
-var program string
+// program is the director under test. commands is the same where a command is run that is soon done: without the race
+// detector, with which a process takes several times as long to begin as most commands to run.
+var program, commands string
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -61,11 +63,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if program = os.Getenv(programVariable); program == "" {
-		program = filepath.Join(dir, "director")
-		err = build(program)
-	}
-	if err != nil {
+	if err := findProgram(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -92,11 +90,23 @@ func waitTogether() {
 	}
 }
 
-func build(program string) error {
-	args := []string{"build", "-o", program}
-	if raceEnabled {
-		args = append(args, "-race")
+// findProgram builds the director in a directory, unless there is one to test.
+func findProgram(dir string) error {
+	if program = os.Getenv(programVariable); program != "" {
+		commands = program
+		return nil
 	}
+	program = filepath.Join(dir, "director")
+	commands = program
+	if !raceEnabled {
+		return build(program)
+	}
+	commands = filepath.Join(dir, "commands")
+	return errors.Join(build(program, "-race"), build(commands))
+}
+
+func build(program string, flags ...string) error {
+	args := append([]string{"build", "-o", program}, flags...)
 	if out, err := exec.Command("go", append(args, "xdplvs/cmd/director")...).CombinedOutput(); err != nil {
 		return fmt.Errorf("build director: %w\n%s", err, out)
 	}
@@ -150,7 +160,7 @@ func leftovers() []string {
 	links, _ := filepath.Glob("/proc/[0-9]*/exe") // fails on a bad pattern only
 	for _, link := range links {
 		// A process that has just ended has no program.
-		if path, err := os.Readlink(link); err == nil && strings.TrimSuffix(path, " (deleted)") == program {
+		if path, err := os.Readlink(link); err == nil && slices.Contains([]string{program, commands}, strings.TrimSuffix(path, " (deleted)")) {
 			left = append(left, filepath.Dir(link)+" ("+path+")")
 		}
 	}
