@@ -46,7 +46,10 @@ tools: tools-test tools-check tools-demo tools-uses tools-vm tools-peers ## Inst
 tools-test tools-check tools-demo tools-uses tools-vm tools-peers: tools-%:
 	@tools/install.sh $*
 
-# -p 1: one package after the other, so that measured times and full rings are each package's own.
+# These have all processors at work, or measure them: each runs by itself, one after the other. Their tests are without the
+# race detector; the director that the end-to-end tests build has it (E2E_RACE).
+ALONE := ./internal/bench,./test/demo,./test/e2e,./test/uses
+
 # go list compiles everything beforehand, on all processors. -count=1: the end-to-end tests build
 # the director themselves, which go's cache of test results does not know.
 .PHONY: test
@@ -54,7 +57,7 @@ test: go tools-test ## Run all tests; without root the privileged ones are skipp
 	@mkdir -p build
 	@go list -e -race -test -deps -export $(PACKAGES) >/dev/null 2>&1 || true
 	@go build -o build/gotest ./tools/gotest
-	@build/gotest -race -count=1 -p 1 -timeout 30m $(PACKAGES)
+	@E2E_RACE=1 build/gotest -alone $(ALONE) -beside -race $(PACKAGES) -- -count=1 -timeout 30m
 
 # Without race detector, under which the same tests have less traffic. METHOD=nat: by that only.
 .PHONY: test-roads

@@ -23,6 +23,9 @@ var (
 	}
 )
 
+// documentedSizes are the tables of docs/schedulers.md.
+var documentedSizes = []int{4093, 16381, 65537, 131071}
+
 // worstDisruption is what a server that leaves, one of several, moves needlessly, in percent.
 func worstDisruption(t *testing.T, size, n int, weights []func(int) uint32) (worst float64) {
 	for _, weight := range weights {
@@ -41,7 +44,7 @@ func TestDisruptionDocumented(t *testing.T) {
 	}
 	for _, n := range []int{2, 3, 5, 10, 20, 50, 100} {
 		row := fmt.Sprintf("| %d |", n)
-		for _, size := range []int{4093, 16381, 65537, 131071} {
+		for _, size := range documentedSizes {
 			small, odd := worstDisruption(t, size, n, smallWeights), worstDisruption(t, size, n, oddWeights)
 			row += fmt.Sprintf(" %.1f / %.1f |", small, odd)
 			if size >= 1000*n && small > 2 {

@@ -262,7 +262,7 @@ func TestAdvanceIsFast(t *testing.T) {
 		v := newService(t, name, scheduler.Options{}, 100, 99, 98)
 		start := time.Now()
 		scheduler.Advance(v.s, v.servers, scheduler.CountActive, math.MaxUint64)
-		if took := time.Since(start); took > time.Second {
+		if took := time.Since(start); took > 20*time.Second { // one by one it would take days
 			t.Errorf("%s: took %v", name, took)
 		}
 	}
@@ -362,7 +362,7 @@ func moved(before, after []uint32, gone uint32) float64 {
 }
 
 // mhSizes are the tables that a service can have, from IPVS's default on.
-var mhSizes = []int{4093, 16381, 65521, 65537, 131071}
+var mhSizes = append([]int{65521}, documentedSizes...)
 
 // TestDisruption: when a server is added to others, or removed, mh moves at most 2
 // in 100 flows more than it must: those that come to it, or were its. So it is with
@@ -375,15 +375,16 @@ func TestDisruption(t *testing.T) {
 		weight func(int) uint32
 		slots  int // for each server
 		most   float64
+		sizes  []int // of tables; TestDisruptionDocumented holds small weights to the same at all others
 	}{
-		"equal weights":   {func(int) uint32 { return 1 }, 1000, 0.02},
-		"1 to 4":          {func(i int) uint32 { return uint32(1 + i%4) }, 1000, 0.02},
-		"10 to 100":       {func(i int) uint32 { return uint32(10 + 10*(i%10)) }, 1000, 0.02},
-		"1 and 100":       {func(i int) uint32 { return uint32(1 + 99*(i%2)) }, 2000, 0.02},
-		"65535 and 30001": {func(i int) uint32 { return uint32(30001 + i%2*35534) }, 1000, 0.08},
+		"equal weights":   {smallWeights[0], 1000, 0.02, []int{65521}},
+		"1 to 4":          {smallWeights[1], 1000, 0.02, []int{65521}},
+		"10 to 100":       {smallWeights[2], 1000, 0.02, []int{65521}},
+		"1 and 100":       {func(i int) uint32 { return uint32(1 + 99*(i%2)) }, 2000, 0.02, mhSizes},
+		"65535 and 30001": {oddWeights[1], 1000, 0.08, mhSizes},
 	} {
 		worst := 0.0
-		for _, size := range mhSizes {
+		for _, size := range c.sizes {
 			for _, n := range []int{2, 3, 5, 10, 50, 100} {
 				if size < c.slots*n {
 					continue

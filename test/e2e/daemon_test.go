@@ -13,13 +13,13 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"xdplvs/director"
 	"xdplvs/internal/netlab"
+	"xdplvs/internal/testkit"
 )
 
 // daemon is a director that runs.
@@ -31,22 +31,7 @@ type daemon struct {
 	err  error // of the process, when done is closed
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+type lockedBuffer struct{ testkit.Log }
 
 // tail is the end of the log, as much as helps to see why a test failed.
 func (l *lockedBuffer) tail() string {
@@ -195,7 +180,7 @@ func runOn(t *testing.T, h *netlab.Host, args ...string) result {
 	var out, errs bytes.Buffer
 	ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
 	defer cancel()
-	cmd := h.Command(ctx, program, args...)
+	cmd := h.Command(ctx, commands, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.Env = environment()
 	must(t, h.Start(cmd))

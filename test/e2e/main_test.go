@@ -5,17 +5,18 @@ package e2e
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"xdplvs/internal/netlab"
+	"xdplvs/test/stage"
 )
 
 const (
@@ -30,6 +31,12 @@ const (
 // programVariable of the environment names a director to test instead of building one, which takes Go:
 // where only the compiled tests are, as in the machine of make test-vm.
 const programVariable = "E2E_DIRECTOR"
+
+// raceVariable of the environment, if it is set, has the director built with the race detector, whether the tests have it or not.
+const raceVariable = "E2E_RACE"
+
+// raceEnabled: the director has the race detector.
+var raceEnabled = raceBuilt || os.Getenv(raceVariable) != ""
 
 // slownessVariable of the environment tells how many times as long everything takes here, such as 10
 // where the processor is an emulated one: tests have that much more patience.
@@ -47,8 +54,9 @@ func slowness() time.Duration {
 	return time.Duration(n)
 }
 
-// program is the director under test.
-var program string
+// program is the director under test. commands is the same where a command is run that is soon done: without the race
+// detector, with which a process takes several times as long to begin as most commands to run.
+var program, commands string
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -61,18 +69,14 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if program = os.Getenv(programVariable); program == "" {
-		program = filepath.Join(dir, "director")
-		err = build(program)
-	}
-	if err != nil {
+	if err := findProgram(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	if os.Geteuid() == 0 {
 		cleanStale()
 	}
-	waitTogether()
+	stage.Together(2 * cap(labs)) // some tests only wait
 	code := m.Run()
 	for _, left := range leftovers() {
 		fmt.Fprintln(os.Stderr, "the tests left behind:", left)
@@ -81,22 +85,23 @@ func run(m *testing.M) int {
 	return code
 }
 
-// waitTogether lets more tests run at a time than there are places for farms, as some of them only wait; unless the command line
-// says how many.
-func waitTogether() {
-	flag.Parse()
-	said := false
-	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
-	if !said {
-		_ = flag.Set("test.parallel", strconv.Itoa(2*cap(labs))) // a number it takes
+// findProgram builds the director in a directory, unless there is one to test.
+func findProgram(dir string) error {
+	if program = os.Getenv(programVariable); program != "" {
+		commands = program
+		return nil
 	}
+	program = filepath.Join(dir, "director")
+	commands = program
+	if !raceEnabled {
+		return build(program)
+	}
+	commands = filepath.Join(dir, "commands")
+	return errors.Join(build(program, "-race"), build(commands))
 }
 
-func build(program string) error {
-	args := []string{"build", "-o", program}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
+func build(program string, flags ...string) error {
+	args := append([]string{"build", "-o", program}, flags...)
 	if out, err := exec.Command("go", append(args, "xdplvs/cmd/director")...).CombinedOutput(); err != nil {
 		return fmt.Errorf("build director: %w\n%s", err, out)
 	}
@@ -150,7 +155,7 @@ func leftovers() []string {
 	links, _ := filepath.Glob("/proc/[0-9]*/exe") // fails on a bad pattern only
 	for _, link := range links {
 		// A process that has just ended has no program.
-		if path, err := os.Readlink(link); err == nil && strings.TrimSuffix(path, " (deleted)") == program {
+		if path, err := os.Readlink(link); err == nil && slices.Contains([]string{program, commands}, strings.TrimSuffix(path, " (deleted)")) {
 			left = append(left, filepath.Dir(link)+" ("+path+")")
 		}
 	}

@@ -24,16 +24,18 @@ var anywhere = []string{"."}
 var DirectorLaw = Law{
 	Own: map[string][]string{
 		// The bottom knows nobody.
-		"bpf":         {},
-		"scheduler":   {},
-		"healthcheck": {},
-		"defense":     {},
+		"bpf":             {},
+		"scheduler":       {},
+		"defense":         {},
+		"internal/agenda": {},
+
+		"healthcheck": {"internal/agenda"},
 
 		"director": {"bpf", "scheduler", "defense"},
 		"configs":  {"director", "healthcheck", "internal/api", "internal/health", "internal/notify"},
 
 		"internal/arpnd":      {},
-		"internal/nexthop":    {"internal/arpnd"},
+		"internal/nexthop":    {"internal/agenda", "internal/arpnd"},
 		"internal/atomicfile": {},
 		"internal/vip":        {"director", "internal/arpnd", "internal/atomicfile"},
 		"internal/genl":       {},
@@ -57,6 +59,7 @@ var DirectorLaw = Law{
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
 
 		// Not in the product.
+		"internal/testkit":  {},
 		"internal/netlab":   {"bpf", "internal/offload"},
 		"internal/programs": {},
 		"internal/bench":    {"bpf", "director", "scheduler", "internal/api", "internal/netlab"},

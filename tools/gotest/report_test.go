@@ -86,9 +86,33 @@ func TestSuccess(t *testing.T) {
 	}
 }
 
+// TestAlone: what matches -alone comes last, and counts in the same sum.
+func TestAlone(t *testing.T) {
+	out, failed := runSample(t, "-alone", "./good,./fails", "-beside", "-skip=TestB", "./good", "./skips", "--", "-count=1")
+	skips, good := strings.Index(out, "ok    sample/skips"), strings.Index(out, "ok    sample/good")
+	if failed || skips < 0 || good < skips || strings.Contains(out, "sample/fails") || !strings.Contains(out, "tests: 1 passed, 0 failed, 1 skipped") {
+		t.Errorf("failed is %v:\n%s", failed, out)
+	}
+}
+
+// TestGoesOn: a failure of those that run together does not keep the others from running.
+func TestGoesOn(t *testing.T) {
+	if out, failed := runSample(t, "-alone", "./good", "./..."); !failed || !strings.Contains(out, "FAIL  sample/broken") || !strings.Contains(out, "ok    sample/good") {
+		t.Errorf("failed is %v:\n%s", failed, out)
+	}
+}
+
+func TestUnknownPackage(t *testing.T) {
+	t.Chdir(t.TempDir()) // no module
+	var b strings.Builder
+	if failed, err := run([]string{"-alone", "./here", "./there"}, &b); !failed || err == nil {
+		t.Errorf("failed is %v, error %v", failed, err)
+	}
+}
+
 func TestUnknownFlag(t *testing.T) {
 	var b strings.Builder
-	if failed, err := run([]string{"-race=perhaps"}, &b); !failed || err == nil {
+	if failed, err := run([]string{"--", "-race=perhaps"}, &b); !failed || err == nil {
 		t.Errorf("failed is %v, error %v", failed, err)
 	}
 }
