@@ -132,22 +132,23 @@ type Flows struct {
 }
 
 // ConnMemory is the kernel memory of the maps of connections, in bytes, with
-// what the kernel itself needs for them.
+// what the kernel itself needs for them. What SYN cookies need is counted in.
 type ConnMemory struct{ Conns4, Conns6, Overflow uint64 }
 
 // ConnMemory asks the kernel for it (memlock in /proc/PID/fdinfo).
 func (d *DataPlane) ConnMemory() (m ConnMemory, err error) {
 	for name, bytes := range map[string]*uint64{
-		directorMapConns4: &m.Conns4, directorMapConns6: &m.Conns6, directorMapOverflow: &m.Overflow,
+		directorMapConns4: &m.Conns4, directorMapSplices4: &m.Conns4, directorMapConns6: &m.Conns6, directorMapOverflow: &m.Overflow,
 	} {
 		info, err := d.objects.Maps[name].Info()
 		if err != nil {
 			return m, fmt.Errorf("read memory of map %s: %w", name, err)
 		}
-		var known bool
-		if *bytes, known = info.Memlock(); !known {
+		taken, known := info.Memlock()
+		if !known {
 			return m, fmt.Errorf("read memory of map %s: the kernel does not tell", name)
 		}
+		*bytes += taken
 	}
 	return m, nil
 }

@@ -36,7 +36,7 @@ func TemplateCall(c *Conn6) (client [16]byte, id []byte, cut, ok bool) {
 	}
 	client = c.Saddr
 	low := binary.NativeEndian.Uint64(client[8:])
-	binary.NativeEndian.PutUint64(client[8:], low^c.Call)
+	binary.NativeEndian.PutUint64(client[8:], low^c.More)
 	last := len(c.Text) - 1
 	id, _, _ = bytes.Cut(c.Text[:last], []byte{0})
 	return client, id, c.Text[last] != 0, true
