@@ -132,6 +132,16 @@ func (d *Director) cookieFlags(s *service) uint32 {
 	}
 }
 
+// proves reports whether a service gives cookies, or would in a flood.
+func (d *Director) proves() bool {
+	for key, s := range d.services {
+		if !key.Sorry && d.cookieFlags(s) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // bothCookieFlags are what tellCookies writes.
 const bothCookieFlags = bpf.ServiceCookies | bpf.ServiceProofs
 

@@ -103,6 +103,8 @@ func TestCookiesOfWhom(t *testing.T) {
 				want.Defense.Strategies.SynCookies = defense.Always
 				w := startDefending(t, want)
 				expect(t, "flags", w.cookieFlagsOf(key4(1)), test.want)
+				asked := map[bool]uint32{true: bpf.DefendSample}[test.want != 0]
+				expect(t, "what new connections are asked, so that it is known who sends", w.tables.Settings.Defending, asked)
 			})
 		})
 	}

@@ -167,7 +167,7 @@ func (d *Director) tellDefending() {
 	if d.defenses.guards > 0 {
 		defending |= bpf.DefendGuard
 	}
-	if s := m.Settings(); d.defenses.guards > 0 || s.DropEntry|s.DropPacket|s.SecureTCP != defense.Off {
+	if s := m.Settings(); d.defenses.guards > 0 || s.DropEntry|s.DropPacket|s.SecureTCP != defense.Off || d.proves() {
 		defending |= bpf.DefendSample
 	}
 	atomic.StoreUint32(&d.tables.Settings.Defending, defending)
