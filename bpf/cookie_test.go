@@ -339,6 +339,29 @@ func TestCookieWrong(t *testing.T) {
 	})
 }
 
+// TestCookieOfOthers: a cookie is good for the addresses that it was asked from and for, and no others, by whatever byte they differ.
+func TestCookieOfOthers(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			x := newProxied(t, f, false)
+			id := x.services["web"]
+			x.syn(t)
+			for i := range f.client.AsSlice() {
+				flip := func(a netip.Addr) netip.Addr {
+					b := a.AsSlice()
+					b[i] ^= 1
+					other, _ := netip.AddrFromSlice(b)
+					return other
+				}
+				x.setKey(Key{Addr: flip(f.vip), Port: webPort, Protocol: tcpProto}, id)
+				mustVerdict(t, fmt.Sprint("of a client that differs in byte ", i), x.send(t, x.proof(func(m *message) { m.src = flip(m.src) })(f)), "drop_cookie")
+				mustVerdict(t, fmt.Sprint("for an address that differs in byte ", i), x.send(t, x.proof(func(m *message) { m.dst = flip(m.dst) })(f)), "drop_cookie")
+			}
+			x.prove(t)
+		})
+	}
+}
+
 // TestCookieAge: a cookie is good in its period and the next one.
 func TestCookieAge(t *testing.T) {
 	for age, want := range map[uint64]string{0: "tx_new", 1: "tx_new", 2: "drop_cookie", 3: "drop_cookie"} {
