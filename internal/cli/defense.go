@@ -60,7 +60,7 @@ func printDefense(w io.Writer, s *director.DefenseState) error {
 	fmt.Fprintf(w, "\nPressure: %s\n", causes(s))
 	fmt.Fprintf(w, "  memory: %s; fewer than %d press (amemthresh)\n", memoryPages(s.Pressure.Pages), s.MemThresh)
 	fmt.Fprintf(w, "  fullest connection table: %d of %d places in use; %s (occupancy)\n", s.Pressure.Used, s.Pressure.Places, presses(s.Occupancy))
-	fmt.Fprintf(w, "  half-open: %d of %d places, or kept from them by cookies; %s (half_open)\n", s.Pressure.HalfOpen, s.Pressure.HalfPlaces, presses(s.HalfOpen))
+	fmt.Fprintf(w, "  half-open: %d of %d places that connections can have, or kept from them by cookies; %s (half_open)\n", s.Pressure.HalfOpen, s.Pressure.HalfPlaces, presses(s.HalfOpen))
 	fmt.Fprintf(w, "drop_packet, where it is always on: %s (am_droprate %d)\n", dropping(s.DropRate), s.DropRate)
 	fmt.Fprintf(w, "\nSYN cookies: %d SYNs answered, %d connections proven; %d of %d services that can give them do so now\n", s.Cookies.Answered, s.Cookies.Proven, s.Cookies.Services, s.Cookies.Able)
 	fmt.Fprintf(w, "\nDropped since the tables were made:\n")
