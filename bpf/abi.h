@@ -201,8 +201,9 @@ struct conn6 {
 	struct conn c;
 	__u8 saddr[16];
 	__u8 daddr[16];
-	/* Of a template of a SIP call, for either family; IPv4 addresses are mapped then. */
-	__u64 call;	   /* hash of the Call-ID; the last 8 bytes of saddr are XORed with it */
+	__u64 more;	   /* of a connection with CONN_SPLICED: see enum splice_part; of a template of a SIP call,
+			    * for either family (IPv4 addresses are mapped then): a hash of the Call-ID, which the last 8 bytes of
+			    * saddr are XORed with */
 	__u8 text[CALL_TEXT]; /* the Call-ID, 0 behind it; the last byte: 1 if it is longer, and cut off */
 };
 
@@ -439,24 +440,21 @@ enum service_answer {
 };
 
 /*
- * Two handshakes made one: the director's with the client by a cookie, and the one with
- * the real server. The entry of a connection with CONN_SPLICED, by the number of its slot.
+ * Two handshakes made one: the director's with the client by a cookie, and the one with the
+ * real server. 64 bits that change as one, of each connection with CONN_SPLICED: conn6.more,
+ * and for IPv4, whose slots have no room, in an array by the number of the slot. Above the
+ * parts below: 25 bits of the timestamp that the client was told, 26 of them before the real
+ * server has answered; then what is added to its timestamps, of which the low bits are 0.
+ * From bit 32 on: the first sequence number that the client was told; answered: what is added to the
+ * real server's.
  */
-struct splice {
-	__u32 cookie;	    /* the first sequence number as the client knows it, */
-	__u32 server;	    /* and the real server's own, once it has answered */
-	__u64 rest;	    /* changed as one: see enum splice_rest */
-};
-
-/* Where the parts of splice.rest begin. */
-enum splice_rest {
-	SPLICE_STAMP = 0,   /* 32 bits: the timestamp that the client was told; answered: what to add to the real server's */
-	SPLICE_VERSION = 32, /* 16 bits: of the connection's tag */
-	SPLICE_SCALE = 48,  /* 4 bits: the real server's window scale */
-	SPLICE_CLIENT_SCALE = 52, /* 4 bits: the client's, where the real server has none and must be told whole windows */
-	SPLICE_ANSWERED = 56, /* a bit each: the real server has answered */
-	SPLICE_STAMPS,	    /* the client was promised timestamps, */
-	SPLICE_SCALED,	    /* and a window scale */
+enum splice_part {
+	SPLICE_SCALE = 0xf,	/* a window scale: the client's, or with SPLICE_GRANTED the real server's */
+	SPLICE_STAMPS = 1 << 4,	/* the client was promised timestamps */
+	SPLICE_ANSWERED = 1 << 5, /* the real server has answered, */
+	SPLICE_GRANTED = 1 << 6, /* and scales windows, as the client does */
+	SPLICE_SHIFT_LOW = 0x7f, /* bits that a change of timestamps does not have */
+	SPLICE_SEQ = 32,
 };
 
 /*
@@ -776,7 +774,6 @@ _Static_assert(sizeof(struct probe) == 24, "probe");
 _Static_assert(sizeof(struct real_counts) == 64, "real_counts");
 _Static_assert(sizeof(struct real_stats) == 64, "real_stats");
 _Static_assert(sizeof(struct service) == 192, "service");
-_Static_assert(sizeof(struct splice) == 16, "splice");
 _Static_assert(sizeof(struct service_bucket) == 128, "service_bucket");
 _Static_assert(sizeof(struct mark_bucket) == 256, "mark_bucket");
 _Static_assert(sizeof(struct plan_chunk) == 64, "plan_chunk");

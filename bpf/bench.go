@@ -129,25 +129,42 @@ type Flows struct {
 	// Undo is for programs that rewrite the packet: each run sees the addresses, ports and IPv4
 	// checksum of the frame again. Baselines take the same time for it.
 	Undo bool
+	// SYN is for programs that answer: each run sees all of the frame again but for its link-layer addresses. It is one
+	// of IPv4, and has 20 bytes of TCP options, as the answer.
+	SYN bool
+}
+
+// Splice makes every connection one that a SYN cookie began, and whose real server has answered.
+func (t *Tables) Splice() {
+	const seq, stamp, scale = uint64(1) << uint(directorSplicePartSPLICE_SEQ), uint64(directorSplicePartSPLICE_SHIFT_LOW) + 1, 7
+	for _, b := range []table{t.table4(), t.table6()} {
+		for i := range b.n {
+			if c := b.slot(i); c.Tag&tagMask == tagUsed && !isTemplate(c.Word) && !isWayBack(c.Word) {
+				*b.splice(i) = seq | stamp | uint64(directorSplicePartSPLICE_ANSWERED|directorSplicePartSPLICE_GRANTED) | scale
+				c.Word |= connSpliced
+			}
+		}
+	}
 }
 
 // ConnMemory is the kernel memory of the maps of connections, in bytes, with
-// what the kernel itself needs for them.
+// what the kernel itself needs for them. What SYN cookies need is counted in.
 type ConnMemory struct{ Conns4, Conns6, Overflow uint64 }
 
 // ConnMemory asks the kernel for it (memlock in /proc/PID/fdinfo).
 func (d *DataPlane) ConnMemory() (m ConnMemory, err error) {
 	for name, bytes := range map[string]*uint64{
-		directorMapConns4: &m.Conns4, directorMapConns6: &m.Conns6, directorMapOverflow: &m.Overflow,
+		directorMapConns4: &m.Conns4, directorMapSplices4: &m.Conns4, directorMapConns6: &m.Conns6, directorMapOverflow: &m.Overflow,
 	} {
 		info, err := d.objects.Maps[name].Info()
 		if err != nil {
 			return m, fmt.Errorf("read memory of map %s: %w", name, err)
 		}
-		var known bool
-		if *bytes, known = info.Memlock(); !known {
+		taken, known := info.Memlock()
+		if !known {
 			return m, fmt.Errorf("read memory of map %s: the kernel does not tell", name)
 		}
+		*bytes += taken
 	}
 	return m, nil
 }
@@ -163,6 +180,8 @@ func (b *Bench) Run(frame []byte, flows Flows, repeat int) (action uint32, each 
 	case flows.Growth > 0: // the first run finds it as the others do
 		program = benchProgBenchGrown
 		frame = append(make([]byte, flows.Growth), frame...)
+	case flows.SYN:
+		program = benchProgBenchSyn
 	case flows.Count == 1:
 		program = benchProgBenchHot
 	}
@@ -188,6 +207,11 @@ func (b *Bench) setFlows(frame []byte, flows Flows) {
 	state.Counting = 0
 	if flows.Counting {
 		state.Counting = 1
+	}
+	if flows.SYN {
+		for i := range state.Syn {
+			state.Syn[i] = binary.NativeEndian.Uint32(frame[14+4*i:])
+		}
 	}
 	if state.Undo = 0; flows.Undo {
 		state.setEnds(frame)

@@ -26,7 +26,7 @@ type benchBenchState struct {
 	Ports    uint32
 	Addr     [4]uint64
 	Check    uint32
-	_        [4]byte
+	Syn      [15]uint32
 	FirstNs  uint64
 	First    uint64
 	LastNs   uint64
@@ -47,6 +47,7 @@ const (
 	benchProgBenchRaw     = "bench_raw"
 	benchProgBenchSend    = "bench_send"
 	benchProgBenchSink    = "bench_sink"
+	benchProgBenchSyn     = "bench_syn"
 	benchVarBench         = "bench"
 )
 
@@ -100,6 +101,7 @@ type benchProgramSpecs struct {
 	BenchRaw   *ebpf.ProgramSpec `ebpf:"bench_raw"`
 	BenchSend  *ebpf.ProgramSpec `ebpf:"bench_send"`
 	BenchSink  *ebpf.ProgramSpec `ebpf:"bench_sink"`
+	BenchSyn   *ebpf.ProgramSpec `ebpf:"bench_syn"`
 }
 
 // benchMapSpecs contains maps before they are loaded into the kernel.
@@ -167,6 +169,7 @@ type benchPrograms struct {
 	BenchRaw   *ebpf.Program `ebpf:"bench_raw"`
 	BenchSend  *ebpf.Program `ebpf:"bench_send"`
 	BenchSink  *ebpf.Program `ebpf:"bench_sink"`
+	BenchSyn   *ebpf.Program `ebpf:"bench_syn"`
 }
 
 func (p *benchPrograms) Close() error {
@@ -179,6 +182,7 @@ func (p *benchPrograms) Close() error {
 		p.BenchRaw,
 		p.BenchSend,
 		p.BenchSink,
+		p.BenchSyn,
 	)
 }
 

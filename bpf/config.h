@@ -19,7 +19,7 @@ const struct {
 	enum conn_tag conn_tag;
 	enum conn_flag conn_flag;
 	enum link link;
-	enum splice_rest splice_rest;
+	enum splice_part splice_part;
 	enum marking marking;
 	enum defending defending;
 	enum closed_ports closed_ports;

@@ -140,6 +140,14 @@ func (t *Tables) table6() table {
 	return table{t, unsafe.Pointer(unsafe.SliceData(t.Conns6)), unsafe.Sizeof(Conn6{}), len(t.Conns6)}
 }
 
+// splice is where it stands what is translated of a connection in slot i, if a SYN cookie began it.
+func (b table) splice(i int) *uint64 {
+	if b.size == unsafe.Sizeof(Conn6{}) {
+		return &b.t.Conns6[i].More
+	}
+	return &b.t.Splices4[i]
+}
+
 // slot is the head of slot i.
 func (b table) slot(i int) *Conn { return (*Conn)(unsafe.Add(b.base, uintptr(i)*b.size)) }
 

@@ -202,6 +202,16 @@ func (x *proxied) toClient(t *testing.T, changes ...change) []byte {
 	return tcp(0, append(changes, reply(x.server, 8080, "a"), x.toLocal(t, transports[0]), fromService(x.f, webPort))...)(x.f)
 }
 
+// offset is what is added to the real server's timestamps: a little more than what makes the first one that which the client
+// was told, so that they never go back.
+func (x *proxied) offset() uint32 {
+	first := uint32(0)
+	if x.grant.stamps {
+		first = serverStamp
+	}
+	return ((x.stamp | 63) - first + 127) &^ 127
+}
+
 // answered are the numbers with which the real server's SYN-ACK opens the client's window.
 func (x *proxied) answered(t *testing.T) []byte {
 	window, options := uint16(40000), []byte(nil)
@@ -209,7 +219,11 @@ func (x *proxied) answered(t *testing.T) []byte {
 		window >>= toldScale
 	}
 	if x.client.stamps {
-		options = slices.Concat([]byte{1, 1}, stampOption(x.stamp, map[bool]uint32{true: clientStamp + 1}[x.grant.stamps]))
+		echo, stamp := uint32(0), x.offset()
+		if x.grant.stamps {
+			echo, stamp = clientStamp+1, stamp+serverStamp
+		}
+		options = slices.Concat([]byte{1, 1}, stampOption(stamp, echo))
 	}
 	return x.toClient(t, segment(ack, x.cookie, clientISN+1, window, options), func(m *message) { m.data = []byte{0} })
 }
@@ -236,10 +250,7 @@ func (x *proxied) toReal(t *testing.T, changes ...change) []byte {
 // exchange sends a segment each way, and compares numbers, options and windows.
 func (x *proxied) exchange(t *testing.T) {
 	t.Helper()
-	offset, window := uint32(0), uint16(0x2000)
-	if x.grant.stamps {
-		offset = x.stamp - serverStamp
-	}
+	offset, window := x.offset(), uint16(0x2000)
 	if x.client.told().scale >= 0 && x.grant.scale < 0 {
 		window = 0xffff // too large for a field that is not scaled
 	}
@@ -256,7 +267,7 @@ func (x *proxied) exchange(t *testing.T) {
 	}
 	stamps = x.grant.stamped(serverStamp+50, clientStamp+9)
 	got = x.fromServer(t, segment(psh|ack, 0xfffffff6, clientISN+6, 0x1234, stamps, sacks(clientISN)))
-	stamps = x.grant.stamped(x.stamp+50, clientStamp+9)
+	stamps = x.grant.stamped(serverStamp+50+offset, clientStamp+9)
 	mustLeave(t, "reply", got, "tx_reply", x.toClient(t, segment(psh|ack, x.cookie+6, clientISN+6, told, stamps, sacks(clientISN))))
 }
 
@@ -326,6 +337,29 @@ func TestCookieWrong(t *testing.T) {
 		x.Settings.CookieKey[0]--
 		x.prove(t)
 	})
+}
+
+// TestCookieOfOthers: a cookie is good for the addresses that it was asked from and for, and no others, by whatever byte they differ.
+func TestCookieOfOthers(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			x := newProxied(t, f, false)
+			id := x.services["web"]
+			x.syn(t)
+			for i := range f.client.AsSlice() {
+				flip := func(a netip.Addr) netip.Addr {
+					b := a.AsSlice()
+					b[i] ^= 1
+					other, _ := netip.AddrFromSlice(b)
+					return other
+				}
+				x.setKey(Key{Addr: flip(f.vip), Port: webPort, Protocol: tcpProto}, id)
+				mustVerdict(t, fmt.Sprint("of a client that differs in byte ", i), x.send(t, x.proof(func(m *message) { m.src = flip(m.src) })(f)), "drop_cookie")
+				mustVerdict(t, fmt.Sprint("for an address that differs in byte ", i), x.send(t, x.proof(func(m *message) { m.dst = flip(m.dst) })(f)), "drop_cookie")
+			}
+			x.prove(t)
+		})
+	}
 }
 
 // TestCookieAge: a cookie is good in its period and the next one.

@@ -149,7 +149,7 @@ __inline int store(const struct packet *p, struct place *at, struct conn *home, 
 	return 0;
 }
 
-/* By full-NAT: the slot first, which the way back names. packet_local goes on. */
+/* The slot first, which by full-NAT the way back names, and where a proof's splice belongs. packet_local goes on. */
 __inline __u64 packet_reserve(struct packet *p, struct place *at, struct conn *home, __u32 id, int v6)
 {
 	struct conn *c = home ? conn_reserve(p, at, home, v6) : NULL;
@@ -178,7 +178,7 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 		stats_input(id, p, p->fragment != FRAGMENT_LATER);
 		return outcome(TX_ONE_PACKET, id);
 	}
-	if (unlikely(fullnat_wanted(p, r, v6)))
+	if (unlikely(p->proof == PROOF_GIVEN || fullnat_wanted(p, r, v6)))
 		return packet_reserve(p, at, home, id, v6);
 	if (unlikely(real_is_its_client(r, p, v6))) {
 		r = choose_other(p, at, s, &id, v6);
@@ -187,7 +187,6 @@ __inline __u64 schedule(struct packet *p, struct place *at, struct conn *home, s
 	}
 	n = &w->fresh;
 	conn_begin(n, p, r, id);
-	n->word |= splice_flag(p);
 	if (unlikely(!home || !store(p, at, home, n, v6))) {
 		__sync_fetch_and_add(&s->untracked, 1);
 		if (!s->persistent)
@@ -321,8 +320,8 @@ __noinline __u64 packet_new6(struct packet *p, struct place *at)
 }
 
 /*
- * Ends what packet_reserve has begun: takes a local end, shows the connection,
- * or gives its slot back, and unlocks its place. Behind packet_new, which needs
+ * Ends what packet_reserve has begun: takes a local end where one is needed, shows the
+ * connection, or gives its slot back, and unlocks its place. Behind packet_new, which needs
  * much stack itself.
  */
 __inline __u64 packet_local(struct packet *p, struct place *at, __u32 id, int v6)
@@ -335,11 +334,11 @@ __inline __u64 packet_local(struct packet *p, struct place *at, __u32 id, int v6
 
 	if (!home || !c || !r || !w)
 		return result; /* cannot be: they were there before */
-	taken = local_take(id, at->want >> 32, v6);
+	taken = fullnat_wanted(p, r, v6) ? local_take(id, at->want >> 32, v6) : outcome(TX_NEW, id);
 	if (outcome_verdict(taken) == TX_NEW) {
 		n = &w->fresh;
 		conn_begin(n, p, r, id);
-		n->word |= splice_flag(p);
+		n->word |= splice_begin(p, at, v6);
 		n->local = outcome_local(taken);
 		control(n, at);
 		conn_publish(c, p, at, n, v6);
@@ -493,13 +492,14 @@ __inline __u64 icmp_error(struct xdp_md *ctx, struct packet *p, int v6)
 	if (!c)
 		return outcome(PASS_ICMP, NO_REAL);
 	k = conn_read(c);
+	known_at(&k, &at);
 	if (is_way_back(k.word))
 		return outcome(TX_REPLY, NO_REAL);
 	r = bpf_map_lookup_elem(&reals, &k.real);
 	if (!r || r->generation != k.generation || !known_holds(&k, &at) || known_expired(&k, p->now))
 		return outcome(PASS_ICMP, NO_REAL);
 	if (unlikely(k.word & CONN_SPLICED) &&
-	    !(v6 ? splice_quoted6(ctx, p, quoted.l4, at.slot) : splice_quoted4(ctx, p, quoted.l4, at.slot)))
+	    !(v6 ? splice_quoted6(ctx, p, quoted.l4, link_to(&at)) : splice_quoted4(ctx, p, quoted.l4, link_to(&at))))
 		return outcome(DROP_ERROR, NO_REAL);
 	stats_input(k.real, p, 0);
 	return outcome_by(TX_ICMP, k.real, k.local);
@@ -610,7 +610,7 @@ __inline __u64 packet_unknown(struct xdp_md *ctx, struct packet *p, struct place
 
 	if (likely(p->proof != PROOF_GIVEN))
 		return result;
-	return v6 ? proof_used6(ctx, p, at, result) : proof_used4(ctx, p, at, result);
+	return v6 ? proof_used6(ctx, p, result) : proof_used4(ctx, p, result);
 }
 
 /* A connection whose handshake was the director's. */
@@ -650,7 +650,7 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 			at->over = conn_over(&k, p);
 		if (!at->over && r && r->generation != k.generation)
 			return outcome(stale_verdict(r, p), NO_REAL);
-		if (!at->over && k.word & CONN_SPLICED)
+		if (!at->over && k.word & CONN_SPLICED && p->fragment != FRAGMENT_LATER)
 			return packet_spliced(ctx, p, at, &k, v6);
 		if (!at->over)
 			return packet_known(p, &k);

@@ -104,7 +104,7 @@ type directorConn6 struct {
 	C     directorConn
 	Saddr [16]uint8
 	Daddr [16]uint8
-	Call  uint64
+	More  uint64
 	Text  [32]uint8
 }
 
@@ -629,23 +629,15 @@ type directorSourcePool struct {
 	Source [256]uint8
 }
 
-type directorSplice struct {
-	_      structs.HostLayout
-	Cookie uint32
-	Server uint32
-	Rest   uint64
-}
-
-type directorSpliceRest uint32
+type directorSplicePart uint32
 
 const (
-	directorSpliceRestSPLICE_STAMP        directorSpliceRest = 0
-	directorSpliceRestSPLICE_VERSION      directorSpliceRest = 32
-	directorSpliceRestSPLICE_SCALE        directorSpliceRest = 48
-	directorSpliceRestSPLICE_CLIENT_SCALE directorSpliceRest = 52
-	directorSpliceRestSPLICE_ANSWERED     directorSpliceRest = 56
-	directorSpliceRestSPLICE_STAMPS       directorSpliceRest = 57
-	directorSpliceRestSPLICE_SCALED       directorSpliceRest = 58
+	directorSplicePartSPLICE_SCALE     directorSplicePart = 15
+	directorSplicePartSPLICE_STAMPS    directorSplicePart = 16
+	directorSplicePartSPLICE_ANSWERED  directorSplicePart = 32
+	directorSplicePartSPLICE_GRANTED   directorSplicePart = 64
+	directorSplicePartSPLICE_SHIFT_LOW directorSplicePart = 127
+	directorSplicePartSPLICE_SEQ       directorSplicePart = 32
 )
 
 type directorStaleAction uint32
@@ -975,7 +967,6 @@ const (
 	directorMapServices       = "services"
 	directorMapSources        = "sources"
 	directorMapSplices4       = "splices4"
-	directorMapSplices6       = "splices6"
 	directorMapTraceNotes     = "trace_notes"
 	directorMapTraceRing      = "trace_ring"
 	directorMapTraces         = "traces"
@@ -1074,7 +1065,6 @@ type directorMapSpecs struct {
 	Services     *ebpf.MapSpec `ebpf:"services"`
 	Sources      *ebpf.MapSpec `ebpf:"sources"`
 	Splices4     *ebpf.MapSpec `ebpf:"splices4"`
-	Splices6     *ebpf.MapSpec `ebpf:"splices6"`
 	TraceNotes   *ebpf.MapSpec `ebpf:"trace_notes"`
 	TraceRing    *ebpf.MapSpec `ebpf:"trace_ring"`
 	Traces       *ebpf.MapSpec `ebpf:"traces"`
@@ -1139,7 +1129,6 @@ type directorMaps struct {
 	Services     *ebpf.Map `ebpf:"services"`
 	Sources      *ebpf.Map `ebpf:"sources"`
 	Splices4     *ebpf.Map `ebpf:"splices4"`
-	Splices6     *ebpf.Map `ebpf:"splices6"`
 	TraceNotes   *ebpf.Map `ebpf:"trace_notes"`
 	TraceRing    *ebpf.Map `ebpf:"trace_ring"`
 	Traces       *ebpf.Map `ebpf:"traces"`
@@ -1175,7 +1164,6 @@ func (m *directorMaps) Close() error {
 		m.Services,
 		m.Sources,
 		m.Splices4,
-		m.Splices6,
 		m.TraceNotes,
 		m.TraceRing,
 		m.Traces,

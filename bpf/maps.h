@@ -9,8 +9,8 @@
  * filter         (section)  bits            userspace       pinned
  * defense        (section)  defense_state   both            pinned
  * conns4, conns6 set        8 slots         both, by CAS    pinned; evicted: expired, then oldest embryonic
- * splices4,      slot       splice          BPF             pinned; their connections'
- * splices6
+ * splices4       slot       enum            BPF             pinned; their connections'
+ *                           splice_part
  * overflow       conn_key   conn            both            pinned; full: the flow stays untracked
  * services       service id service         userspace,      pinned
  *                                           cursors: BPF
@@ -65,8 +65,7 @@
 
 array_map(conns4, struct conn4_set, BPF_F_MMAPABLE);
 array_map(conns6, struct conn6_set, BPF_F_MMAPABLE);
-array_map(splices4, struct splice, BPF_F_MMAPABLE);
-array_map(splices6, struct splice, BPF_F_MMAPABLE);
+array_map(splices4, __u64, BPF_F_MMAPABLE);
 array_map(services, struct service, BPF_F_MMAPABLE);
 array_map(service_keys, struct service_bucket, BPF_F_MMAPABLE);
 array_map(plans, struct plan_chunk, BPF_F_MMAPABLE);

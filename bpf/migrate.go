@@ -37,7 +37,7 @@ const (
 const settleTime = 2 * time.Millisecond
 
 // connMaps go together: their entries name each other's places.
-var connMaps = []string{directorMapConns4, directorMapConns6, directorMapOverflow}
+var connMaps = []string{directorMapConns4, directorMapConns6, directorMapOverflow, directorMapSplices4}
 
 // migration is one way from former tables to others.
 type migration struct {

@@ -33,7 +33,6 @@ type familyMove struct {
 	from, to table
 	key      uintptr // bytes of the addresses behind the head
 	at       []carried
-	splices  [2][]Splice // the former ones and the new
 }
 
 // carried is what became of a slot of the former table.
@@ -49,8 +48,8 @@ type carried struct {
 func newMover(from, to *Tables, spill func(*ConnKey, *Conn) error) *mover {
 	const addrs4, addrs6 = 8, 32 // bytes of two addresses
 	return &mover{from: from, to: to, overflow: map[ConnKey]bool{}, spill: spill, families: [2]familyMove{
-		{from.table4(), to.table4(), addrs4, make([]carried, len(from.Conns4)), [2][]Splice{from.Splices4, to.Splices4}},
-		{from.table6(), to.table6(), addrs6, make([]carried, len(from.Conns6)), [2][]Splice{from.Splices6, to.Splices6}},
+		{from.table4(), to.table4(), addrs4, make([]carried, len(from.Conns4))},
+		{from.table6(), to.table6(), addrs6, make([]carried, len(from.Conns6))},
 	}}
 }
 
@@ -86,8 +85,9 @@ func (m *mover) pass() {
 
 // copied is a copy of an entry, whatever its family.
 type copied struct {
-	head Conn
-	rest [unsafe.Sizeof(Conn6{}) - unsafe.Sizeof(Conn{})]byte
+	head   Conn
+	rest   [unsafe.Sizeof(Conn6{}) - unsafe.Sizeof(Conn{})]byte
+	splice uint64
 }
 
 // read copies a slot's entry; false if there is none.
@@ -100,6 +100,7 @@ func (f *familyMove) read(i int) (c copied, ok bool) {
 	c.head = *slot
 	copy(c.rest[:], unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(slot), unsafe.Sizeof(Conn{}))), f.from.size-unsafe.Sizeof(Conn{})))
 	c.head.Word = atomic.LoadUint32(&slot.Word)
+	c.splice = atomic.LoadUint64(f.from.splice(i))
 	return c, atomic.LoadUint64(&slot.Tag) == tag && c.head.Tag == tag && c.head.Word&connDead == 0
 }
 
@@ -108,8 +109,7 @@ func (m *mover) carry(f, i int, c *copied) {
 	family := &m.families[f]
 	at := &family.at[i]
 	if at.tag == c.head.Tag {
-		family.refresh(at, &c.head)
-		family.splice(i, c.head.Word)
+		family.refresh(at, c)
 		return
 	}
 	family.drop(i)
@@ -123,7 +123,6 @@ func (m *mover) carry(f, i int, c *copied) {
 	switch {
 	case tag != 0:
 		at.place, at.now = int32(place), tag
-		family.splice(i, c.head.Word)
 		m.count(c.head.Word)
 	case place < 0 && m.spills(family, c, hash):
 		m.count(c.head.Word)
@@ -134,21 +133,6 @@ func (m *mover) carry(f, i int, c *copied) {
 			m.uncount(&c.head)
 		}
 		m.from.leave(&c.head, c.head.Word&^connControlled)
-	}
-}
-
-// splice brings along what is translated of a connection that a SYN cookie began, as far as packets have not
-// done so. It names the version of the connection's tag.
-func (f *familyMove) splice(i int, word uint32) {
-	at := &f.at[i]
-	if word&connSpliced == 0 || at.now == 0 {
-		return
-	}
-	const shift = uint(directorSpliceRestSPLICE_VERSION)
-	s, to := f.splices[0][i], &f.splices[1][at.place]
-	s.Rest = s.Rest&^(0xffff<<shift) | at.now>>16&0xffff<<shift
-	if to.Rest>>uint(directorSpliceRestSPLICE_ANSWERED)&1 == 0 || uint16(to.Rest>>shift) != uint16(s.Rest>>shift) {
-		*to = s
 	}
 }
 
@@ -247,13 +231,19 @@ func (m *mover) relink(f int, c *Conn) {
 }
 
 // refresh brings an entry that was carried up to date, as far as packets have not done it.
-func (f *familyMove) refresh(at *carried, c *Conn) {
+func (f *familyMove) refresh(at *carried, from *copied) {
 	if at.now == 0 {
 		return
 	}
-	to := f.to.slot(int(at.place))
+	c, to := &from.head, f.to.slot(int(at.place))
 	if atomic.LoadUint64(&to.Tag) != at.now {
 		return
+	}
+	if s := f.to.splice(int(at.place)); c.Word&connSpliced != 0 {
+		was := atomic.LoadUint64(s)
+		if was&uint64(directorSplicePartSPLICE_ANSWERED) == 0 { // the real server may have answered meanwhile
+			atomic.CompareAndSwapUint64(s, was, from.splice)
+		}
 	}
 	if c.Word != at.word {
 		// What store and relink made of flags and version stays.
@@ -420,6 +410,9 @@ func (b table) fill(i int, c *copied, tag uint64) {
 	s.Packets, s.Source, s.Port, s.Peer, s.Ingress = head.Packets, head.Source, head.Port, head.Peer, head.Ingress
 	copy(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(s), unsafe.Sizeof(Conn{}))), b.size-unsafe.Sizeof(Conn{})), c.rest[:])
 	atomic.StoreUint64(&s.Link, head.Link)
+	if head.Word&connSpliced != 0 {
+		atomic.StoreUint64(b.splice(i), c.splice)
+	}
 	atomic.StoreUint32(&s.Word, head.Word)
 }
 

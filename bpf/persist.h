@@ -44,7 +44,7 @@ __inline void template_name(struct conn *c, const struct call *call)
 	__u64 *to = (void *)t->text;
 	__u32 i;
 
-	t->call = call->hash;
+	t->more = call->hash;
 	for (i = 0; i < CALL_TEXT / sizeof(*to); i++)
 		to[i] = from[i];
 }

@@ -119,7 +119,6 @@ func (r *Rehearsal) CopyConns() error {
 	copy(r.Tables.Conns4, r.of.Tables.Conns4)
 	copy(r.Tables.Conns6, r.of.Tables.Conns6)
 	copy(r.Tables.Splices4, r.of.Tables.Splices4)
-	copy(r.Tables.Splices6, r.of.Tables.Splices6)
 	copy(r.Tables.Counts, r.of.Tables.Counts)
 	return errors.Join(r.copyMap(directorMapOverflow), r.copyMap(directorMapDestinations))
 }

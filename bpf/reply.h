@@ -145,7 +145,7 @@ __inline enum verdict reply_spliced(struct xdp_md *ctx, struct packet *p, const 
 {
 	__u32 version = reply->conn.tag >> 16 & 0xffff;
 
-	if (likely(!(reply->conn.word & CONN_SPLICED)))
+	if (likely(!(reply->conn.word & CONN_SPLICED)) || p->fragment == FRAGMENT_LATER)
 		return UNDECIDED;
 	return v6 ? splice_reply6(ctx, p, reply->slot, version) : splice_reply4(ctx, p, reply->slot, version);
 }

@@ -217,7 +217,6 @@ func (r *rig) forgetConns() {
 	clear(r.Conns4)
 	clear(r.Conns6)
 	clear(r.Splices4)
-	clear(r.Splices6)
 	clear(r.Counts)
 }
 

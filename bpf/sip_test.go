@@ -188,8 +188,8 @@ func (r *rig) mustCall(t *testing.T, text []byte) {
 		c := &r.Conns6[i]
 		if _, shown, cut, ok := TemplateCall(c); ok {
 			want := id[:min(len(id), len(c.Text)-1)]
-			if string(shown) != want || cut != (len(id) > len(want)) || c.Call != r.callHash(id) {
-				t.Errorf("Call-ID %q is %q, cut %v, hash %x, want %x", id, shown, cut, c.Call, r.callHash(id))
+			if string(shown) != want || cut != (len(id) > len(want)) || c.More != r.callHash(id) {
+				t.Errorf("Call-ID %q is %q, cut %v, hash %x, want %x", id, shown, cut, c.More, r.callHash(id))
 			}
 			return
 		}

@@ -16,30 +16,50 @@
 #include "handshake.h"
 #include "nat.h"
 
-#define SPLICE_BIT(bit) (1ULL << (bit))
-
-__inline struct splice *splice_get(__u32 slot, int v6)
+/* Where it stands what is translated of the connection in a slot; NULL: nowhere. */
+__inline __u64 *splice_at(__u32 slot, int v6)
 {
+	struct conn *c = v6 ? slot_numbered(slot, 1) : NULL;
 	__u32 index = slot - 1;
 
-	return v6 ? bpf_map_lookup_elem(&splices6, &index) : bpf_map_lookup_elem(&splices4, &index);
+	if (v6)
+		return c ? &((struct conn6 *)c)->more : NULL;
+	return bpf_map_lookup_elem(&splices4, &index);
 }
 
-/* Another version's is a former connection's; that of this one is being made. */
-__inline int splice_is(__u64 rest, __u32 version)
+/* What is translated of a connection, as it was at one moment. */
+struct splice {
+	__u64 *at;
+	__u64 is; /* see enum splice_part */
+};
+
+/* 0: there is none of this version of the slot's tag, but perhaps of another connection. */
+__inline int splice_read(struct splice *s, __u32 slot, __u32 version, int v6)
 {
-	return (rest >> SPLICE_VERSION & 0xffff) == (version & 0xffff);
+	s->at = splice_at(slot, v6);
+	if (!s->at)
+		return 0;
+	s->is = READ_ONCE(*s->at);
+	return linked(slot | (__u64)version << LINK_VERSION, v6) != NULL;
 }
 
-__inline __u32 splice_shift(const struct splice *s)
+/* The client's first sequence number; answered: what is added to the real server's. */
+__inline __u32 splice_seq(__u64 is)
 {
-	return READ_ONCE(s->cookie) - READ_ONCE(s->server);
+	return is >> SPLICE_SEQ;
 }
 
-/* Of the connection that a packet begins. */
-__inline __u32 splice_flag(const struct packet *p)
+__inline __u32 splice_stamp(__u64 is)
 {
-	return unlikely(p->proof == PROOF_GIVEN) ? CONN_SPLICED : 0;
+	return (__u32)is & ~SPLICE_SHIFT_LOW;
+}
+
+/* How far windows are shifted, by the client's scale or the real server's. */
+__inline __u32 splice_scale(__u64 is, int granted)
+{
+	__u32 scale = is & SPLICE_SCALE;
+
+	return scale == NO_SCALE || !(is & SPLICE_GRANTED) != !granted ? 0 : scale;
 }
 
 /* May a connection that a cookie began be the real server's? Its replies must come by here. */
@@ -48,139 +68,128 @@ __inline int splice_carries(const struct real *r)
 	return method_replies(r->method) && !(r->flags & REAL_LOCAL);
 }
 
-/* Notes what the client has proven, for its connection, which is stored at the place. */
-__inline int splice_begin(const struct place *at, int v6)
+/* Notes what the client has proven, for its connection, which is going to be shown at the place. Its flag; 0: there is no proof. */
+__inline __u32 splice_begin(const struct packet *p, const struct place *at, int v6)
 {
-	struct splice *s = splice_get(at->slot, v6);
+	__u64 *s = p->proof == PROOF_GIVEN ? splice_at(at->slot, v6) : NULL;
 	struct work *w = work_get();
 	struct proof *f;
-	__u64 rest;
+	__u64 is;
 
 	if (!s || !w)
 		return 0;
 	f = &w->proof;
-	rest = (__u64)f->options.echo << SPLICE_STAMP | (__u64)(at->version & 0xffff) << SPLICE_VERSION;
+	is = (__u64)f->cookie << SPLICE_SEQ | f->options.scale;
 	if (f->options.stamp_at)
-		rest |= SPLICE_BIT(SPLICE_STAMPS);
-	if (f->options.scale != NO_SCALE)
-		rest |= SPLICE_BIT(SPLICE_SCALED) | (__u64)f->options.scale << SPLICE_CLIENT_SCALE;
-	WRITE_ONCE(s->cookie, f->cookie);
-	WRITE_ONCE(s->rest, rest);
-	return 1;
+		is |= (f->options.echo & ~STAMP_BITS) | SPLICE_STAMPS;
+	WRITE_ONCE(*s, is);
+	return CONN_SPLICED;
 }
 
-/* What the real server's SYN-ACK in memory makes of the rest. */
-__inline __u64 splice_answered(__u64 rest, const struct tcp_options *o)
+/*
+ * What the real server's SYN-ACK in memory makes of it. Its timestamps become none below what the
+ * client was told, and a little more: so low bits of the change are free.
+ */
+__inline __u64 splice_answered(__u64 is, const struct work *w)
 {
-	__u32 stamp = rest >> SPLICE_STAMP;
-	__u64 next = rest & ~0xffffffffULL;
+	const struct tcp_options *o = &w->options;
+	__u64 next = (__u64)(splice_seq(is) - bpf_ntohl(w->head.word[1])) << SPLICE_SEQ | SPLICE_ANSWERED |
+		     (is & (SPLICE_SCALE | SPLICE_STAMPS));
+	__u32 told = (__u32)is | STAMP_BITS;
 
-	if (o->stamp_at)
-		next |= (__u32)(stamp - o->stamp);
-	if (o->scale == NO_SCALE)
-		return next | SPLICE_BIT(SPLICE_ANSWERED);
-	next &= ~(0xfULL << SPLICE_CLIENT_SCALE); /* it reads the client's windows as they are */
-	return next | SPLICE_BIT(SPLICE_ANSWERED) | (__u64)o->scale << SPLICE_SCALE;
+	next |= (told - o->stamp + SPLICE_SHIFT_LOW) & ~SPLICE_SHIFT_LOW;
+	if (o->scale == NO_SCALE || (is & SPLICE_SCALE) == NO_SCALE)
+		return next;
+	return (next & ~(__u64)SPLICE_SCALE) | SPLICE_GRANTED | o->scale;
 }
 
 /* A window of the real server's as the client will read it. scale: what the field is shifted by. */
-__inline __u32 splice_window(__u32 window, __u64 rest, __u32 scale)
+__inline __u32 splice_window(__u32 window, __u64 is, __u32 scale)
 {
 	__u32 told;
 
-	if (!(rest & SPLICE_BIT(SPLICE_SCALED)))
+	if ((is & SPLICE_SCALE) == NO_SCALE)
 		return window;
-	told = (window << (scale & 15)) >> COOKIE_SCALE;
+	told = (window << scale) >> COOKIE_SCALE;
 	return window && !told ? 1 : told;
 }
 
-/* Data of its first byte's number are a byte that the client has, so it says what it has. */
-__inline int synack_become(struct xdp_md *ctx, struct packet *p, const struct splice *splice, __u32 stamp, __u64 rest, int v6)
+/* The segment that the client gets for a SYN-ACK in memory. Data of its first byte's number are a byte that it has, so it says what it has. */
+__inline int synack_become(struct xdp_md *ctx, struct packet *p, struct work *w, __u64 is, int v6)
 {
-	struct work *w = work_get();
-	__u32 window, ack, size;
-	struct segment *s;
+	__u32 window = head_window(w), ack = bpf_ntohl(w->head.word[2]), size = sizeof(struct tcphdr);
+	__u32 seq = bpf_ntohl(w->head.word[1]) + splice_seq(is);
+	struct segment *s = &w->segment;
 
-	if (!w)
-		return 0;
-	window = head_window(w);
-	ack = bpf_ntohl(w->head.word[2]);
-	s = &w->segment;
-	segment_begin(s, p->ports, READ_ONCE(splice->cookie), ack);
+	segment_begin(s, p->ports, seq, ack);
 	s->tcp.ack = 1;
-	s->tcp.window = window_field(splice_window(window, rest, 0));
-	size = sizeof(s->tcp);
-	if (rest & SPLICE_BIT(SPLICE_STAMPS)) {
+	s->tcp.window = window_field(splice_window(window, is, 0));
+	if (is & SPLICE_STAMPS) {
 		s->option[0] = bpf_htonl(OPTION_NOPS_HALF | OPTION_STAMPS_HALF);
-		s->option[1] = bpf_htonl(stamp);
+		s->option[1] = bpf_htonl(w->options.stamp + splice_stamp(is));
 		s->option[2] = bpf_htonl(w->options.echo);
 		size += 12;
 	}
 	return segment_replace(ctx, p, size + 1, v6);
 }
 
-/*
- * A SYN-ACK to the director's SYN, the first one or the same again. UNDECIDED: the client gets what
- * it has become.
- */
-__inline enum verdict splice_synack(struct xdp_md *ctx, struct packet *p, struct splice *s, __u64 rest, int v6)
+/* Does the SYN-ACK in memory end the handshake that a cookie of the client's began? It comes again if its answer was lost. */
+__inline int synack_again(const struct packet *p, struct work *w, const struct splice *s, int v6)
 {
-	struct work *w = work_get();
-	__u32 stamp;
-	__u64 next;
+	nat_reply_key(&w->reply, p, &w->ends, v6); /* what the client's packets have */
+	return cookie_holds(&w->reply, bpf_ntohl(w->head.word[1]) + splice_seq(s->is), bpf_ntohl(w->head.word[2]) - 1, v6);
+}
 
-	if (!w)
-		return DROP_ERROR;
-	stamp = rest >> SPLICE_STAMP;
-	if (rest & SPLICE_BIT(SPLICE_ANSWERED)) {
-		stamp += w->options.stamp;
-		next = rest;
-	} else {
-		WRITE_ONCE(s->server, bpf_ntohl(w->head.word[1]));
-		next = splice_answered(rest, &w->options);
-		if (__sync_val_compare_and_swap(&s->rest, rest, next) != rest)
-			return DROP_EARLY; /* another CPU has the same one */
-	}
-	return synack_become(ctx, p, s, stamp, next, v6) ? UNDECIDED : DROP_ERROR;
+/* The first SYN-ACK to the director's SYN. UNDECIDED: s->is tells what it makes of the numbers. */
+__inline enum verdict synack_first(struct splice *s, const struct work *w)
+{
+	__u64 next = splice_answered(s->is, w);
+
+	if (__sync_val_compare_and_swap(s->at, s->is, next) != s->is)
+		return DROP_EARLY; /* another CPU has the same one */
+	s->is = next;
+	return UNDECIDED;
 }
 
 /* What the real server says before it has answered. */
-__inline enum verdict splice_refused(struct xdp_md *ctx, struct packet *p, const struct splice *s)
+__inline enum verdict splice_refused(struct xdp_md *ctx, struct packet *p, struct work *w, const struct splice *s)
 {
-	struct work *w = work_get();
-
-	if (!w)
-		return DROP_ERROR;
 	if (!(p->tcp & TCP_RST))
 		return TX_RESET; /* of a connection that it remembers: a client would tell it so, too */
-	w->head.word[1] = bpf_htonl(READ_ONCE(s->cookie) + 1); /* where the client would have its data begin */
+	w->head.word[1] = bpf_htonl(splice_seq(s->is) + 1); /* where the client would have its data begin */
+	return tcp_store(ctx, p) ? UNDECIDED : DROP_ERROR;
+}
+
+/* The real server's, once it has answered. */
+__inline enum verdict reply_translate(struct xdp_md *ctx, struct packet *p, struct work *w, __u64 is)
+{
+	struct tcp_shift by = { .seq = splice_seq(is), .stamp = splice_stamp(is) };
+
+	head_shift(w, &by);
+	if (!(p->tcp & TCP_RST))
+		head_set_window(w, splice_window(head_window(w), is, splice_scale(is, 1)));
 	return tcp_store(ctx, p) ? UNDECIDED : DROP_ERROR;
 }
 
 /* A packet of the real server's, for the client. UNDECIDED: it goes on. */
 __inline enum verdict splice_reply(struct xdp_md *ctx, struct packet *p, __u32 slot, __u32 version, int v6)
 {
-	struct splice *s = splice_get(slot, v6);
+	int synack = (p->tcp & (TCP_SYN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_ACK);
 	struct work *w = work_get();
-	struct tcp_shift by = {};
-	__u64 rest;
+	enum verdict verdict;
+	struct splice s;
 
-	if (!s || !w || p->fragment == FRAGMENT_LATER)
-		return UNDECIDED;
-	rest = READ_ONCE(s->rest);
-	if (!splice_is(rest, version) || !tcp_load(ctx, p))
+	if (!w || !splice_read(&s, slot, version, v6) || !tcp_load(ctx, p))
 		return DROP_EARLY;
-	if ((p->tcp & (TCP_SYN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_ACK) &&
-	    (!(rest & SPLICE_BIT(SPLICE_ANSWERED)) || bpf_ntohl(w->head.word[1]) == READ_ONCE(s->server)))
-		return splice_synack(ctx, p, s, rest, v6);
-	if (!(rest & SPLICE_BIT(SPLICE_ANSWERED)))
-		return splice_refused(ctx, p, s);
-	by.seq = splice_shift(s);
-	by.stamp = rest >> SPLICE_STAMP;
-	head_shift(w, &by);
-	if (!(p->tcp & TCP_RST))
-		head_set_window(w, splice_window(head_window(w), rest, rest >> SPLICE_SCALE));
-	return tcp_store(ctx, p) ? UNDECIDED : DROP_ERROR;
+	if (s.is & SPLICE_ANSWERED) {
+		if (!synack || !synack_again(p, w, &s, v6))
+			return reply_translate(ctx, p, w, s.is);
+	} else {
+		verdict = synack ? synack_first(&s, w) : splice_refused(ctx, p, w, &s);
+		if (!synack || verdict != UNDECIDED)
+			return verdict;
+	}
+	return synack_become(ctx, p, w, s.is, v6) ? UNDECIDED : DROP_ERROR;
 }
 
 __noinline int splice_reply4(struct xdp_md *ctx, struct packet *p, __u32 slot, __u32 version)
@@ -203,28 +212,27 @@ __inline enum verdict splice_again(struct xdp_md *ctx, struct packet *p, int v6)
 	return syn_restore(ctx, p, v6) ? UNDECIDED : DROP_ERROR;
 }
 
+/* The client's, once the real server has answered. */
+__inline enum verdict request_translate(struct xdp_md *ctx, struct packet *p, __u64 is)
+{
+	struct tcp_shift by = { .ack = -splice_seq(is), .echo = -splice_stamp(is) };
+	struct work *w = work_get();
+
+	if (!w || !tcp_load(ctx, p))
+		return DROP_MALFORMED;
+	head_shift(w, &by);
+	head_set_window(w, head_window(w) << splice_scale(is, 0));
+	return tcp_store(ctx, p) ? UNDECIDED : DROP_ERROR;
+}
+
 /* A client's packet, for the real server. UNDECIDED: it goes on. */
 __inline enum verdict splice_request(struct xdp_md *ctx, struct packet *p, __u32 slot, __u32 version, int v6)
 {
-	struct splice *s = splice_get(slot, v6);
-	struct work *w = work_get();
-	struct tcp_shift by = {};
-	__u64 rest;
+	struct splice s;
 
-	if (!s || !w || p->fragment == FRAGMENT_LATER)
-		return UNDECIDED;
-	rest = READ_ONCE(s->rest);
-	if (!splice_is(rest, version))
+	if (!splice_read(&s, slot, version, v6))
 		return DROP_EARLY;
-	if (!(rest & SPLICE_BIT(SPLICE_ANSWERED)))
-		return splice_again(ctx, p, v6);
-	if (!tcp_load(ctx, p))
-		return DROP_MALFORMED;
-	by.ack = -splice_shift(s);
-	by.echo = -(__u32)(rest >> SPLICE_STAMP);
-	head_shift(w, &by);
-	head_set_window(w, head_window(w) << (rest >> SPLICE_CLIENT_SCALE & 15));
-	return tcp_store(ctx, p) ? UNDECIDED : DROP_ERROR;
+	return s.is & SPLICE_ANSWERED ? request_translate(ctx, p, s.is) : splice_again(ctx, p, v6);
 }
 
 __noinline int splice_request4(struct xdp_md *ctx, struct packet *p, __u32 slot, __u32 version)
@@ -237,34 +245,41 @@ __noinline int splice_request6(struct xdp_md *ctx, struct packet *p, __u32 slot,
 	return p ? splice_request(ctx, p, slot, version, 1) : DROP_ERROR;
 }
 
-/*
- * An error about what the client was sent, on its way to the real server, quotes a number as the client
- * knows it; at is where, in the frame. 0: it could not be translated.
- */
-__inline int splice_quoted(struct xdp_md *ctx, struct packet *p, __u32 quoted, __u32 slot, int v6)
+/* The bytes of a number and of a checksum become others'. */
+__inline int quoted_shift(struct xdp_md *ctx, __u32 at, __u32 check_at, __u32 by)
 {
-	__u32 at = p->l3 + p->l4 + sizeof(struct icmp_head) + (quoted & 63) + 4;
-	__u32 check_at = p->l3 + p->l4 + 2;
-	struct splice *s = splice_get(slot, v6);
 	__be32 old, seq;
 	__u16 check;
 
-	if (!s || bpf_xdp_load_bytes(ctx, at, &old, sizeof(old)) || bpf_xdp_load_bytes(ctx, check_at, &check, sizeof(check)))
+	if (bpf_xdp_load_bytes(ctx, at, &old, sizeof(old)) || bpf_xdp_load_bytes(ctx, check_at, &check, sizeof(check)))
 		return 0;
-	seq = bpf_htonl(bpf_ntohl(old) - splice_shift(s));
+	seq = bpf_htonl(bpf_ntohl(old) - by);
 	csum_apply(&check, csum_change(old, seq));
 	return !bpf_xdp_store_bytes(ctx, at, &seq, sizeof(seq)) &&
 	       !bpf_xdp_store_bytes(ctx, check_at, &check, sizeof(check));
 }
 
-__noinline int splice_quoted4(struct xdp_md *ctx, struct packet *p, __u32 quoted, __u32 slot)
+/*
+ * An error about what the client was sent, on its way to the real server, quotes a number as the client
+ * knows it; quoted is where its segment begins in the message. 0: it could not be translated.
+ */
+__inline int splice_quoted(struct xdp_md *ctx, struct packet *p, __u32 quoted, __u64 link, int v6)
 {
-	return p ? splice_quoted(ctx, p, quoted, slot, 0) : 0;
+	__u32 icmp = p->l3 + p->l4;
+	struct splice s;
+
+	return splice_read(&s, link, link >> LINK_VERSION, v6) && s.is & SPLICE_ANSWERED &&
+	       quoted_shift(ctx, icmp + sizeof(struct icmp_head) + (quoted & 63) + 4, icmp + 2, splice_seq(s.is));
 }
 
-__noinline int splice_quoted6(struct xdp_md *ctx, struct packet *p, __u32 quoted, __u32 slot)
+__noinline int splice_quoted4(struct xdp_md *ctx, struct packet *p, __u32 quoted, __u64 link)
 {
-	return p ? splice_quoted(ctx, p, quoted, slot, 1) : 0;
+	return p ? splice_quoted(ctx, p, quoted, link, 0) : 0;
+}
+
+__noinline int splice_quoted6(struct xdp_md *ctx, struct packet *p, __u32 quoted, __u64 link)
+{
+	return p ? splice_quoted(ctx, p, quoted, link, 1) : 0;
 }
 
 /* A SYN gets a cookie, an ACK brings one. UNDECIDED: the service is asked, p->proof tells for whom. */
@@ -298,24 +313,24 @@ __noinline int proof_ask6(struct xdp_md *ctx, struct packet *p, __u32 service)
 }
 
 /* The proof is used: its connection is stored, and the packet its SYN; or it is refused, as the ACK that it is. */
-__inline __u64 proof_used(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result, int v6)
+__inline __u64 proof_used(struct xdp_md *ctx, struct packet *p, __u64 result, int v6)
 {
 	if (outcome_verdict(result) == TX_NEW) {
 		__sync_fetch_and_add(&defense.proven, 1);
-		return splice_begin(at, v6) && syn_restore(ctx, p, v6) ? result : outcome(DROP_ERROR, NO_REAL);
+		return syn_restore(ctx, p, v6) ? result : outcome(DROP_ERROR, NO_REAL);
 	}
 	p->tcp = TCP_ACK;
 	return outcome_real(result) == NO_REAL ? result : outcome(DROP_EARLY, NO_REAL); /* of a connection that is being made */
 }
 
-__noinline __u64 proof_used4(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
+__noinline __u64 proof_used4(struct xdp_md *ctx, struct packet *p, __u64 result)
 {
-	return p && at ? proof_used(ctx, p, at, result, 0) : outcome(DROP_ERROR, NO_REAL);
+	return p ? proof_used(ctx, p, result, 0) : outcome(DROP_ERROR, NO_REAL);
 }
 
-__noinline __u64 proof_used6(struct xdp_md *ctx, struct packet *p, struct place *at, __u64 result)
+__noinline __u64 proof_used6(struct xdp_md *ctx, struct packet *p, __u64 result)
 {
-	return p && at ? proof_used(ctx, p, at, result, 1) : outcome(DROP_ERROR, NO_REAL);
+	return p ? proof_used(ctx, p, result, 1) : outcome(DROP_ERROR, NO_REAL);
 }
 
 #endif

@@ -32,7 +32,6 @@ type (
 	Conn4        = directorConn4
 	Conn6        = directorConn6
 	ConnKey      = directorConnKey
-	Splice       = directorSplice
 	MarkBucket   = directorMarkBucket
 	MarkShape    = directorMarkShape
 	MarkSet      = directorMarkSet
@@ -134,8 +133,7 @@ type Tables struct {
 	Traffic    []RealTraffic // of real server r on CPU c: [r*CPUs+c]
 	Conns4     []Conn4
 	Conns6     []Conn6
-	Splices4   []Splice // of the connection in the same place
-	Splices6   []Splice
+	Splices4   []uint64 // what is translated of the connection in the same place
 	MarkShapes []MarkShape
 	MarkRules  []MarkBucket
 	Guards     []Guard // of everybody, then of service s: [s+1]
@@ -217,8 +215,7 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 		Traffic:    make([]RealTraffic, int(s.Reals)*s.CPUs),
 		Conns4:     make([]Conn4, s.Conns4),
 		Conns6:     make([]Conn6, s.Conns6),
-		Splices4:   make([]Splice, s.Conns4),
-		Splices6:   make([]Splice, s.Conns6),
+		Splices4:   make([]uint64, s.Conns4),
 		MarkShapes: make([]MarkShape, markSets*2*markShapes),
 		MarkRules:  make([]MarkBucket, s.markBuckets()),
 		Guards:     make([]Guard, s.Services+1),
@@ -237,7 +234,7 @@ func NewMemoryTables(s Sizes) (*Tables, error) {
 // Bytes is how much memory the tables take in the kernel.
 func (t *Tables) Bytes() uint64 {
 	return size(t.Filter) + size(t.Services) + size(t.Keys) + size(t.Plans) + size(t.Reals) + size(t.Sources) + size(t.Pools) +
-		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6) + size(t.Splices4) + size(t.Splices6) + size(t.MarkShapes) + size(t.MarkRules) +
+		size(t.Counts) + size(t.Traffic) + size(t.Conns4) + size(t.Conns6) + size(t.Splices4) + size(t.MarkShapes) + size(t.MarkRules) +
 		size(t.Guards) + size(t.Prefixes) + size(t.Trees) + size(t.Budgets) + size(t.Samples)
 }
 

@@ -36,7 +36,7 @@ func TemplateCall(c *Conn6) (client [16]byte, id []byte, cut, ok bool) {
 	}
 	client = c.Saddr
 	low := binary.NativeEndian.Uint64(client[8:])
-	binary.NativeEndian.PutUint64(client[8:], low^c.Call)
+	binary.NativeEndian.PutUint64(client[8:], low^c.More)
 	last := len(c.Text) - 1
 	id, _, _ = bytes.Cut(c.Text[:last], []byte{0})
 	return client, id, c.Text[last] != 0, true
@@ -80,6 +80,23 @@ func (t *Tables) uncontrol(link uint64) {
 			return
 		}
 	}
+}
+
+// FreeTemplateOf takes out the template of a connection that is gone, as far as it was read, unless it is assured or controls others.
+func (t *Tables) FreeTemplateOf(c *Conn) bool {
+	if c.Word&connControlled == 0 {
+		return false
+	}
+	b := t.table4()
+	if c.Link>>uint(directorLinkLINK_V6)&1 != 0 {
+		b = t.table6()
+	}
+	template, tag := b.target(c.Link)
+	if template == nil || tag&tagMask != tagUsed {
+		return false
+	}
+	word := atomic.LoadUint32(&template.Word)
+	return !TemplateAssured(&Conn{Word: word}) && controls(template) == 0 && b.free(int(uint32(c.Link))-1, tag, word)
 }
 
 // template looks at a template in slot i. One whose time is over goes, unless it

@@ -21,9 +21,10 @@ type Hitters struct {
 	began       time.Time // begin of before
 }
 
-// Sent is how many packets that would begin a connection were let in, or dropped and why.
+// Sent is how many packets that would begin a connection were let in, answered with a SYN cookie, or dropped and why.
 type Sent struct {
 	Admitted uint64            `json:"admitted"`
+	Cookies  uint64            `json:"cookies,omitempty"`
 	Dropped  map[string]uint64 `json:"dropped,omitempty"` // by verdict
 }
 
@@ -46,6 +47,9 @@ type Report struct {
 	Hitters []Hitter  `json:"hitters"` // most first
 }
 
+// cookieVerdict is that of SYNs that were answered with a cookie.
+const cookieVerdict = "tx_cookie"
+
 // Add counts packets of a prefix. Verdict is empty for those that were let in.
 func (h *Hitters) Add(p netip.Prefix, verdict string, packets uint64, now time.Time) {
 	h.turn(now)
@@ -62,8 +66,12 @@ func (h *Hitters) Add(p netip.Prefix, verdict string, packets uint64, now time.T
 }
 
 func (s *Sent) add(verdict string, packets uint64) {
-	if verdict == "" {
+	switch verdict {
+	case "":
 		s.Admitted += packets
+		return
+	case cookieVerdict:
+		s.Cookies += packets
 		return
 	}
 	if s.Dropped == nil {
@@ -74,7 +82,7 @@ func (s *Sent) add(verdict string, packets uint64) {
 
 // All is how many packets those are.
 func (s *Sent) All() (n uint64) {
-	n = s.Admitted
+	n = s.Admitted + s.Cookies
 	for _, dropped := range s.Dropped {
 		n += dropped
 	}
@@ -83,6 +91,7 @@ func (s *Sent) All() (n uint64) {
 
 func (s *Sent) merge(o *Sent) {
 	s.Admitted += o.Admitted
+	s.Cookies += o.Cookies
 	for verdict, n := range o.Dropped {
 		s.add(verdict, n)
 	}

@@ -24,6 +24,7 @@ func TestHitters(t *testing.T) {
 				h.Add(client(-1), "", 3, time.Now())
 				h.Add(client(-1), "drop_denied", 2, time.Now())
 				h.Add(client(-2), "", 2, time.Now())
+				h.Add(client(-2), "tx_cookie", 1, time.Now())
 			}
 			if len(h.now) > mostHitters {
 				t.Fatalf("%d prefixes are remembered", len(h.now))
@@ -33,10 +34,10 @@ func TestHitters(t *testing.T) {
 		if len(r.Hitters) != 2 || r.Hitters[0].Prefix != client(-1) || r.Hitters[0].Admitted != 3000 || r.Hitters[0].Dropped["drop_denied"] != 2000 {
 			t.Errorf("hitters are %+v", r.Hitters)
 		}
-		if r.Hitters[1].Prefix != client(-2) || r.Hitters[1].All() != 2000 {
+		if r.Hitters[1].Prefix != client(-2) || r.Hitters[1].All() != 3000 || r.Hitters[1].Cookies != 1000 {
 			t.Errorf("the second is %+v", r.Hitters[1])
 		}
-		if r.Total.Admitted != 5000 || r.Total.Dropped["drop_budget"] != 100_000 || r.Total.All() != 107_000 {
+		if r.Total.Admitted != 5000 || r.Total.Dropped["drop_budget"] != 100_000 || r.Total.Cookies != 1000 || r.Total.All() != 108_000 {
 			t.Errorf("total %+v", r.Total)
 		}
 	})

@@ -9,7 +9,7 @@ type Pressure struct {
 	Pages  int64 `json:"available_pages"` // of memory: free ones and buffers, as IPVS counts; UnknownPages
 	Places int64 `json:"places"`          // of the connection table that is fullest
 	Used   int64 `json:"places_used"`
-	// Half-open connections of the table that has most of them for its size, and its size. Those
+	// Half-open connections of the table that has most of them for the places that connections can have there, and these. Those
 	// that there would be but for SYN cookies count, or a flood would seem to end when they begin.
 	HalfOpen   int64 `json:"half_open"`
 	HalfPlaces int64 `json:"half_open_places"`

@@ -74,16 +74,19 @@ const (
 	stateSynAck  = 10
 )
 
-// halfOpen are the half-open connections of the table that has most of them for its size, as the last
-// sweep has found them, with those that SYN cookies have spared it.
+// halfOpen are the half-open connections of the table that has most of them for the places that connections can have there, as the
+// last sweep has found them, with those that SYN cookies have spared it. Places of ways back, and of what the sweep had to free, do not
+// count: in a flood by full-NAT, ways back of connections that are gone take most of the table.
 func (d *Director) halfOpen() (most, places int64) {
-	for _, table := range []struct {
+	for family, table := range []struct {
 		entries *bpf.Entries
 		places  int
 	}{{&d.swept.entries4, len(d.tables.Conns4)}, {&d.swept.entries6, len(d.tables.Conns6)}} {
 		n := int64(table.entries[stateSynRecv] + table.entries[stateSynAck])
-		if places == 0 || n*places > most*int64(table.places) {
-			most, places = n, int64(table.places)
+		connections := int64(table.entries.Sum() - table.entries.WaysBack())
+		room := int64(table.places) - max(0, int64(d.defenses.used[family])-connections)
+		if places == 0 || n*places > most*room {
+			most, places = n, room
 		}
 	}
 	return most + d.defenses.flood.spared(d.timeouts[stateSynRecv]), places
@@ -130,6 +133,16 @@ func (d *Director) cookieFlags(s *service) uint32 {
 	default:
 		return bpf.ServiceProofs
 	}
+}
+
+// proves reports whether a service gives cookies, or would in a flood.
+func (d *Director) proves() bool {
+	for key, s := range d.services {
+		if !key.Sorry && d.cookieFlags(s) != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // bothCookieFlags are what tellCookies writes.

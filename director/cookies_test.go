@@ -80,6 +80,19 @@ func (w *defending) mustFollowFlood(t *testing.T) {
 	expect(t, "what is told", w.state().Cookies, CookieState{Services: 0, Able: 1, Answered: 30_000, Proven: 10_000})
 }
 
+// TestHalfOpenAmongWaysBack: what half-open connections have left in the table does not make them fewer.
+func TestHalfOpenAmongWaysBack(t *testing.T) {
+	w := newWorld(t, small)
+	places := int64(len(w.tables.Conns4))
+	w.d.swept.entries4 = bpf.Entries{1: 1, stateSynRecv: 5, 49: 9} // ESTABLISHED, REPLY_PROVEN
+	w.d.defenses.used[0] = 15
+	p := w.d.pressure()
+	expect(t, "half-open", p.HalfOpen, 5)
+	expect(t, "places for connections", p.HalfPlaces, places-9)
+	w.d.defenses.used[0] = int(places) // and the rest was swept
+	expect(t, "places then", w.d.pressure().HalfPlaces, 6)
+}
+
 // TestCookiesOfWhom: the mode of all is for services whose replies all pass the director; a service's own goes before it.
 func TestCookiesOfWhom(t *testing.T) {
 	nat, dr := replying(1, NAT), replying(2, DirectRouting)
@@ -103,6 +116,8 @@ func TestCookiesOfWhom(t *testing.T) {
 				want.Defense.Strategies.SynCookies = defense.Always
 				w := startDefending(t, want)
 				expect(t, "flags", w.cookieFlagsOf(key4(1)), test.want)
+				asked := map[bool]uint32{true: bpf.DefendSample}[test.want != 0]
+				expect(t, "what new connections are asked, so that it is known who sends", w.tables.Settings.Defending, asked)
 			})
 		})
 	}

@@ -167,7 +167,7 @@ func (d *Director) tellDefending() {
 	if d.defenses.guards > 0 {
 		defending |= bpf.DefendGuard
 	}
-	if s := m.Settings(); d.defenses.guards > 0 || s.DropEntry|s.DropPacket|s.SecureTCP != defense.Off {
+	if s := m.Settings(); d.defenses.guards > 0 || s.DropEntry|s.DropPacket|s.SecureTCP != defense.Off || d.proves() {
 		defending |= bpf.DefendSample
 	}
 	atomic.StoreUint32(&d.tables.Settings.Defending, defending)
@@ -297,24 +297,24 @@ func (d *Director) dropOverflow() error {
 	if err != nil {
 		return err
 	}
-	var drawn []bpf.ConnKey
+	drawn := map[bpf.ConnKey]bpf.Conn{}
 	err = d.plane.Overflow(func(key *bpf.ConnKey, c *bpf.Conn) bool {
 		if rand.IntN(defense.Part) == 0 && d.drops(c, now) {
-			drawn = append(drawn, *key)
+			drawn[*key] = *c
 		}
 		return true
 	})
-	for i := range drawn {
-		err = errors.Join(err, d.plane.FreeOverflow(&drawn[i]))
+	for key, c := range drawn {
+		err = errors.Join(err, d.plane.FreeOverflow(&key))
+		d.dropped(&c)
 	}
-	d.defenses.evicted += uint64(len(drawn))
 	return err
 }
 
 func (d *Director) dropFrom4(first int, now uint32) {
 	for i := first; i < first+bpf.SetPlaces; i++ {
 		if c, ok := bpf.ReadConn4(&d.tables.Conns4[i]); ok && d.drops(&c.C, now) && d.tables.Free4(i, &c.C) {
-			d.defenses.evicted++
+			d.dropped(&c.C)
 		}
 	}
 }
@@ -322,8 +322,16 @@ func (d *Director) dropFrom4(first int, now uint32) {
 func (d *Director) dropFrom6(first int, now uint32) {
 	for i := first; i < first+bpf.SetPlaces; i++ {
 		if c, ok := bpf.ReadConn6(&d.tables.Conns6[i]); ok && d.drops(&c.C, now) && d.tables.Free6(i, &c.C) {
-			d.defenses.evicted++
+			d.dropped(&c.C)
 		}
+	}
+}
+
+// dropped counts an entry that drop_entry has ended. Its template goes with it, as in the kernel.
+func (d *Director) dropped(c *bpf.Conn) {
+	d.defenses.evicted++
+	if d.tables.FreeTemplateOf(c) {
+		d.defenses.evicted++
 	}
 }
 

@@ -57,6 +57,9 @@ type scenario struct {
 	reply    bool // the real server's packets are measured
 	denied   int  // prefixes, of which the client has one
 	rules    int  // that mark packets
+	options  bool // frames have those of a SYN
+	spliced  bool // a SYN cookie began the connections
+	defended bool // every defense is on, but for the baseline
 	// beside: the baseline is the data plane itself, with packets to this address and so many rules.
 	beside      netip.Addr
 	besideRules int
@@ -104,6 +107,13 @@ var scenarios = []scenario{
 	byNAT("nat6_reply_over_raw_ns", nat6, true, 0, "IPv6, nat, one hot flow, the real server's packets"),
 	byNAT("fullnat4_over_raw_ns", fullnat4, false, 75, "IPv4, fullnat, one hot flow, the client's packets"),
 	byNAT("fullnat4_reply_over_raw_ns", fullnat4, true, 0, "IPv4, fullnat, one hot flow, the real server's packets"),
+	{key: "syncookie_over_raw_ns", baseline: bpf.TargetRaw, dst: cookie4, flags: tcpSYN, options: true, nat: true,
+		flows: bpf.Flows{Count: 1, SYN: true}, places: smallTable, what: "IPv4, nat, a SYN with the options of Linux, answered with a cookie"},
+	spliced("nat4_spliced_request_over_raw_ns", false, "IPv4, nat, a connection that a cookie began, the client's packets"),
+	spliced("nat4_spliced_reply_over_raw_ns", true, "IPv4, nat, a connection that a cookie began, the real server's packets"),
+	byDefense("nat4_request_defended_over_nat4_ns", byNAT("", nat4, false, 0, "IPv4, nat, one hot flow, the client's packets")),
+	byDefense("dr4_established_defended_over_dr4_ns", scenario{dst: vip4, flags: tcpACK, flows: bpf.Flows{Count: 1}, places: smallTable, fill: true,
+		what: "IPv4, dr, one hot flow"}),
 	byMark("fwmark4_established_over_raw_ns", tcpACK, netip.Addr{}, 0, 0, "IPv4, dr, one hot flow that a rule marked, 10,000 rules"),
 	byMark("fwmark4_established_over_dr4_ns", tcpACK, vip4, 0, 5, "the same, more than of an address's service without rules"),
 	byMark("fwmark4_new_over_raw_ns", tcpSYN, netip.Addr{}, 0, 0, "IPv4, dr, a new connection that the last of 10,000 rules marks, stored"),
@@ -139,7 +149,7 @@ func byMark(key string, flags byte, beside netip.Addr, besideRules int, limit fl
 // base is what the baseline measures.
 func (s scenario) base() scenario {
 	if s.beside.IsValid() {
-		s.dst, s.rules = s.beside, s.besideRules
+		s.dst, s.rules, s.defended = s.beside, s.besideRules, false
 	}
 	return s
 }
@@ -162,7 +172,9 @@ type plane struct {
 	services, reals uint32 // so many there are
 	slots           uint32 // of plans, that they use
 	targets         map[bpf.Target]*bpf.Bench
-	rules           int // that mark packets
+	rules           int      // that mark packets
+	proxied         []uint32 // services whose SYNs can be answered with cookies
+	defended        bool
 }
 
 // overflowShare is how many places stand behind one entry of the overflow map, as
@@ -257,10 +269,15 @@ func (p *plane) prepareNAT() error {
 		t.Pools[1].Source[i] = 1
 	}
 	for vip, method := range map[netip.Addr]director.Method{nat4: director.NAT, nat6: director.NAT, fullnat4: director.FullNAT} {
+		p.proxied = append(p.proxied, p.services)
 		if err := p.serve(vip, method, 1); err != nil {
 			return err
 		}
 	}
+	if err := p.serve(cookie4, director.NAT, 1); err != nil {
+		return err
+	}
+	t.Services[p.services-1].Flags, t.Services[p.services-1].Mss = cookies, 1460
 	return nil
 }
 
@@ -338,6 +355,9 @@ func (s scenario) frame(p *plane) []byte {
 	if s.reply {
 		return segment(netip.AddrPortFrom(realOf(s.dst), realPort), p.answered(s.dst), s.flags)
 	}
+	if s.options {
+		return withOptions(frame(s.dst, s.flags))
+	}
 	return frame(s.dst, s.flags)
 }
 
@@ -372,6 +392,9 @@ func (s scenario) run(p *plane, opts Options, rounds int, f *Figure) error {
 // begin makes the scenario's flows known, and has prefixes denied.
 func (s scenario) begin(p *plane) error {
 	p.empty()
+	if err := p.defend(false); err != nil {
+		return err
+	}
 	if err := p.deny(s.denied); err != nil {
 		return err
 	}
@@ -388,6 +411,9 @@ func (s scenario) begin(p *plane) error {
 				return err
 			}
 		}
+	}
+	if s.spliced {
+		p.data.Tables.Splice()
 	}
 	if s.reply { // one makes the way back a proven one
 		if _, err := p.measure(bpf.TargetDirector, s, 1); err != nil {
@@ -428,7 +454,7 @@ func (s scenario) packets(p *plane, opts Options) (int, error) {
 
 // fresh measures with the scenario's rules, and where connections are new in an empty table.
 func (p *plane) fresh(t bpf.Target, s scenario, packets int) (float64, error) {
-	if err := p.setRules(s.rules); err != nil {
+	if err := errors.Join(p.setRules(s.rules), p.defend(s.defended)); err != nil {
 		return 0, err
 	}
 	if s.fresh > 0 {

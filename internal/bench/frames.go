@@ -14,6 +14,7 @@ var (
 	nat6     = netip.MustParseAddr("2001:db8::11")
 	own4     = netip.MustParseAddr("10.255.0.1") // the director, for full-NAT
 	vip6     = netip.MustParseAddr("2001:db8::10")
+	cookie4  = netip.MustParseAddr("192.0.2.15") // SYNs are answered with cookies
 	tunVIP4  = netip.MustParseAddr("192.0.2.13")
 	markVIP4 = netip.MustParseAddr("192.0.2.14") // known by a mark only
 	source4  = netip.MustParseAddr("10.0.0.1")
@@ -52,6 +53,16 @@ func segment(src, dst netip.AddrPort, flags byte) []byte {
 	f = append(f, dst.Addr().AsSlice()...)
 	f = append(f, tcp(src.Port(), dst.Port(), flags)...)
 	return append(f, make([]byte, max(0, 60-len(f)))...)
+}
+
+// withOptions is an IPv4 SYN with the options that Linux sends.
+func withOptions(syn []byte) []byte {
+	const ip, size = 14, 14 + 20 + tcpSize
+	options := []byte{2, 4, 1460 >> 8, 1460 & 0xff, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7}
+	f := append(syn[:size:size], options...)
+	binary.BigEndian.PutUint16(f[ip+2:], uint16(len(f)-ip))
+	f[ip+20+12] = byte(tcpSize+len(options)) / 4 << 4
+	return f
 }
 
 func tcp(src, dst uint16, flags byte) []byte {

@@ -58,12 +58,12 @@ func printDefense(w io.Writer, s *director.DefenseState) error {
 		return err
 	}
 	fmt.Fprintf(w, "\nPressure: %s\n", causes(s))
-	fmt.Fprintf(w, "  memory: %s, amemthresh %d\n", memoryPages(s.Pressure.Pages), s.MemThresh)
-	fmt.Fprintf(w, "  fullest connection table: %d of %d places in use, occupancy %s\n", s.Pressure.Used, s.Pressure.Places, percentOrNever(s.Occupancy))
-	fmt.Fprintf(w, "  half-open: %d of %d places, or kept from them by cookies; half_open %s\n", s.Pressure.HalfOpen, s.Pressure.HalfPlaces, percentOrNever(s.HalfOpen))
-	fmt.Fprintf(w, "am_droprate: %d\n", s.DropRate)
-	fmt.Fprintf(w, "\nSYN cookies: %d SYNs answered, %d connections proven; given by %d of %d services that can\n", s.Cookies.Answered, s.Cookies.Proven, s.Cookies.Services, s.Cookies.Able)
-	fmt.Fprintf(w, "\nDropped:\n")
+	fmt.Fprintf(w, "  memory: %s; fewer than %d press (amemthresh)\n", memoryPages(s.Pressure.Pages), s.MemThresh)
+	fmt.Fprintf(w, "  fullest connection table: %d of %d places in use; %s (occupancy)\n", s.Pressure.Used, s.Pressure.Places, presses(s.Occupancy))
+	fmt.Fprintf(w, "  half-open: %d of %d places that connections can have, or kept from them by cookies; %s (half_open)\n", s.Pressure.HalfOpen, s.Pressure.HalfPlaces, presses(s.HalfOpen))
+	fmt.Fprintf(w, "drop_packet, where it is always on: %s (am_droprate %d)\n", dropping(s.DropRate), s.DropRate)
+	fmt.Fprintf(w, "\nSYN cookies: %d SYNs answered, %d connections proven; %d of %d services that can give them do so now\n", s.Cookies.Answered, s.Cookies.Proven, s.Cookies.Services, s.Cookies.Able)
+	fmt.Fprintf(w, "\nDropped since the tables were made:\n")
 	printDropped(w, s.Dropped, s.Evicted)
 	return nil
 }
@@ -72,13 +72,13 @@ func printDropped(w io.Writer, packets map[string]uint64, connections uint64) {
 	for _, name := range sortedKeys(packets) {
 		fmt.Fprintf(w, "  %-16s %d packets\n", name, packets[name])
 	}
-	fmt.Fprintf(w, "  %-16s %d connections\n", "drop_entry", connections)
+	fmt.Fprintf(w, "  %-16s %d connections and templates, since the daemon began\n", "drop_entry", connections)
 }
 
 func dropping(rate int32) string {
 	switch {
 	case rate == 0:
-		return "none is dropped: am_droprate is 0"
+		return "no new connection is dropped: am_droprate is 0"
 	case rate <= 1:
 		return "all new connections are dropped"
 	default:
@@ -100,11 +100,11 @@ func memoryPages(n int64) string {
 	return fmt.Sprintf("%d pages available", n)
 }
 
-func percentOrNever(n uint8) string {
-	if n == 0 {
-		return "0 (never presses)"
+func presses(percent uint8) string {
+	if percent == 0 {
+		return "never presses"
 	}
-	return fmt.Sprintf("%d %%", n)
+	return fmt.Sprintf("more than %d %% press", percent)
 }
 
 func sortedKeys(m map[string]uint64) (keys []string) {

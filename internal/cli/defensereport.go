@@ -19,8 +19,9 @@ func (a *app) reportDefenseCommand() *cobra.Command {
 		Use:   "report",
 		Short: "Show who begins connections, and what was dropped",
 		Long: "Show which prefixes of clients have sent most packets that would begin connections in the\n" +
-			"last one to two minutes, and what became of them. Numbers are estimated from samples when\n" +
-			"many are sent. Nothing is counted unless the configuration has defenses.",
+			"last one to two minutes, and what became of them: they were let in, answered with a SYN\n" +
+			"cookie, whose proof is a packet of its own then, or dropped. Numbers are estimated from\n" +
+			"samples when many are sent. Nothing is counted unless the configuration has defenses.",
 		Args: noArgs,
 	}
 	format := addFormat(cmd, "text", "json")
@@ -46,17 +47,18 @@ func (a *app) reportDefenseCommand() *cobra.Command {
 }
 
 func printReport(w io.Writer, r *director.DefenseReport) error {
-	fmt.Fprintf(w, "Since %s: %d packets would begin a connection, %d were let in\n\n", r.Since.Format(time.DateTime), r.Total.All(), r.Total.Admitted)
+	fmt.Fprintf(w, "Since %s: %d packets would begin a connection; %d were let in, %d answered with a SYN cookie\n\n",
+		r.Since.Format(time.DateTime+" MST"), r.Total.All(), r.Total.Admitted, r.Total.Cookies)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "Prefix\tPackets\tLet in\tDropped")
+	fmt.Fprintln(table, "Prefix\tPackets\tLet in\tCookies\tDropped")
 	for i := range r.Hitters {
 		h := &r.Hitters[i]
-		fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", h.Prefix, h.All(), h.Admitted, drops(h.Dropped))
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%s\n", h.Prefix, h.All(), h.Admitted, h.Cookies, drops(h.Dropped))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(w, "\nDropped in all:")
+	fmt.Fprintln(w, "\nDropped since the tables were made, whoever sent it:")
 	printDropped(w, r.Dropped, r.Evicted)
 	return nil
 }

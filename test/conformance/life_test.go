@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"xdplvs/bpf"
 	"xdplvs/director"
 	"xdplvs/internal/packet"
 )
@@ -468,19 +469,25 @@ func (l *life) reached(frame []byte) string {
 // pass lets time go by for all connections but those that are refreshed, which
 // the data plane's clock, the kernel's, would take its time for.
 func (l *life) pass(d time.Duration, keep []netip.AddrPort) {
-	clock, err := l.plane.Clock()
+	l.age(d, func(c *bpf.Conn) bool {
+		client := uint16(c.Ports)<<8 | uint16(c.Ports)>>8
+		return !slices.ContainsFunc(keep, func(a netip.AddrPort) bool { return a.Port() == client })
+	})
+	time.Sleep(5 * time.Second) // in the bubble: two sweeps
+}
+
+// age makes connections so much older by the data plane's clock.
+func (n *node) age(d time.Duration, which func(*bpf.Conn) bool) {
+	clock, err := n.plane.Clock()
 	if err != nil {
-		l.t.Fatal(err)
+		n.t.Fatal(err)
 	}
 	ticks := clock.Jiffies(d)
-	for i := range l.plane.Tables.Conns4 {
-		c := &l.plane.Tables.Conns4[i].C
-		client := uint16(c.Ports)<<8 | uint16(c.Ports)>>8
-		if !slices.ContainsFunc(keep, func(a netip.AddrPort) bool { return a.Port() == client }) {
+	for i := range n.plane.Tables.Conns4 {
+		if c := &n.plane.Tables.Conns4[i].C; which(c) {
 			c.LastUse -= ticks
 		}
 	}
-	time.Sleep(5 * time.Second) // in the bubble: two sweeps
 }
 
 // command is an ipvsadm command; it changes nothing if it is refused.

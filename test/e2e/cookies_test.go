@@ -204,67 +204,155 @@ func TestSynCookiesSwitched(t *testing.T) {
 }
 
 // TestFloodCookies: a flood stores nothing, where clients have to prove themselves first: all that are connected stay so, and
-// new ones are served. The long form takes 30 s: DIRECTOR_LONG=1 go test ./test/e2e -run TestFloodCookies.
+// new ones are served. The long form takes 30 s at the generator's full speed: DIRECTOR_LONG=1 go test ./test/e2e -run TestFloodCookies.
 func TestFloodCookies(t *testing.T) {
-	f := newLab(t)
-	oneWire(f)
-	byNAT.prepare(f)
-	f.writeConfig(f.config("eth0", with("method: nat", both("web", "tcp", webPort, "rr", 1, 1, 1))...) +
-		"timeouts: {tcp_time_wait: 2s, tcp_close: 2s, tcp_last_ack: 2s, tcp_close_wait: 2s, tcpfin: 2s}\ndefense: {syn_cookies: always}\n")
-	f.start()
-	flooder := f.flooder()
-	duration := 6 * time.Second
+	f, d := floodedFarm(t, byNAT, "defense: {syn_cookies: always}\n")
+	from := f.flooder()
 	if long() {
-		duration = 30 * time.Second
+		from.share = 1
 	}
-	for _, wave := range []struct {
-		name     string
-		vip      netip.Addr
-		clients  int
-		duration time.Duration
-	}{{"v4", vip4, 200, duration}, {"v6", vip6, 50, duration / 3}} {
-		crowd := f.crowd(wave.vip, wave.clients)
-		t.Run(wave.name, func(t *testing.T) { f.on(t).floodedInVain(flooder, crowd, wave.duration) })
-	}
+	f.eachWave(from, func(f *farm, from *flooder, crowd *crowd, duration time.Duration) {
+		w := f.floodedInVain(d, from, crowd, duration)
+		if n := w.count("tx_cookie"); n < w.sent/2 { // a busy machine loses some on the way
+			f.t.Errorf("%d of %d SYNs were answered with cookies", n, w.sent)
+		}
+		if n := w.count("tx_new"); n > crowd.opened+len(crowd.refused) {
+			f.t.Errorf("%d connections are stored, the clients have made %d: the flood made some", n, crowd.opened)
+		}
+	})
 }
 
-// floodedInVain floods the service that the crowd uses.
-func (f *farm) floodedInVain(flooder *flooder, crowd *crowd, duration time.Duration) {
-	t := f.t
-	before, tables := f.snapshot(), f.tableBytes()
-	crowd.begin()
-	sent, share, err := flooder.flood(crowd.vip, duration)
-	must(t, err)
-	crowd.check(t)
-	crowd.mustBeListed(t)
-	after := f.snapshot()
-	count := func(verdict string) int { return int(after.Verdicts[verdict] - before.Verdicts[verdict]) }
-	t.Logf("%d SYNs sent, with %.0f %% of a core; %d cookies; %d exchanges, %d new connections served, %d not", sent, 100*share,
-		count("tx_cookie"), crowd.exchanges, crowd.opened, len(crowd.refused))
-	if n := count("tx_cookie"); n < sent/2 { // a busy machine loses some on the way
-		t.Errorf("%d of %d SYNs were answered with cookies", n, sent)
+// TestFloodCookiesAutomatic: a flood begins cookies, and its end ends them.
+func TestFloodCookiesAutomatic(t *testing.T) {
+	f, d := floodedFarm(t, byFullNAT, "defense: {syn_cookies: auto}\n")
+	flooder, crowd := f.flooder(), f.crowd(vip4, 50)
+	if n := f.cookieServices(); n != 0 {
+		t.Errorf("%d services give cookies before the flood", n)
 	}
-	if n := count("tx_new"); n > crowd.opened+len(crowd.refused) {
-		t.Errorf("%d connections are stored, the clients have made %d: the flood made some", n, crowd.opened)
+	w := f.floodedInVain(d, flooder, crowd, 6*time.Second)
+	var r director.DefenseReport
+	if f.decode(&r, "defense", "report"); r.Total.Cookies < uint64(w.count("tx_cookie"))/2 {
+		t.Errorf("%d SYNs with cookies are reported, of %d", r.Total.Cookies, w.count("tx_cookie"))
 	}
-	if now := f.tableBytes(); now != tables {
-		t.Errorf("tables have %s bytes, and had %s before the flood", now, tables)
+	if n := w.count("tx_cookie"); n < w.sent/10 { // it took some seconds to see the flood
+		t.Errorf("%d of %d SYNs were answered with cookies", n, w.sent)
 	}
-	f.mustBeAsBefore(crowd)
-}
-
-// mustBeAsBefore fails unless 10 s after a flood only the connections that stay are left.
-func (f *farm) mustBeAsBefore(crowd *crowd) {
-	f.t.Helper()
-	eventually(f.t, 10*time.Second, func() error {
-		n, want := len(f.connections("service", ofFamily("web", crowd.vip))), len(crowd.talks)
-		if n != want {
-			return fmt.Errorf("%d connections are left, want those %d that stay", n, want)
+	eventually(t, 4*patience, func() error {
+		if n := f.cookieServices(); n != 0 {
+			return fmt.Errorf("%d services give cookies after the flood", n)
 		}
 		return nil
 	})
-	k := get(crowd.connect())(f.t)
-	must(f.t, k.conn.Close())
+	must(t, f.fetchOnce(vip4))
+}
+
+// TestFloodLeavesNothing: with dr and tun, a flood has half-open connections stored, which are in no one's way and end by themselves;
+// budgets bound how many.
+func TestFloodLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for _, m := range []method{byDR, byTunnel} {
+		t.Run(m.name, func(t *testing.T) {
+			f, d := floodedFarm(t, m, "")
+			flooder := f.flooder()
+			flooder.share = floodShare / 2
+			for _, family := range families {
+				crowd := f.crowd(family.vip, 10)
+				t.Run(family.name, func(t *testing.T) {
+					w := f.on(t).floodedInVain(d, flooder, crowd, time.Second)
+					if n := w.count("tx_new"); n < 1000 {
+						t.Errorf("%d connections were stored: nothing was tested", n)
+					}
+				})
+			}
+			const rate, burst = 100, 200
+			f.writeConfig(f.floodedConfig(m, fmt.Sprintf("defense: {budget: {rate: %d, burst: %d, prefix4: 16, prefix6: 48}}\n", rate, burst)))
+			f.reload()
+			for _, family := range families {
+				crowd := f.crowd(family.vip, 5)
+				t.Run(family.name+" with a budget", func(t *testing.T) {
+					start := time.Now()
+					w := f.on(t).floodedInVain(d, flooder, crowd, time.Second)
+					// The flood's prefix, and that of the clients, who stay far below it.
+					most := burst + rate*int(time.Since(start).Seconds()+1) + crowd.opened + len(crowd.refused)
+					if n := w.count("tx_new"); n > most || w.count("drop_budget") < w.sent/2 {
+						t.Errorf("of %d SYNs %d were dropped, and %d connections stored, want %d at most", w.sent, w.count("drop_budget"), n, most)
+					}
+				})
+			}
+		})
+	}
+}
+
+// floodedFarm is a farm whose connections go soon once they are closed, or were never open.
+func floodedFarm(t *testing.T, m method, defense string) (*farm, *daemon) {
+	f := newLab(t)
+	oneWire(f)
+	if m.direct {
+		onLink(f)
+	}
+	if m.prepare != nil {
+		m.prepare(f)
+	}
+	f.writeConfig(f.floodedConfig(m, defense))
+	return f, f.start()
+}
+
+func (f *farm) floodedConfig(m method, defense string) string {
+	return f.config("eth0", with("method: "+m.name, both("web", "tcp", webPort, "rr", 1, 1, 1))...) + defense +
+		"timeouts: {tcp_syn_recv: 3s, tcp_time_wait: 2s, tcp_close: 2s, tcp_last_ack: 2s, tcp_close_wait: 2s, tcpfin: 2s}\n"
+}
+
+// floodedInVain floods the service that the crowd uses. What it has stored is soon gone, and what tables and daemon take did not grow.
+func (f *farm) floodedInVain(d *daemon, flooder *flooder, crowd *crowd, duration time.Duration) wave {
+	t := f.t
+	t.Helper()
+	tables, took, held := f.tableBytes(), get(memory(d.cmd.Process.Pid, "RssAnon"))(t), f.countConnections(crowd.vip)
+	w := crowd.flood(t, flooder, duration)
+	w.log(t, crowd, "tx_cookie", "tx_new", "drop_budget")
+	if now := f.tableBytes(); now != tables {
+		t.Errorf("tables have %s bytes, and had %s before the flood", now, tables)
+	}
+	if grown := get(memory(d.cmd.Process.Pid, "RssAnon"))(t) - took; grown > 64<<20 {
+		t.Errorf("the daemon has %d bytes more than before the flood", grown)
+	}
+	f.mustHold(held, crowd.vip)
+	return w
+}
+
+// mustHold fails unless 10 s after a flood there are as many connections as before it, all active, and a new one is served.
+func (f *farm) mustHold(want int, vip netip.Addr) {
+	f.t.Helper()
+	eventually(f.t, 10*time.Second*slowness(), func() error {
+		active, inactive := 0, 0
+		for _, r := range f.service(ofFamily("web", vip)).Reals {
+			active, inactive = active+int(r.Active), inactive+int(r.Inactive)
+		}
+		if n := f.countConnections(vip); n != want || active != want || inactive != 0 {
+			return fmt.Errorf("%d connections are left, %d counted as active and %d as inactive, want those %d that stay", n, active, inactive, want)
+		}
+		return nil
+	})
+	must(f.t, f.fetchOnce(vip))
+}
+
+// fetchOnce opens a connection that has to be served soon.
+func (f *farm) fetchOnce(vip netip.Addr) error {
+	start := time.Now()
+	if _, err := f.fetch(vip, webPort); err != nil {
+		return err
+	}
+	if took := time.Since(start); took > soon {
+		return fmt.Errorf("a connection was served after %v", took)
+	}
+	return nil
+}
+
+// cookieServices is how many services give cookies now.
+func (f *farm) cookieServices() int {
+	f.t.Helper()
+	var s director.DefenseState
+	f.decode(&s, "defense")
+	return s.Cookies.Services
 }
 
 // tableBytes is what the tables take.

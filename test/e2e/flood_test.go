@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xdplvs/bpf"
+	"xdplvs/director"
 	"xdplvs/internal/netlab"
 )
 
@@ -33,7 +34,7 @@ const (
 	// floodBurst is how many SYNs are sent at a time: some 30 ms of work. All that happens to one, from
 	// the sender to the real server, happens in the sender's thread, before the next 64 are sent.
 	floodBurst = 8192
-	// floodShare is how much of a core a flood may use.
+	// floodShare is how much of a core a flood may use, unless it is told otherwise.
 	floodShare = 0.4
 )
 
@@ -43,13 +44,14 @@ const (
 type flooder struct {
 	bench    *bpf.Bench
 	from, to *netlab.Iface
+	share    float64 // of a core that a flood may use; 1: all that it can
 }
 
 func (f *farm) flooder() *flooder {
 	f.t.Helper()
 	bench := get(bpf.NewBench(nil, bpf.TargetDrop))(f.t)
 	f.t.Cleanup(func() { bench.Close() })
-	return &flooder{bench: bench, from: f.connect(f.host("flooder"), f.sw, "eth0"), to: f.directorEnd}
+	return &flooder{bench: bench, from: f.connect(f.host("flooder"), f.sw, "eth0"), to: f.directorEnd, share: floodShare}
 }
 
 // send sends SYNs for a virtual address, and returns the processor time that they took.
@@ -94,7 +96,7 @@ func synFrame(from, to net.HardwareAddr, vip netip.Addr) []byte {
 	return append(data, tcp...)
 }
 
-// flood sends SYNs of random sources for a time, and rests so that floodShare is kept. It returns how
+// flood sends SYNs of random sources for a time, and rests so that its share is kept. It returns how
 // many it sent, and what part of a core they took.
 func (fl *flooder) flood(vip netip.Addr, duration time.Duration) (sent int, share float64, err error) {
 	start := time.Now()
@@ -106,7 +108,7 @@ func (fl *flooder) flood(vip netip.Addr, duration time.Duration) (sent int, shar
 			return sent, 0, err
 		}
 		sent, all = sent+floodBurst, all+used
-		time.Sleep(time.Until(begin.Add(time.Duration(float64(used) / floodShare))))
+		time.Sleep(time.Until(begin.Add(time.Duration(float64(used) / fl.share))))
 	}
 	return sent, float64(all) / float64(time.Since(start)), nil
 }
@@ -121,7 +123,7 @@ type crowd struct {
 
 	mu        sync.Mutex
 	exchanges int     // over the connections that stay
-	opened    int     // new connections that were served
+	opened    int     // new connections that were served soon
 	lost      []error // connections that stay which did not
 	refused   []error // new connections which were not served
 }
@@ -137,6 +139,9 @@ const (
 	talkPause  = 100 * time.Millisecond // between two exchanges over a connection
 	talksToNew = 5                      // exchanges from one new connection of the client to the next
 )
+
+// soon is within what time a new connection has to be served.
+var soon = 3 * time.Second * slowness()
 
 // crowd makes the clients, and waits until each has its connection. They are silent until begin.
 func (f *farm) crowd(vip netip.Addr, n int) *crowd {
@@ -226,9 +231,13 @@ func (c *crowd) exchange(k *talk) bool {
 
 // open makes a new connection, asks once and closes it.
 func (c *crowd) open() {
+	start := time.Now()
 	k, err := c.connect()
-	if err == nil {
+	if took := time.Since(start); err == nil {
 		k.conn.Close()
+		if took > soon {
+			err = fmt.Errorf("a new connection was served after %v", took.Round(time.Millisecond))
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -292,7 +301,14 @@ func TestFlood(t *testing.T) {
 	// Closed connections are gone soon: they would fill the table, for which nothing half-open could go.
 	f.writeConfig(f.config("eth0", both("web", "tcp", webPort, "rr", 1, 1, 1, 1)...) + "timeouts: {tcpfin: 2s}\n")
 	f.start()
-	flooder := f.flooder()
+	f.eachWave(f.flooder(), (*farm).flooded)
+	f.awaitClosed()
+	f.mustRecount(f.snapshot())
+}
+
+// eachWave has a flood for each family against the service that a crowd uses; the long form takes the longest that is promised.
+func (f *farm) eachWave(flooder *flooder, flooded func(*farm, *flooder, *crowd, time.Duration)) {
+	f.t.Helper()
 	duration := 6 * time.Second
 	if long() {
 		duration = 30 * time.Second
@@ -305,27 +321,56 @@ func TestFlood(t *testing.T) {
 	}{{"v4", vip4, 200, duration}, {"v6", vip6, 50, duration / 3}} {
 		// The connections stay until the end, to be counted.
 		crowd := f.crowd(wave.vip, wave.clients)
-		t.Run(wave.name, func(t *testing.T) { f.on(t).flooded(flooder, crowd, wave.duration) })
+		f.t.Run(wave.name, func(t *testing.T) { flooded(f.on(t), flooder, crowd, wave.duration) })
 	}
-	f.awaitClosed()
-	f.mustRecount(f.snapshot())
+}
+
+// wave is what a flood was, and what came of it.
+type wave struct {
+	sent          int
+	share         float64 // of a core
+	before, after *director.Snapshot
+}
+
+// count is how many packets had a verdict meanwhile.
+func (w wave) count(verdict string) int {
+	return int(w.after.Verdicts[verdict] - w.before.Verdicts[verdict])
+}
+
+// log says how it was.
+func (w wave) log(t *testing.T, c *crowd, verdicts ...string) {
+	t.Helper()
+	text := fmt.Sprintf("%d SYNs sent, with %.0f %% of a core; %d exchanges, %d new connections served soon, %d not", w.sent, 100*w.share,
+		c.exchanges, c.opened, len(c.refused))
+	for _, v := range verdicts {
+		text += fmt.Sprintf("; %s %d", v, w.count(v))
+	}
+	t.Log(text)
+}
+
+// flood floods the service while the crowd uses it, which may notice hardly anything.
+func (c *crowd) flood(t *testing.T, flooder *flooder, duration time.Duration) (w wave) {
+	t.Helper()
+	f := c.f.on(t)
+	w.before = f.snapshot()
+	c.begin()
+	var err error
+	w.sent, w.share, err = flooder.flood(c.vip, duration)
+	must(t, err)
+	c.check(t)
+	c.mustBeListed(t)
+	w.after = f.snapshot()
+	return w
 }
 
 // flooded floods the service that the crowd uses, and checks what that did.
 func (f *farm) flooded(flooder *flooder, crowd *crowd, duration time.Duration) {
-	t, table := f.t, int(f.snapshot().TableSize)
-	before := f.snapshot().Verdicts
-	crowd.begin()
-	sent, share, err := flooder.flood(crowd.vip, duration)
-	must(t, err)
-	held := get(strconv.Atoi(strings.TrimSpace(f.output("connections", "count", "service", ofFamily("web", crowd.vip)))))(t)
-	crowd.check(t)
-	crowd.mustBeListed(t)
-
-	after := f.snapshot().Verdicts
-	stored, untracked := int(after["tx_new"]-before["tx_new"]), int(after["tx_untracked"]-before["tx_untracked"])
-	t.Logf("%d SYNs sent, with %.0f %% of a core; %d connections stored, %d packets untracked; %d exchanges, %d new connections served, %d not; %d connections in %d places",
-		sent, 100*share, stored, untracked, crowd.exchanges, crowd.opened, len(crowd.refused), held, table)
+	t := f.t
+	w := crowd.flood(t, flooder, duration)
+	table, stored := int(w.after.TableSize), w.count("tx_new")
+	held := f.countConnections(crowd.vip)
+	w.log(t, crowd, "tx_new", "tx_untracked")
+	t.Logf("%d connections in %d places", held, table)
 	if held*100 < table*97 {
 		t.Errorf("%d connections in a table of %d places: it was never full", held, table)
 	}
@@ -334,6 +379,12 @@ func (f *farm) flooded(flooder *flooder, crowd *crowd, duration time.Duration) {
 	if gone := stored - held - crowd.opened - len(crowd.refused); gone < 2*table {
 		t.Errorf("%d half-open connections made room in a table of %d places: it was not turned over", gone, table)
 	}
+}
+
+// countConnections are those of a virtual address's service.
+func (f *farm) countConnections(vip netip.Addr) int {
+	f.t.Helper()
+	return get(strconv.Atoi(strings.TrimSpace(f.output("connections", "count", "service", ofFamily("web", vip)))))(f.t)
 }
 
 // awaitClosed waits until no closed connection is counted any more: all that is left are established
