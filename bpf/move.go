@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/bits"
 	"net/netip"
 	"runtime"
@@ -19,21 +20,27 @@ type mover struct {
 	families [2]familyMove
 	overflow map[ConnKey]bool // that were carried
 	spill    func(*ConnKey, *Conn) error
+	words    *vocabulary // nil: all that entries say is known
+	gone     []Conn      // entries that were not carried, or are counted twice: their counts are still to be given back
 	n        Moved
 }
 
-// Moved is what tables of other sizes took over.
+// Moved is what tables of other sizes, or of another version, took over.
 type Moved struct {
 	Connections, Templates int
-	Lost                   int // entries that found no room
+	Lost                   int  // entries that found no room, or say what this version does not know
+	Rows                   bool // another version has written them, and laid rows out otherwise
+	// Left are fields that the other version had, and this one has no place for.
+	Left []string
 }
 
 // familyMove is one of the two tables.
 type familyMove struct {
-	from, to table
-	key      uintptr // bytes of the addresses behind the head
-	at       []carried
-	splices  [2][]Splice // the former ones and the new
+	from    formerConns
+	to      table
+	key     uintptr // bytes of the addresses behind the head
+	at      []carried
+	splices [2][]Splice // the former ones and the new
 }
 
 // carried is what became of a slot of the former table.
@@ -46,12 +53,15 @@ type carried struct {
 }
 
 // newMover: spill puts an entry into the new overflow map.
-func newMover(from, to *Tables, spill func(*ConnKey, *Conn) error) *mover {
+func newMover(old, new *DataPlane, spill func(*ConnKey, *Conn) error, words *vocabulary) (*mover, error) {
 	const addrs4, addrs6 = 8, 32 // bytes of two addresses
-	return &mover{from: from, to: to, overflow: map[ConnKey]bool{}, spill: spill, families: [2]familyMove{
-		{from.table4(), to.table4(), addrs4, make([]carried, len(from.Conns4)), [2][]Splice{from.Splices4, to.Splices4}},
-		{from.table6(), to.table6(), addrs6, make([]carried, len(from.Conns6)), [2][]Splice{from.Splices6, to.Splices6}},
-	}}
+	from, to := old.Tables, new.Tables
+	from4, err4 := old.formerConns4()
+	from6, err6 := old.formerConns6()
+	return &mover{from: from, to: to, overflow: map[ConnKey]bool{}, spill: spill, words: words, families: [2]familyMove{
+		{from4, to.table4(), addrs4, make([]carried, from4.n), [2][]Splice{from.Splices4, to.Splices4}},
+		{from6, to.table6(), addrs6, make([]carried, from6.n), [2][]Splice{from.Splices6, to.Splices6}},
+	}}, errors.Join(err4, err6)
 }
 
 // pass carries what the tables hold. Templates come first, since connections name their places, and
@@ -92,15 +102,20 @@ type copied struct {
 
 // read copies a slot's entry; false if there is none.
 func (f *familyMove) read(i int) (c copied, ok bool) {
-	slot := f.from.slot(i)
-	tag := atomic.LoadUint64(&slot.Tag)
+	slot := f.from.entry(i)
+	at := (*uint64)(unsafe.Add(slot, f.from.tag))
+	tag := atomic.LoadUint64(at)
 	if tag&tagMask != tagUsed {
 		return c, false
 	}
-	c.head = *slot
-	copy(c.rest[:], unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(slot), unsafe.Sizeof(Conn{}))), f.from.size-unsafe.Sizeof(Conn{})))
-	c.head.Word = atomic.LoadUint32(&slot.Word)
-	return c, atomic.LoadUint64(&slot.Tag) == tag && c.head.Tag == tag && c.head.Word&connDead == 0
+	to, from := unsafe.Slice((*byte)(unsafe.Pointer(&c)), unsafe.Sizeof(c)), unsafe.Slice((*byte)(slot), f.from.size)
+	if f.from.other == nil {
+		copy(to, from)
+		c.head.Word = atomic.LoadUint32(&(*Conn)(slot).Word)
+	} else {
+		f.from.other.cast.row(to, from)
+	}
+	return c, atomic.LoadUint64(at) == tag && c.head.Tag == tag && c.head.Word&connDead == 0
 }
 
 // carry brings the entry of a slot to the new table, or up to date there.
@@ -118,6 +133,11 @@ func (m *mover) carry(f, i int, c *copied) {
 		return // it changed hands while it was read: the next pass finds the new one
 	}
 	*at = carried{tag: c.head.Tag, link: c.head.Link, word: c.head.Word}
+	if !m.words.knows(c.head.Word) {
+		m.n.Lost++
+		m.gone = append(m.gone, c.head)
+		return
+	}
 	m.relink(f, &c.head)
 	place, tag := family.to.store(c, family.key, hash)
 	switch {
@@ -133,7 +153,14 @@ func (m *mover) carry(f, i int, c *copied) {
 		} else {
 			m.uncount(&c.head)
 		}
-		m.from.leave(&c.head, c.head.Word&^connControlled)
+		m.gone = append(m.gone, c.head)
+	}
+}
+
+// giveBack uncounts what was not carried, when all counts are those of the new tables.
+func (m *mover) giveBack() {
+	for i := range m.gone {
+		m.to.leave(&m.gone[i], m.gone[i].Word&^connControlled)
 	}
 }
 
@@ -196,6 +223,11 @@ func (m *mover) outside(key *ConnKey, row *Conn) {
 	}
 	m.overflow[*key] = true
 	c := &copied{head: *row}
+	if !m.words.knows(row.Word) {
+		m.n.Lost++
+		m.gone = append(m.gone, *row)
+		return
+	}
 	f := &m.families[1]
 	if src := netip.AddrFrom16(key.Saddr); src.Is4In6() {
 		f = &m.families[0]
@@ -212,7 +244,7 @@ func (m *mover) outside(key *ConnKey, row *Conn) {
 		m.count(row.Word)
 		return
 	}
-	m.from.leave(row, row.Word)
+	m.gone = append(m.gone, *row)
 }
 
 func (m *mover) count(word uint32) {

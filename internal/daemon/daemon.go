@@ -147,13 +147,8 @@ func (d *daemon) open() error {
 	if lost != nil {
 		d.log.Warn("connections of the former run are lost", "event", "tables_replaced", "reason", lost)
 	}
-	if m := plane.Moved; m != nil {
-		log := d.log.Info
-		if m.Lost > 0 {
-			log = d.log.Warn
-		}
-		log("limits were changed: what the tables held is in others now", "event", "tables_moved",
-			"connections", m.Connections, "templates", m.Templates, "without_room", m.Lost)
+	if plane.Moved != nil {
+		d.tellMoved(plane.Moved)
 	}
 	clock, err := plane.Clock()
 	if err != nil {
@@ -191,6 +186,20 @@ func (d *daemon) close() {
 	if err := d.plane.Close(); err != nil {
 		d.log.Error("close data plane", "event", "close_failed", "error", err)
 	}
+}
+
+// tellMoved says what was carried over from tables of other sizes, or of another version.
+func (d *daemon) tellMoved(m *bpf.Moved) {
+	log, what := d.log.Info, "limits were changed: what the tables held is in others now"
+	if m.Lost > 0 {
+		log = d.log.Warn
+	}
+	facts := []any{"event", "tables_moved", "connections", m.Connections, "templates", m.Templates, "without_room", m.Lost}
+	if m.Rows {
+		what = "another version has written the tables: what they held is in this version's now"
+		facts = append(facts, "left_behind", strings.Join(m.Left, " "))
+	}
+	log(what, facts...)
 }
 
 // run starts the parts, lets them work until ctx ends, and waits for all of them.
