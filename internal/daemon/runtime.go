@@ -198,5 +198,9 @@ func (b backend) Config() ([]byte, error) {
 	b.d.reloading.Lock()
 	doc := b.d.doc
 	b.d.reloading.Unlock()
-	return configs.Rewrite(doc.text, doc.config, doc.services)
+	text, err := configs.Rewrite(doc.text, doc.config, doc.services)
+	if err != nil {
+		return nil, err
+	}
+	return configs.HideSecrets(text)
 }
