@@ -137,6 +137,11 @@ bench-peers: go root tools-peers tools-vm ## Measure it beside the kernel's ways
 bench-scale: go root ## Measure how costs grow with connections, real servers, services, cores: build/scale
 	@go run ./internal/bench/cmd -o build/scale $(QUICK) scale
 
+# Both want the machine for themselves.
+.PHONY: promises
+promises: go root tools-test tools-check ## Hold what is promised: no flow notices 1,000 reloads, restarts, upgrades; 10,000 services in time and memory (some 10 min)
+	@DIRECTOR_LONG=1 go test -count=1 -v -timeout 30m ./test/e2e -run '^(TestNoFlowNotices|TestScale)$$'
+
 .PHONY: demo
 demo: root $(if $(USE),tools-uses,tools-demo) build ## Show a director at work in network namespaces; KEEP=1 leaves it running; USE=NAME [METHOD=nat] shows a use (docs/uses)
 	@CGO_ENABLED=0 go build -o build/demo ./test/demo

@@ -5,6 +5,11 @@
  * bpf2go turns these types into Go, so that there is one definition. Times are
  * jiffies unless the name says otherwise; addresses and ports are in network
  * byte order where the type is __be*, or where the field is a byte array.
+ *
+ * Rows outlive the version that wrote them, and are read by another by the names
+ * of their fields (layout.go). A field that comes to mean something else gets
+ * another name, 0 in a new one means what was so without it, and what an enum's
+ * name stands for stays its number, but for verdicts.
  */
 #ifndef DIRECTOR_ABI_H
 #define DIRECTOR_ABI_H
@@ -653,7 +658,7 @@ struct runtime_settings {
 	__u32 local_ports;  /* of full-NAT: the first | how many << 16 */
 	__u32 door;	    /* interface that packets with the firewall's marks come in by; 0: there is none */
 	__u32 probe;	    /* interface that health checks as a client's come in by; 0: there is none */
-	__u64 layout;	    /* names this file's version: pinned tables of another are not reused */
+	__u64 reserved3;
 	struct hash_key hash_key; /* drawn once, never changed while connections exist */
 	__u32 trace;	    /* a number that is new each time that somebody begins to trace; 0: nobody does */
 	__u32 timeout[TIMEOUTS]; /* by connection state, jiffies */

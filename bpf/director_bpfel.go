@@ -510,7 +510,7 @@ type directorRuntimeSettings struct {
 	LocalPorts uint32
 	Door       uint32
 	Probe      uint32
-	Layout     uint64
+	Reserved3  uint64
 	HashKey    struct {
 		_      structs.HostLayout
 		Factor uint64

@@ -19,13 +19,14 @@ import (
 type DataPlane struct {
 	Tables *Tables
 	Fresh  bool // the tables are new: nothing of a former process is in them
-	// Moved is what was carried over from tables of other sizes; nil: they were as large.
+	// Moved is what was carried over from tables of other sizes, or of another version; nil: they were the same.
 	Moved *Moved
 
 	sizes   Sizes
 	objects *ebpf.Collection
 	unmap   []func() error
-	pins    string // directory in bpffs; empty: nothing is pinned
+	former  *formerTables // tables of another version, seen as those of this one
+	pins    string        // directory in bpffs; empty: nothing is pinned
 }
 
 // Load creates the maps and loads the program. Nothing is attached and nothing
@@ -116,12 +117,12 @@ func sizedSpec(s Sizes) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set constants: %w", err)
 	}
-	settings := Settings{HashKey: newHashKey(), CookieKey: newCookieKey(), Layout: layout()}
+	settings := Settings{HashKey: newHashKey(), CookieKey: newCookieKey()}
 	settings.keepWaysBack()
 	if err := spec.Variables[directorVarSettings].Set(settings); err != nil {
 		return nil, fmt.Errorf("set settings: %w", err)
 	}
-	return spec, nil
+	return spec, addLayout(spec)
 }
 
 // totalOrder tells the programs that a plain store publishes what was stored
@@ -173,8 +174,8 @@ const (
 func (d *DataPlane) mapTables(cpus int) error {
 	t := &Tables{
 		CPUs:         cpus,
-		Destinations: int(d.objects.Maps[directorMapDestinations].MaxEntries()),
-		Overflow:     int(d.objects.Maps[directorMapOverflow].MaxEntries()),
+		Destinations: int(entriesOf(d.objects.Maps[directorMapDestinations])),
+		Overflow:     int(entriesOf(d.objects.Maps[directorMapOverflow])),
 	}
 	var settings []Settings
 	var defense []DefenseState
@@ -210,7 +211,22 @@ func (d *DataPlane) mapTables(cpus int) error {
 	return nil
 }
 
+// entriesOf is how many entries a map has room for; a former version may lack it.
+func entriesOf(m *ebpf.Map) uint32 {
+	if m == nil {
+		return 0
+	}
+	return m.MaxEntries()
+}
+
+// mapInto leaves rows nil where a former version had no such table.
 func mapInto[T any](d *DataPlane, rows *[]T, name string) error {
+	if d.former != nil && d.objects.Maps[name] == nil {
+		return nil
+	}
+	if d.former.differs(name) {
+		return recastInto(d, rows, name)
+	}
 	v, err := mapArray[T](d.objects.Maps[name])
 	if err != nil {
 		return err

@@ -45,6 +45,8 @@
  * trace_ring     -          trace_head and  BPF             until userspace has read it; full: counted as lost
  *                           bytes
  * tx_ports       port       interface       userspace       pinned
+ *
+ * A further one, "layout", describes the others' rows (layout.go).
  */
 #ifndef DIRECTOR_MAPS_H
 #define DIRECTOR_MAPS_H

@@ -13,15 +13,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 )
 
-// Tables of other sizes are made beside the former ones, filled from them, and take their place with the
-// program, while packets flow:
+// Tables of other sizes, or with rows as another version lays them out, are made beside the former ones, filled from them, and
+// take their place with the program, while packets flow:
 //
-//  1. maps of sizes that stay are shared by both programs; the others are made anew and filled;
+//  1. maps that stay as they are are shared by both programs; the others are made anew and filled;
 //  2. new connections are chosen for by the hash of their flow, so that whichever program sees the second
 //     packet of one decides as the other did for the first;
 //  3. what has changed since is carried, the program on each interface is replaced, and the rest is carried;
@@ -41,49 +42,29 @@ var connMaps = []string{directorMapConns4, directorMapConns6, directorMapOverflo
 
 // migration is one way from former tables to others.
 type migration struct {
+	*pinned
 	old, new *DataPlane
-	renewed  map[string]bool // maps that are made anew
 	links    []*Attachment
 	mover    *mover
 	counted  []RealCounts // what counters of their own began with
 	traffic  []RealTraffic
 }
 
-// otherSizes are the maps whose sizes are others than the blueprint's; nil and the reason, if there are
-// other differences.
-func otherSizes(spec *ebpf.CollectionSpec, have map[string]*ebpf.Map) (names []string, lost error) {
-	for name, m := range have {
-		want := spec.Maps[name].Copy()
-		if want.Compatible(m) == nil {
-			continue
-		}
-		want.MaxEntries = m.MaxEntries()
-		if err := want.Compatible(m); err != nil || name == directorMapSamples {
-			return nil, fmt.Errorf("%w: %w", ErrIncompatible, errors.Join(spec.Maps[name].Compatible(m)))
-		}
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names, nil
-}
-
-// migrate makes a data plane of the blueprint from pinned maps of other sizes. lost is why it cannot, and
-// everything is as before then.
-func migrate(dir string, spec *ebpf.CollectionSpec, sizes Sizes, have map[string]*ebpf.Map, names []string) (d *DataPlane, lost, err error) {
-	g := &migration{renewed: map[string]bool{mapSettings: true}}
-	for _, name := range names {
-		g.renewed[name] = true
-	}
+// migrate makes a data plane of the blueprint from pinned maps of other sizes, or of another version. lost is why it
+// cannot, and everything is as before then.
+func migrate(dir string, spec *ebpf.CollectionSpec, sizes Sizes, p *pinned) (d *DataPlane, lost, err error) {
+	g := &migration{pinned: p}
+	g.renewed[mapSettings] = true
 	if slices.ContainsFunc(connMaps, func(name string) bool { return g.renewed[name] }) {
 		for _, name := range connMaps {
 			g.renewed[name] = true
 		}
 	}
-	if g.old, err = viewOf(have, sizes.CPUs); err != nil {
+	if g.old, err = viewOf(p, sizes.CPUs); err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, g.old.unmapAll()) }()
-	kept := maps.Clone(have)
+	kept := maps.Clone(p.maps)
 	maps.DeleteFunc(kept, func(name string, _ *ebpf.Map) bool { return g.renewed[name] })
 	if g.new, err = load(spec, kept, sizes); err != nil {
 		return nil, nil, err
@@ -98,9 +79,12 @@ func migrate(dir string, spec *ebpf.CollectionSpec, sizes Sizes, have map[string
 	return g.new, nil, nil
 }
 
-// viewOf sees maps as tables.
-func viewOf(have map[string]*ebpf.Map, cpus int) (*DataPlane, error) {
-	d := &DataPlane{objects: &ebpf.Collection{Maps: have}}
+// viewOf sees maps as tables of this version.
+func viewOf(p *pinned, cpus int) (*DataPlane, error) {
+	d := &DataPlane{objects: &ebpf.Collection{Maps: p.maps}}
+	if p.former != nil {
+		d.former = &formerTables{rows: p.rows, raw: map[string][]byte{}}
+	}
 	if err := d.mapTables(cpus); err != nil {
 		return nil, errors.Join(err, d.unmapAll())
 	}
@@ -119,20 +103,39 @@ func (g *migration) fill() error {
 		{directorMapGuards, func(to, from *Tables) error { copy(to.Guards, from.Guards); return nil }},
 		{directorMapPlans, copyPlans},
 		{directorMapReals, copyReals},
+		{directorMapSources, func(to, from *Tables) error { return copyRows("source", to.Sources, from.Sources) }},
+		{directorMapPools, func(to, from *Tables) error { return copyRows("pool of sources", to.Pools, from.Pools) }},
 		{directorMapMarkRules, copyMarks},
+		{directorMapMarkShapes, func(to, from *Tables) error { return copyAll("marking rules", to.MarkShapes, from.MarkShapes) }},
 		{directorMapPrefixes, copyPrefixes},
+		{directorMapPrefixTrees, func(to, from *Tables) error { return copyAll("prefix lists", to.Trees, from.Trees) }},
+		{directorMapBudgets, copyBudgets},
+		{mapDefense, func(to, from *Tables) error { *to.Defense = *from.Defense; return nil }},
+		{mapFilter, func(to, _ *Tables) error { NewKeyTable(to); return nil }},
 	} {
-		if !g.renewed[copy.name] {
+		if !g.renewed[copy.name] || g.maps[copy.name] == nil {
 			continue
 		}
 		if err := copy.rows(g.new.Tables, g.old.Tables); err != nil {
 			return fmt.Errorf("%w: %w", ErrIncompatible, err)
 		}
 	}
-	if g.renewed[directorMapDestinations] {
-		r := Rehearsal{DataPlane: g.new, of: g.old}
-		if err := r.copyMap(directorMapDestinations); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-			return nil // what has no room is chosen for anew
+	return g.fillMaps()
+}
+
+// fillMaps copies maps that are no memory of ours. Of what packets write, whatever has no room is made anew when it is needed.
+func (g *migration) fillMaps() error {
+	for name, needed := range map[string]bool{
+		directorMapAnswered: true, directorMapClosed: true, directorMapTxPorts: true,
+		directorMapDestinations: false, directorMapFragments: false, directorMapProbes: false,
+	} {
+		if !g.renewed[name] {
+			continue
+		}
+		to := g.new.objects.Maps[name]
+		err := g.old.entries(name, func(key, value []byte) error { return to.Put(key, value) })
+		if err != nil && needed {
+			return fmt.Errorf("%w: %w", ErrIncompatible, err)
 		}
 	}
 	return nil
@@ -185,6 +188,35 @@ func copyReals(to, from *Tables) error {
 	return nil
 }
 
+// copyRows copies rows that go by number; those that are not 0 need room.
+func copyRows[T comparable](what string, to, from []T) error {
+	copy(to, from)
+	var zero T
+	for i := len(to); i < len(from); i++ {
+		if from[i] != zero {
+			return inUse(what, i, len(to))
+		}
+	}
+	return nil
+}
+
+// copyAll copies rows whose places depend on how many there are.
+func copyAll[T any](what string, to, from []T) error {
+	if len(to) != len(from) {
+		return fmt.Errorf("%s are in %d rows, not %d", what, len(from), len(to))
+	}
+	copy(to, from)
+	return nil
+}
+
+// copyBudgets: in a table of another size all begin anew.
+func copyBudgets(to, from *Tables) error {
+	if len(to.Budgets) == len(from.Budgets) {
+		copy(to.Budgets, from.Budgets)
+	}
+	return nil
+}
+
 // copyMarks keeps the rules that are in force; the set that is not is free.
 func copyMarks(to, from *Tables) error {
 	if from.Settings.Marking == MarksNone {
@@ -226,16 +258,19 @@ func (g *migration) swap() (lost, err error) {
 		return nil, errors.Join(err, dropNext(g.new.pins))
 	}
 	if g.renewed[directorMapConns4] {
-		g.mover = newMover(g.old.Tables, g.new.Tables, g.new.spill)
-		err = g.carry()
+		if g.mover, err = newMover(g.old, g.new, g.new.spill, g.words()); err == nil {
+			err = g.carry()
+		}
 	}
-	undo := sync.OnceFunc(g.bridge())
+	undo, failed := g.bridge()
 	defer undo()
 	time.Sleep(settleTime) // for packets that have begun to choose
 	g.copyCounters()
-	err = errors.Join(err, g.carry())
+	if err = errors.Join(err, failed); err == nil {
+		err = g.carry()
+	}
 	if err == nil {
-		err = g.replace()
+		err = errors.Join(g.copyVerdicts(), g.replace())
 	}
 	if err != nil {
 		return nil, errors.Join(err, dropNext(g.new.pins))
@@ -245,12 +280,21 @@ func (g *migration) swap() (lost, err error) {
 	err = errors.Join(err, g.carry())
 	undo()
 	g.addCounters()
+	g.new.Moved = &Moved{}
 	if g.mover != nil {
+		g.mover.giveBack()
 		g.new.Moved = &g.mover.n
-	} else {
-		g.new.Moved = &Moved{}
 	}
+	g.new.Moved.Rows, g.new.Moved.Left = g.former != nil, g.left
 	return nil, errors.Join(err, g.pinMoved())
+}
+
+// words is what entries may say that are carried; nil: all that they say is this version's.
+func (g *migration) words() *vocabulary {
+	if g.former == nil {
+		return nil
+	}
+	return g.now.words()
 }
 
 // carry is a pass of the mover, with what lies outside the tables.
@@ -258,8 +302,21 @@ func (g *migration) carry() error {
 	if g.mover == nil {
 		return nil
 	}
+	g.old.former.look()
 	g.mover.pass()
-	return g.old.Overflow(func(key *ConnKey, c *Conn) bool { g.mover.outside(key, c); return true })
+	return g.old.entries(directorMapOverflow, func(key, value []byte) error {
+		var k ConnKey
+		var c Conn
+		copy(memoryOf(&k), key)
+		copy(memoryOf(&c), value)
+		g.mover.outside(&k, &c)
+		return nil
+	})
+}
+
+// memoryOf is a row as it lies in memory.
+func memoryOf[T any](row *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(row)), unsafe.Sizeof(*row))
 }
 
 // spill puts a connection into the overflow map.
@@ -268,7 +325,8 @@ func (d *DataPlane) spill(key *ConnKey, c *Conn) error {
 }
 
 // bridge makes services choose by the flow's hash, in both programs, and let every segment begin a connection.
-func (g *migration) bridge() (undo func()) {
+// undo may be called again.
+func (g *migration) bridge() (undo func(), err error) {
 	tables := []*Tables{g.new.Tables}
 	if g.renewed[directorMapServices] {
 		tables = append(tables, g.old.Tables)
@@ -281,11 +339,23 @@ func (g *migration) bridge() (undo func()) {
 			}
 		}
 	}
-	return func() {
+	err = g.tellServices("plan", "flags", "current")
+	return sync.OnceFunc(func() {
 		for _, undo := range undos {
 			undo()
 		}
+		if g.tellServices("current", "plan", "flags") != nil {
+			return // it would have failed before
+		}
+	}), err
+}
+
+// tellServices writes fields of the former services to where the former program reads them.
+func (g *migration) tellServices(fields ...string) error {
+	if !g.old.former.differs(directorMapServices) {
+		return nil
 	}
+	return g.old.former.tell(g.old.Tables.Services, fields...)
 }
 
 const bridging = ServiceSloppy | ServiceHashPort | ServiceFallback
@@ -311,6 +381,7 @@ func (s *Service) bridge() (undo func()) {
 
 // copyCounters takes over what packets count, where the counters are others.
 func (g *migration) copyCounters() {
+	g.old.former.look()
 	if g.renewed[directorMapServices] {
 		for i := range min(len(g.old.Tables.Services), len(g.new.Tables.Services)) {
 			to, from := &g.new.Tables.Services[i], &g.old.Tables.Services[i]
@@ -329,6 +400,7 @@ func (g *migration) copyCounters() {
 
 // addCounters adds what was counted in the former ones since.
 func (g *migration) addCounters() {
+	g.old.former.look()
 	for i := range min(len(g.counted), len(g.new.Tables.Counts)) {
 		to, from, was := &g.new.Tables.Counts[i], &g.old.Tables.Counts[i], &g.counted[i]
 		atomic.AddUint64(&to.Conns, atomic.LoadUint64(&from.Conns)-was.Conns)
@@ -343,6 +415,29 @@ func (g *migration) addCounters() {
 		atomic.AddUint64(&to.InBytes, from.InBytes-was.InBytes)
 		atomic.AddUint64(&to.OutBytes, from.OutBytes-was.OutBytes)
 	}
+}
+
+// copyVerdicts takes over what was counted under names that are still known, where their numbers are others. What the former program
+// counts in its last moments is not among it.
+func (g *migration) copyVerdicts() error {
+	if !g.renewed[directorMapVerdicts] {
+		return nil
+	}
+	now := valuesOf(g.now.enums[enumVerdict])
+	perCPU := make([]uint64, g.new.Tables.CPUs)
+	for name, number := range valuesOf(g.former.enums[enumVerdict]) {
+		to, ok := now[name]
+		if !ok || to >= uint64(directorVerdictVERDICTS) || number >= uint64(g.maps[directorMapVerdicts].MaxEntries()) {
+			continue
+		}
+		if err := g.maps[directorMapVerdicts].Lookup(uint32(number), &perCPU); err != nil {
+			return fmt.Errorf("read former verdict %s: %w", name, err)
+		}
+		if err := g.new.objects.Maps[directorMapVerdicts].Put(uint32(to), perCPU); err != nil {
+			return fmt.Errorf("write verdict %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // openLinks finds the interfaces that have the former program.
@@ -402,12 +497,21 @@ func (g *migration) pinNext() error {
 }
 
 // pinMoved gives the new maps the place of the former ones. From the first step on another process would
-// go on with it, see settlePins.
+// go on with it, see settlePins. Maps that this version does not have go.
 func (g *migration) pinMoved() error {
 	if err := os.Mkdir(filepath.Join(g.new.pins, pinDone), 0o700); err != nil {
 		return fmt.Errorf("note that tables were moved: %w", err)
 	}
-	return settlePins(g.new.pins)
+	err := settlePins(g.new.pins)
+	if g.former == nil || err != nil {
+		return err
+	}
+	for name := range g.former.rows {
+		if g.new.objects.Maps[name] == nil {
+			err = errors.Join(err, os.Remove(filepath.Join(g.new.pins, pinName(name))))
+		}
+	}
+	return err
 }
 
 // settlePins ends what a process began that changed tables: forward if they were all in use, else back.

@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/bits"
 	"net/netip"
 	"runtime"
@@ -19,20 +20,26 @@ type mover struct {
 	families [2]familyMove
 	overflow map[ConnKey]bool // that were carried
 	spill    func(*ConnKey, *Conn) error
+	words    *vocabulary // nil: all that entries say is known
+	gone     []Conn      // entries that were not carried, or are counted twice: their counts are still to be given back
 	n        Moved
 }
 
-// Moved is what tables of other sizes took over.
+// Moved is what tables of other sizes, or of another version, took over.
 type Moved struct {
 	Connections, Templates int
-	Lost                   int // entries that found no room
+	Lost                   int  // entries that found no room, or say what this version does not know
+	Rows                   bool // another version has written them, and laid rows out otherwise
+	// Left are fields that the other version had, and this one has no place for.
+	Left []string
 }
 
 // familyMove is one of the two tables.
 type familyMove struct {
-	from, to table
-	key      uintptr // bytes of the addresses behind the head
-	at       []carried
+	from formerConns
+	to   table
+	key  uintptr // bytes of the addresses behind the head
+	at   []carried
 }
 
 // carried is what became of a slot of the former table.
@@ -45,12 +52,15 @@ type carried struct {
 }
 
 // newMover: spill puts an entry into the new overflow map.
-func newMover(from, to *Tables, spill func(*ConnKey, *Conn) error) *mover {
+func newMover(old, new *DataPlane, spill func(*ConnKey, *Conn) error, words *vocabulary) (*mover, error) {
 	const addrs4, addrs6 = 8, 32 // bytes of two addresses
-	return &mover{from: from, to: to, overflow: map[ConnKey]bool{}, spill: spill, families: [2]familyMove{
-		{from.table4(), to.table4(), addrs4, make([]carried, len(from.Conns4))},
-		{from.table6(), to.table6(), addrs6, make([]carried, len(from.Conns6))},
-	}}
+	from, to := old.Tables, new.Tables
+	from4, err4 := old.formerConns4()
+	from6, err6 := old.formerConns6()
+	return &mover{from: from, to: to, overflow: map[ConnKey]bool{}, spill: spill, words: words, families: [2]familyMove{
+		{from4, to.table4(), addrs4, make([]carried, from4.n)},
+		{from6, to.table6(), addrs6, make([]carried, from6.n)},
+	}}, errors.Join(err4, err6)
 }
 
 // pass carries what the tables hold. Templates come first, since connections name their places, and
@@ -92,16 +102,32 @@ type copied struct {
 
 // read copies a slot's entry; false if there is none.
 func (f *familyMove) read(i int) (c copied, ok bool) {
-	slot := f.from.slot(i)
-	tag := atomic.LoadUint64(&slot.Tag)
+	slot := f.from.entry(i)
+	at := (*uint64)(unsafe.Add(slot, f.from.tag))
+	tag := atomic.LoadUint64(at)
 	if tag&tagMask != tagUsed {
 		return c, false
 	}
-	c.head = *slot
-	copy(c.rest[:], unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(slot), unsafe.Sizeof(Conn{}))), f.from.size-unsafe.Sizeof(Conn{})))
-	c.head.Word = atomic.LoadUint32(&slot.Word)
-	c.splice = atomic.LoadUint64(f.from.splice(i))
-	return c, atomic.LoadUint64(&slot.Tag) == tag && c.head.Tag == tag && c.head.Word&connDead == 0
+	to, from := unsafe.Slice((*byte)(unsafe.Pointer(&c)), unsafe.Sizeof(Conn6{})), unsafe.Slice((*byte)(slot), f.from.size)
+	if f.from.other == nil {
+		copy(to, from)
+		c.head.Word = atomic.LoadUint32(&(*Conn)(slot).Word)
+	} else {
+		f.from.other.cast.row(to, from)
+	}
+	c.splice = f.spliced(&c, i)
+	return c, atomic.LoadUint64(at) == tag && c.head.Tag == tag && c.head.Word&connDead == 0
+}
+
+// spliced is what is translated of the connection that was read from slot i, if a SYN cookie began it.
+func (f *familyMove) spliced(c *copied, i int) uint64 {
+	if six := (*Conn6)(unsafe.Pointer(c)); f.key == unsafe.Sizeof(six.Saddr)+unsafe.Sizeof(six.Daddr) {
+		return six.More
+	}
+	if i >= len(f.from.t.Splices4) {
+		return 0 // another version may have none
+	}
+	return atomic.LoadUint64(&f.from.t.Splices4[i])
 }
 
 // carry brings the entry of a slot to the new table, or up to date there.
@@ -118,6 +144,11 @@ func (m *mover) carry(f, i int, c *copied) {
 		return // it changed hands while it was read: the next pass finds the new one
 	}
 	*at = carried{tag: c.head.Tag, link: c.head.Link, word: c.head.Word}
+	if !m.words.knows(c.head.Word) {
+		m.n.Lost++
+		m.gone = append(m.gone, c.head)
+		return
+	}
 	m.relink(f, &c.head)
 	place, tag := family.to.store(c, family.key, hash)
 	switch {
@@ -132,7 +163,14 @@ func (m *mover) carry(f, i int, c *copied) {
 		} else {
 			m.uncount(&c.head)
 		}
-		m.from.leave(&c.head, c.head.Word&^connControlled)
+		m.gone = append(m.gone, c.head)
+	}
+}
+
+// giveBack uncounts what was not carried, when all counts are those of the new tables.
+func (m *mover) giveBack() {
+	for i := range m.gone {
+		m.to.leave(&m.gone[i], m.gone[i].Word&^connControlled)
 	}
 }
 
@@ -180,6 +218,11 @@ func (m *mover) outside(key *ConnKey, row *Conn) {
 	}
 	m.overflow[*key] = true
 	c := &copied{head: *row}
+	if !m.words.knows(row.Word) {
+		m.n.Lost++
+		m.gone = append(m.gone, *row)
+		return
+	}
 	f := &m.families[1]
 	if src := netip.AddrFrom16(key.Saddr); src.Is4In6() {
 		f = &m.families[0]
@@ -196,7 +239,7 @@ func (m *mover) outside(key *ConnKey, row *Conn) {
 		m.count(row.Word)
 		return
 	}
-	m.from.leave(row, row.Word)
+	m.gone = append(m.gone, *row)
 }
 
 func (m *mover) count(word uint32) {

@@ -3,46 +3,27 @@
 package bpf
 
 import (
-	"embed"
-	"encoding/binary"
+	"bytes"
 	"errors"
 	"fmt"
-	"hash/fnv"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
-// The sources that say what rows look like, and where they lie in their tables.
-//
-//go:embed abi.h hash.h service.h
-var layoutSources embed.FS
-
-// layout names the version of the rows: what was pinned with other rows cannot
-// be read.
-func layout() uint64 {
-	h := fnv.New64a()
-	for _, name := range []string{"abi.h", "hash.h", "service.h"} {
-		source, err := layoutSources.ReadFile(name)
-		if err != nil {
-			panic(err) // cannot be: it is embedded
-		}
-		h.Write(source)
-	}
-	return h.Sum64()
-}
-
 // ErrIncompatible is wrapped by the reason why pinned tables were not taken over.
 var ErrIncompatible = errors.New("pinned tables cannot be taken over")
 
 // Open loads the data plane with tables that outlive the process, pinned in
 // dir, which lies on a bpffs; it is mounted if it is missing. Tables that a
-// former process left there are taken over, with their connections, if rows
-// are the same; where sizes are others, they are moved to tables of the wanted ones while
-// packets flow. Otherwise they are replaced by empty ones and lost
+// former process left there are taken over, with their connections; where sizes
+// are others, or rows are laid out as another version has them, they are moved to tables as
+// wanted while packets flow. What cannot be taken over is replaced by empty ones and lost
 // is the reason, wrapping ErrIncompatible.
 func Open(dir string, sizes Sizes) (d *DataPlane, lost error, err error) {
 	if err := MakePinDir(dir); err != nil {
@@ -55,22 +36,22 @@ func Open(dir string, sizes Sizes) (d *DataPlane, lost error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	maps, others, lost, err := pinnedMaps(dir, spec)
+	p, lost, err := pinnedTables(dir, spec)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer closeMaps(maps)
-	if len(others) > 0 {
-		if d, lost, err = migrate(dir, spec, sizes, maps, others); d != nil || err != nil {
+	defer p.close()
+	if len(p.renewed) > 0 {
+		if d, lost, err = migrate(dir, spec, sizes, p); d != nil || err != nil {
 			return d, nil, err
 		}
-		maps = closeMaps(maps)
+		p.close()
 	}
-	if d, err = load(spec, maps, sizes); err != nil {
+	if d, err = load(spec, p.maps, sizes); err != nil {
 		return nil, lost, err
 	}
 	d.pins = dir
-	if d.Fresh = maps == nil; d.Fresh {
+	if d.Fresh = p.maps == nil; d.Fresh {
 		err = d.pinMaps()
 	}
 	if err != nil {
@@ -107,33 +88,109 @@ func pinName(name string) string { return "map" + strings.ReplaceAll("_"+name, "
 // isState tells whether a map is worth keeping: constants are compiled anew.
 func isState(name string) bool { return name != ".rodata" && !strings.HasPrefix(name, ".rodata.") }
 
-// pinnedMaps opens what lies in dir. nil maps: there is nothing, or, with a
-// reason, nothing that fits. others are those of other sizes.
-func pinnedMaps(dir string, spec *ebpf.CollectionSpec) (maps map[string]*ebpf.Map, others []string, lost, err error) {
+// pinned is what lies in a directory of pins.
+type pinned struct {
+	maps    map[string]*ebpf.Map // nil: there is nothing, or nothing that can be taken over
+	renewed map[string]bool      // those that are not as the blueprint has them; empty: all of them are
+	// Where another version has made them:
+	former, now *layout
+	rows        map[string]*formerRows
+	left        []string // fields that have no place here
+}
+
+func (p *pinned) close() {
+	for _, m := range p.maps {
+		m.Close()
+	}
+	*p = pinned{}
+}
+
+// pinnedTables opens what lies in dir. lost is why it cannot be taken over.
+func pinnedTables(dir string, spec *ebpf.CollectionSpec) (p *pinned, lost, err error) {
 	if err := settlePins(dir); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	maps = map[string]*ebpf.Map{}
-	for name := range spec.Maps {
-		if !isState(name) {
-			continue
-		}
+	p = &pinned{maps: map[string]*ebpf.Map{}, renewed: map[string]bool{}}
+	if lost, err = p.open(dir, spec); err == nil && lost == nil && p.maps != nil {
+		lost = p.compare(spec)
+	}
+	if lost != nil || err != nil {
+		p.close()
+	}
+	return p, lost, err
+}
+
+// open opens the maps of the blueprint, first the one that describes them. It is pinned last, so a set that has it was whole.
+func (p *pinned) open(dir string, spec *ebpf.CollectionSpec) (lost, err error) {
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(spec.Maps)), func(name string) bool { return !isState(name) || name == mapLayout })
+	var former *layout
+	for _, name := range append([]string{mapLayout}, names...) {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, pinName(name)), nil)
-		if errors.Is(err, os.ErrNotExist) {
-			return closeMaps(maps), nil, missing(dir, name), nil
+		switch {
+		case err == nil:
+			p.maps[name] = m
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, fmt.Errorf("open pinned map %s: %w", name, err)
+		case former == nil:
+			p.close()
+			return missing(dir, name), nil
+		case former.rows[name] != nil:
+			return missing(dir, name), nil
+		default:
+			p.renewed[name] = true
 		}
-		if err != nil {
-			return closeMaps(maps), nil, nil, fmt.Errorf("open pinned map %s: %w", name, err)
+		if former == nil {
+			if former, lost = p.describe(spec); lost != nil {
+				return lost, nil
+			}
 		}
-		maps[name] = m
 	}
-	if lost = sameLayout(maps[mapSettings]); lost == nil {
-		others, lost = otherSizes(spec, maps)
+	return nil, nil
+}
+
+// describe compares the description of what is pinned with the blueprint's.
+func (p *pinned) describe(spec *ebpf.CollectionSpec) (former *layout, lost error) {
+	var raw []byte
+	if err := p.maps[mapLayout].Lookup(uint32(0), &raw); err != nil {
+		return nil, fmt.Errorf("%w: read description of tables: %w", ErrIncompatible, err)
 	}
-	if lost != nil {
-		return closeMaps(maps), nil, lost, nil
+	former, err := readLayout(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrIncompatible, err)
 	}
-	return maps, others, nil, nil
+	wanted := spec.Maps[mapLayout].Contents[0].Value.([]byte)
+	if bytes.Equal(raw, wanted) {
+		return former, nil
+	}
+	p.renewed[mapLayout] = true
+	if p.now, err = readLayout(wanted); err == nil {
+		p.former = former
+		p.rows, p.left, err = p.now.differences(former)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: another version has written them: %w", ErrIncompatible, err)
+	}
+	if !maps.Equal(valuesOf(former.enums[enumVerdict]), valuesOf(p.now.enums[enumVerdict])) {
+		p.renewed[directorMapVerdicts] = true
+	}
+	return former, nil
+}
+
+// compare finds the maps that have to be made anew: those of other sizes, and with other rows.
+func (p *pinned) compare(spec *ebpf.CollectionSpec) (lost error) {
+	for name, m := range p.maps {
+		err := spec.Maps[name].Compatible(m)
+		switch {
+		case err == nil && p.rows[name] == nil:
+			continue
+		case name == directorMapSamples && m.MaxEntries() != spec.Maps[name].MaxEntries:
+			return fmt.Errorf("%w: they are for %d processors, not %d", ErrIncompatible, m.MaxEntries(), spec.Maps[name].MaxEntries)
+		case m.Type() != spec.Maps[name].Type:
+			return fmt.Errorf("%w: %w", ErrIncompatible, err)
+		}
+		p.renewed[name] = true
+	}
+	return nil
 }
 
 // missing is why tables without one of them are lost; nil if there are none at all.
@@ -144,47 +201,22 @@ func missing(dir, name string) error {
 	return fmt.Errorf("%w: %s is missing", ErrIncompatible, name)
 }
 
-func sameLayout(settings *ebpf.Map) error {
-	if want := binary.Size(Settings{}); int(settings.ValueSize()) != want {
-		return fmt.Errorf("%w: they were written by another version", ErrIncompatible)
-	}
-	v, err := mapArray[Settings](settings)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrIncompatible, err)
-	}
-	defer v.close()
-	if v.items[0].Layout != layout() {
-		return fmt.Errorf("%w: they were written by another version", ErrIncompatible)
-	}
-	return nil
-}
-
-// closeMaps returns nil, for those who have no maps then.
-func closeMaps(maps map[string]*ebpf.Map) map[string]*ebpf.Map {
-	for _, m := range maps {
-		m.Close()
-	}
-	return nil
-}
-
-// pinMaps pins every map. The old ones go first, all of them: a crash in the
-// middle leaves a set that is not whole, never a mixture.
+// pinMaps pins every map. The old ones go first, all of them, and the description of the new ones comes last: a crash
+// in the middle leaves a set that is not whole, never a mixture.
 func (d *DataPlane) pinMaps() error {
 	old, err := filepath.Glob(filepath.Join(d.pins, "map_*"))
 	if err != nil {
 		return fmt.Errorf("list pinned maps: %w", err)
 	}
-	for _, path := range old {
-		if err := os.Remove(path); err != nil {
+	description := filepath.Join(d.pins, pinName(mapLayout))
+	for _, path := range append([]string{description}, old...) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("replace pinned map: %w", err)
 		}
 	}
-	for name, m := range d.objects.Maps {
-		if !isState(name) {
-			continue
-		}
-		path := filepath.Join(d.pins, pinName(name))
-		if err := m.Pin(path); err != nil {
+	names := slices.DeleteFunc(slices.Collect(maps.Keys(d.objects.Maps)), func(name string) bool { return !isState(name) || name == mapLayout })
+	for _, name := range append(names, mapLayout) {
+		if err := d.objects.Maps[name].Pin(filepath.Join(d.pins, pinName(name))); err != nil {
 			return fmt.Errorf("pin map %s: %w", name, err)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 )
 
 // pinDir is a directory for pins that the test does not have to remove.
@@ -184,9 +184,11 @@ func TestPinsAreShared(t *testing.T) {
 
 // TestPinsDoNotFit: tables of another version, or of more processors, are replaced.
 func TestPinsDoNotFit(t *testing.T) {
-	for name, change := range map[string]func(*Sizes, *Tables){
-		"CPUs":    func(s *Sizes, t *Tables) { s.CPUs = 2 * t.CPUs },
-		"version": func(_ *Sizes, t *Tables) { t.Settings.Layout++ },
+	for name, change := range map[string]func(t *testing.T, dir string, s *Sizes, now *Tables){
+		"CPUs": func(_ *testing.T, _ string, s *Sizes, now *Tables) { s.CPUs = 2 * now.CPUs },
+		"version": func(t *testing.T, dir string, s *Sizes, _ *Tables) {
+			writtenBy(t, dir, *s, anotherVersion{enums: map[string]func(*btf.Enum){"conn_tag": shifted}})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
@@ -195,7 +197,7 @@ func TestPinsDoNotFit(t *testing.T) {
 			first.Tables.Reals[1].Weight = 7
 			first.Tables.Conns4[1].C.Tag = tagUsed
 			key := first.Tables.Settings.HashKey
-			change(&sizes, first.Tables)
+			change(t, dir, &sizes, first.Tables)
 			must(t, first.Close())
 
 			second, lost := openPins(t, dir, sizes)
@@ -209,21 +211,21 @@ func TestPinsDoNotFit(t *testing.T) {
 				t.Error("no new hash key was drawn")
 			}
 			must(t, second.Close())
-			maps, lost := lookForPins(t, dir, sizes)
-			if maps == nil || lost != nil {
+			p, lost := lookForPins(t, dir, sizes)
+			if p.maps == nil || lost != nil || len(p.renewed) > 0 {
 				t.Errorf("after that: %v", lost)
 			}
-			closeMaps(maps)
+			p.close()
 		})
 	}
 }
 
 // lookForPins is the beginning of Open.
-func lookForPins(t *testing.T, dir string, sizes Sizes) (map[string]*ebpf.Map, error) {
+func lookForPins(t *testing.T, dir string, sizes Sizes) (*pinned, error) {
 	t.Helper()
-	maps, _, lost, err := pinnedMaps(dir, need(sizedSpec(need(sizes.withCPUs())(t)))(t))
+	p, lost, err := pinnedTables(dir, need(sizedSpec(need(sizes.withCPUs())(t)))(t))
 	must(t, err)
-	return maps, lost
+	return p, lost
 }
 
 // statePins are the files of the maps in a pin directory.
@@ -246,14 +248,14 @@ func TestPinMissing(t *testing.T) {
 	must(t, os.Remove(filepath.Join(dir, pinName(directorMapPlans))))
 	spec, silent := need(sizedSpec(need(smallSizes.withCPUs())(t)))(t), 0
 	for range 200 {
-		maps, _, lost, err := pinnedMaps(dir, spec)
+		p, lost, err := pinnedTables(dir, spec)
 		must(t, err)
 		if lost == nil {
 			silent++
 		} else if !errors.Is(lost, ErrIncompatible) || !strings.Contains(lost.Error(), directorMapPlans) {
 			t.Errorf("the reason is %v", lost)
 		}
-		closeMaps(maps)
+		p.close()
 	}
 	if silent > 0 {
 		t.Errorf("one map was missing, and %d times of 200 there was no reason to be told", silent)
@@ -285,20 +287,21 @@ func TestPinsAfterCrash(t *testing.T) {
 	noLeaks(t)
 	dir := pinDir(t)
 	old, _ := openPins(t, dir, smallSizes)
-	old.Tables.Settings.Layout++ // another version wrote them
 	must(t, old.Close())
+	writtenBy(t, dir, smallSizes, anotherVersion{enums: map[string]func(*btf.Enum){"conn_tag": shifted}})
 	half := need(Load(smallSizes))(t)
 	defer half.Close()
 	half.pins = dir
 	must(t, half.pinMaps())
-	whole := statePins(t, dir)
+	description := filepath.Join(dir, pinName(mapLayout)) // comes last
+	whole := append(slices.DeleteFunc(statePins(t, dir), func(path string) bool { return path == description }), description)
 	for left := len(whole) - 1; left >= 0; left-- { // it was killed after so many
 		must(t, os.Remove(whole[left]))
-		maps, lost := lookForPins(t, dir, smallSizes)
-		if maps != nil || (lost == nil) != (left == 0) {
+		p, lost := lookForPins(t, dir, smallSizes)
+		if p.maps != nil || (lost == nil) != (left == 0) {
 			t.Errorf("after %d maps were pinned: lost %v", left, lost)
 		}
-		closeMaps(maps)
+		p.close()
 	}
 }
 

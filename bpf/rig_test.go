@@ -186,7 +186,7 @@ func (r *rig) reset(f family) {
 	clear(r.Traffic)
 	r.forget()
 	s := r.Settings
-	*s = Settings{Layout: s.Layout, HashKey: s.HashKey, Hz: r.clock.Jiffies(time.Second)}
+	*s = Settings{HashKey: s.HashKey, Hz: r.clock.Jiffies(time.Second)}
 	s.keepWaysBack()
 	for state, seconds := range timeouts {
 		s.Timeout[state] = r.clock.Jiffies(time.Duration(seconds) * time.Second)

@@ -229,7 +229,7 @@ func (s *Settings) Owned() [][]byte {
 	all := unsafe.Slice((*byte)(unsafe.Pointer(s)), unsafe.Sizeof(*s))
 	return [][]byte{
 		all[:unsafe.Offsetof(s.Door)], // and Probe
-		all[unsafe.Offsetof(s.Layout):unsafe.Offsetof(s.Trace)],
+		all[unsafe.Offsetof(s.HashKey):unsafe.Offsetof(s.Trace)],
 		all[unsafe.Offsetof(s.Timeout):unsafe.Offsetof(s.TraceUntil)],
 	}
 }

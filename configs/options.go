@@ -119,6 +119,9 @@ func secret() kind[healthcheck.Secret] {
 	}
 	return kind[healthcheck.Secret]{s, func(c cursor) (none healthcheck.Secret, ok bool) {
 		switch {
+		case c.isScalar() && c.node().Value == hidden:
+			c.failf("%s stands for a secret that is not shown: write the secret, or where it is (file, env)", hidden)
+			return none, false
 		case c.isScalar() && hasCoreTag(c.node()):
 			return healthcheck.NewSecret(c.node().Value), true
 		case c.node().Kind != yaml.MappingNode:

@@ -96,6 +96,30 @@ func withoutSecrets(n *yaml.Node) *yaml.Node {
 	return &c
 }
 
+// HideSecrets is a configuration's text with nothing in the place of secrets that stand in it; where none does, the very text.
+// Parse refuses what it puts there, so that nobody puts it in force for a password.
+func HideSecrets(text []byte) ([]byte, error) {
+	doc := &document{}
+	top, ok := doc.parse(text)
+	if !ok {
+		return nil, doc.report()
+	}
+	if !hasSecret(top.node()) {
+		return text, nil
+	}
+	return encode(withoutSecrets(top.node())), nil
+}
+
+// hasSecret tells whether a secret stands in a node.
+func hasSecret(n *yaml.Node) bool {
+	for i, child := range n.Content {
+		if i%2 == 1 && n.Kind == yaml.MappingNode && child.Kind == yaml.ScalarNode && isSecret(n.Content[i-1].Value) || hasSecret(child) {
+			return true
+		}
+	}
+	return false
+}
+
 func isSecret(key string) bool { return key == "password" || key == "secret" || key == "token" }
 
 // Hide takes the secrets out of what is written of services and real servers, for those who may look only.

@@ -30,3 +30,27 @@ func TestSecretsAreHidden(t *testing.T) {
 		t.Errorf("what is in force is %s", got)
 	}
 }
+
+// TestHiddenText: what is shown of a file has no secret, and all else; and it is not taken for a file with a password.
+func TestHiddenText(t *testing.T) {
+	const text = `# the farm
+interfaces: [eth0]
+services:
+  # the database
+  - {virtual: "192.0.2.1:3306", check: {mysql: {user: u, password: hunter2}}, reals: [10.0.0.1]}
+`
+	shown, err := HideSecrets([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Replace(text, "hunter2", hidden, 1); string(shown) != want {
+		t.Errorf("shown is\n%s, want\n%s", shown, want)
+	}
+	if _, err := Parse("shown.yaml", shown); err == nil || !strings.Contains(err.Error(), "shown.yaml:5:68: services[0].check.mysql.password: (hidden) stands for a secret that is not shown") {
+		t.Errorf("what is shown is read: %v", err)
+	}
+	elsewhere := strings.Replace(text, "hunter2", "{env: PASSWORD}", 1)
+	if shown, err := HideSecrets([]byte(elsewhere)); err != nil || string(shown) != elsewhere {
+		t.Errorf("a secret that stands elsewhere: %v, %s", err, shown)
+	}
+}

@@ -3,13 +3,53 @@
 package api
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
+	"fmt"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
 
 	"xdplvs/director"
 )
+
+// writeSnapshot writes what encoding/json makes of a snapshot, one service after the other: all of it at once
+// would take many times the memory that the daemon needs otherwise.
+func writeSnapshot(w http.ResponseWriter, s *director.Snapshot) error {
+	without := *s
+	without.Services = nil
+	text, err := json.Marshal(&without)
+	if err != nil {
+		return fmt.Errorf("encode snapshot: %w", err)
+	}
+	begin, end, found := bytes.Cut(text, []byte(`"services":null`)) // no string has it: its quotes would be escaped
+	if !found {
+		return writeJSON(w, s)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	b := bufio.NewWriterSize(w, 1<<16)
+	b.Write(begin) // what goes wrong is told when it is flushed
+	b.WriteString(`"services":[`)
+	for i := range s.Services {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		text, err := json.Marshal(&s.Services[i])
+		if err != nil {
+			return fmt.Errorf("encode service %s: %w", s.Services[i].Name, err)
+		}
+		b.Write(text)
+	}
+	b.WriteByte(']')
+	b.Write(end)
+	b.WriteByte('\n')
+	if err := b.Flush(); err != nil {
+		return fmt.Errorf("send answer: %w", err)
+	}
+	return nil
+}
 
 // AppendConn appends c as encoding/json writes it, several times as fast.
 func AppendConn(dst []byte, c *director.Conn) []byte {

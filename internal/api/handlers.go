@@ -208,7 +208,7 @@ func (s *Server) snapshot(w http.ResponseWriter, _ *http.Request) error {
 	if snapshot == nil {
 		return failure(http.StatusServiceUnavailable, "the daemon is still starting")
 	}
-	return writeJSON(w, snapshot)
+	return writeSnapshot(w, snapshot)
 }
 
 func (s *Server) timeouts(w http.ResponseWriter, r *http.Request) error {

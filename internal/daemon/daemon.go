@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -122,6 +123,17 @@ func Run(ctx context.Context, opts Options) error {
 	return d.run(ctx)
 }
 
+// thrift gives back what the start has taken, which is several times what is kept of it, and makes the garbage collector keep less than Go
+// would by itself from now on: a daemon that waits most of the time has processor time to spare, and
+// shares the memory with the tables. GOGC of the environment is somebody's will.
+func thrift() {
+	const percent = 25
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
+	debug.FreeOSMemory()
+}
+
 // recall finds out what is to be in force: the file's text, with the changes of a former run.
 func (d *daemon) recall(text []byte) error {
 	changes, err := readChanges(d.changesFile)
@@ -147,13 +159,8 @@ func (d *daemon) open() error {
 	if lost != nil {
 		d.log.Warn("connections of the former run are lost", "event", "tables_replaced", "reason", lost)
 	}
-	if m := plane.Moved; m != nil {
-		log := d.log.Info
-		if m.Lost > 0 {
-			log = d.log.Warn
-		}
-		log("limits were changed: what the tables held is in others now", "event", "tables_moved",
-			"connections", m.Connections, "templates", m.Templates, "without_room", m.Lost)
+	if plane.Moved != nil {
+		d.tellMoved(plane.Moved)
 	}
 	clock, err := plane.Clock()
 	if err != nil {
@@ -191,6 +198,20 @@ func (d *daemon) close() {
 	if err := d.plane.Close(); err != nil {
 		d.log.Error("close data plane", "event", "close_failed", "error", err)
 	}
+}
+
+// tellMoved says what was carried over from tables of other sizes, or of another version.
+func (d *daemon) tellMoved(m *bpf.Moved) {
+	log, what := d.log.Info, "limits were changed: what the tables held is in others now"
+	if m.Lost > 0 {
+		log = d.log.Warn
+	}
+	facts := []any{"event", "tables_moved", "connections", m.Connections, "templates", m.Templates, "without_room", m.Lost}
+	if m.Rows {
+		what = "another version has written the tables: what they held is in this version's now"
+		facts = append(facts, "left_behind", strings.Join(m.Left, " "))
+	}
+	log(what, facts...)
 }
 
 // run starts the parts, lets them work until ctx ends, and waits for all of them.
@@ -274,6 +295,7 @@ func (d *daemon) start(ctx context.Context) error {
 	d.log.Info("ready", "event", "ready", "version", d.opts.Version,
 		"services", len(want.Services), "memory_bytes", d.plane.Tables.Bytes())
 	notify(d.log, systemd.SdNotifyReady)
+	thrift()
 	return nil
 }
 

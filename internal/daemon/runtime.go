@@ -126,7 +126,9 @@ func (d *daemon) keepChanges(c director.Changes) error {
 func (d *daemon) put(ctx context.Context, doc document, timeouts director.Timeouts) error {
 	want := doc.desired()
 	want.Timeouts = timeouts
-	d.health.Prepare(doc.health)
+	if !sameChecks(d.doc.health, doc.health) {
+		d.health.Prepare(doc.health)
+	}
 	set := func(want director.Desired) error { return d.director.Set(ctx, want) }
 	if err := d.enforce(want, doc.probes(), set); err != nil {
 		return err
@@ -196,5 +198,9 @@ func (b backend) Config() ([]byte, error) {
 	b.d.reloading.Lock()
 	doc := b.d.doc
 	b.d.reloading.Unlock()
-	return configs.Rewrite(doc.text, doc.config, doc.services)
+	text, err := configs.Rewrite(doc.text, doc.config, doc.services)
+	if err != nil {
+		return nil, err
+	}
+	return configs.HideSecrets(text)
 }

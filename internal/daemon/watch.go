@@ -85,15 +85,12 @@ var eventsOf = map[director.PreviewOp][2]director.EventKind{
 // tell adds what differs between two documents. Of a service that is added or removed as a whole, the real servers are not
 // told one by one.
 func (w *watched) tell(t *transition) {
-	difference := preview(&t.before, &t.after, &director.Snapshot{})
+	difference := outline(&t.before, &t.after)
 	for i := range difference.Services {
 		s := &difference.Services[i]
 		e := director.Event{Kind: eventsOf[s.Op][0], Service: s.Key.String(), Name: s.Name, Keys: s.Keys}
 		if s.Op != director.PreviewInside {
 			w.journal.Add(e)
-		}
-		if s.Op == director.PreviewAdd || s.Op == director.PreviewRemove {
-			continue
 		}
 		for _, r := range s.Reals {
 			e.Kind, e.Real, e.RealName, e.Keys = eventsOf[r.Op][1], r.Key.String(), r.Name, r.Keys

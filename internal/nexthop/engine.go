@@ -17,6 +17,8 @@ const (
 	lookupSlice = 1024
 	// partialEvery is the time between two snapshots while look-ups are under way.
 	partialEvery = 100 * time.Millisecond
+	// manyTargets are so many that a snapshot takes a millisecond or more.
+	manyTargets = 5000
 	// lostPause is the shortest time from one complete reading to one that was asked for by a lost
 	// subscription: under a storm of changes the director must not do only this.
 	lostPause = 100 * time.Millisecond
@@ -160,7 +162,7 @@ func (e *engine) retarget(now time.Time) {
 		}
 	}
 	// Most answers come within a moment: no need to show that they are awaited.
-	e.dirty, e.publishAt = true, later(e.publishAt, now.Add(partialEvery))
+	e.dirty, e.publishAt = true, later(e.publishAt, now.Add(e.partialEvery()))
 	if old == nil {
 		e.first, e.giveIn = e.targets, now.Add(e.opts.FirstWait)
 	}
@@ -175,7 +177,7 @@ func (e *engine) forget(t *target) {
 // publish makes a snapshot, if there is a change to show. While look-ups are under way it shows
 // their results from time to time, and all else at once.
 func (e *engine) publish(now time.Time) {
-	if !e.dirty || len(e.todo) > 0 && !e.urgent && now.Before(e.publishAt) {
+	if !e.dirty || e.held(now) {
 		return
 	}
 	hops := make(map[netip.Addr]Hop, len(e.targets))
@@ -184,7 +186,19 @@ func (e *engine) publish(now time.Time) {
 	}
 	e.out.publish(hops)
 	e.dirty, e.urgent = false, false
-	e.publishAt = now.Add(partialEvery)
+	e.publishAt = now.Add(e.partialEvery())
+}
+
+// held tells whether a snapshot waits for more. Before all targets were looked at for the first time nobody needs
+// one: who starts waits for Synced.
+func (e *engine) held(now time.Time) bool {
+	starting := !e.giveIn.IsZero() && now.Before(e.giveIn)
+	return now.Before(e.publishAt) && (len(e.todo) > 0 && !e.urgent || starting && len(e.targets) > manyTargets)
+}
+
+// partialEvery grows with the targets: a snapshot is as large as they are many, whatever has changed.
+func (e *engine) partialEvery() time.Duration {
+	return partialEvery * time.Duration(1+len(e.targets)/manyTargets)
 }
 
 // snapshotAt tells when a held back snapshot is to be made.
