@@ -21,7 +21,7 @@ type serviceBuilder struct {
 	realNames registry[string]
 	tunnels   bool               // there are real servers by tun
 	role      string             // what is being built: real servers or sorry servers
-	checked   []setting[checked] // what real servers say about their health
+	checked   []setting[checked] // what real servers and then sorry servers say about their health
 }
 
 // The roles.
@@ -205,23 +205,10 @@ func (b *serviceBuilder) allReals(role string, all list[realServer]) []director.
 	for _, r := range all.all {
 		if r.ok {
 			reals = append(reals, b.real(&r))
-			b.mayBeChecked(&r)
+			b.checked = append(b.checked, setting[checked]{r.value.checked, r.at, true})
 		}
 	}
 	return reals
-}
-
-// mayBeChecked notes what a real server says of its health; of a sorry server nothing is asked.
-func (b *serviceBuilder) mayBeChecked(r *setting[realServer]) {
-	if b.role == roleReal {
-		b.checked = append(b.checked, setting[checked]{r.value.checked, r.at, true})
-		return
-	}
-	for _, at := range []cursor{r.value.checked.one.at, r.value.checked.several.at, r.value.checked.inhibit.at} {
-		if at.at != nil {
-			at.failf("a sorry server is not checked")
-		}
-	}
 }
 
 func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {

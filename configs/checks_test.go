@@ -256,6 +256,32 @@ services:
 	}
 }
 
+// TestSorryServersChecked: a sorry server is checked as it says itself, not as the service's real servers are, and says so
+// again when it is written.
+func TestSorryServersChecked(t *testing.T) {
+	config := mustParse(t, `
+interfaces: [eth0]
+services:
+  - virtual: 192.0.2.1:80
+    method: dr
+    check: http
+    inhibit_on_failure: true
+    reals: [10.0.0.1]
+    sorry_servers: [10.0.0.8, {address: 10.0.0.9, check: {tcp: {}, via: direct}}]
+`)
+	s, h := config.Desired.Services[0], config.Health[0]
+	if len(h.Sorry) != 2 || len(h.Sorry[0].Checks) != 0 || len(h.Sorry[1].Checks) != 1 || h.Sorry[1].Checks[0].Name != "tcp" {
+		t.Errorf("checks of sorry servers are %+v", h.Sorry)
+	}
+	if s.Sorry[0].Checked || !s.Sorry[1].Checked || !s.Sorry[1].InhibitOnFailure || s.Sorry[0].InhibitOnFailure {
+		t.Errorf("sorry servers are %+v", s.Sorry)
+	}
+	again := mustParse(t, "interfaces: [eth0]\n"+string(config.Format(config.Desired.Services)))
+	if got := again.Health[0].Sorry; len(got) != 2 || len(got[1].Checks) != 1 || !again.Desired.Services[0].Sorry[1].Checked {
+		t.Errorf("written again, checks are %+v", got)
+	}
+}
+
 // TestVia: which way probes go, whom they ask and for whom.
 func TestVia(t *testing.T) {
 	config := mustParse(t, `
