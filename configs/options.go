@@ -140,6 +140,17 @@ func (w writtenSecret) read() (healthcheck.Secret, error) {
 	}
 }
 
+// authorities are the certificates in a file.
+func authorities() kind[healthcheck.CAs] {
+	return mapped(absolutePath(longestPath), func(c cursor, path string) (healthcheck.CAs, bool) {
+		cas, err := healthcheck.ReadCAs(path)
+		if err != nil {
+			c.failf("%v", err)
+		}
+		return cas, err == nil
+	})
+}
+
 var patternObject = object[healthcheck.Pattern]{
 	what: "a mapping with text or regex",
 	fields: []field[healthcheck.Pattern]{

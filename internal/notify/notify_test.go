@@ -222,6 +222,7 @@ func mailServer(t *testing.T) (addr string, said <-chan string) {
 			return
 		}
 		defer conn.Close()
+		fmt.Fprint(conn, "220 mx ESMTP\r\n")
 		c <- converse(conn)
 	}()
 	return l.Addr().String(), c
@@ -229,7 +230,6 @@ func mailServer(t *testing.T) (addr string, said <-chan string) {
 
 func converse(conn net.Conn) string {
 	var said strings.Builder
-	fmt.Fprint(conn, "220 mx ESMTP\r\n")
 	lines := bufio.NewScanner(conn)
 	inData := false
 	for lines.Scan() {

@@ -5,10 +5,10 @@ package notify
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -22,6 +22,7 @@ type Webhook struct {
 	URL    string
 	Token  healthcheck.Secret // sent as Authorization: Bearer; zero: none
 	Header map[string]string
+	CAs    healthcheck.CAs // who may have signed the server's certificate
 }
 
 func (w *Webhook) name() string { return "webhook " + redact(w.URL) }
@@ -37,9 +38,6 @@ func redact(text string) string {
 }
 
 func (w *Webhook) gather() time.Duration { return 100 * time.Millisecond }
-
-// most is how much of an answer is read, so that the connection can be used again.
-const mostAnswer = 64 << 10
 
 func (w *Webhook) send(ctx context.Context, events []health.Event) error {
 	var body struct {
@@ -63,12 +61,14 @@ func (w *Webhook) send(ctx context.Context, events []health.Event) error {
 	if !w.Token.IsZero() {
 		req.Header.Set("Authorization", "Bearer "+w.Token.Reveal())
 	}
-	resp, err := http.DefaultClient.Do(req)
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	defer transport.CloseIdleConnections()
+	transport.TLSClientConfig = &tls.Config{RootCAs: w.CAs.Pool()}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return withoutURL(err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, mostAnswer)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return fmt.Errorf("the webhook answers %s", resp.Status)
 	}
