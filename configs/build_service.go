@@ -5,6 +5,7 @@ package configs
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"xdplvs/director"
@@ -143,7 +144,7 @@ func (b *serviceBuilder) checkProtocol(p director.Protocol) {
 func (b *serviceBuilder) build() director.Service {
 	s := b.written
 	defer b.checkTunnel()
-	return director.Service{
+	built := director.Service{
 		Name:        s.name.value,
 		Key:         b.key,
 		Scheduler:   s.scheduler.or(DefaultScheduler),
@@ -160,6 +161,17 @@ func (b *serviceBuilder) build() director.Service {
 		Sorry:       b.allReals(roleSorry, s.sorry.value),
 		MHTable:     s.mhTable.value,
 		Expiration:  cmp.Or(s.lblc.value, s.lblcr.value),
+	}
+	b.noteUntranslated(&built)
+	return built
+}
+
+// noteUntranslated: as with IPVS nobody remembers where the answer to a packet that was scheduled by itself belongs. Messages that
+// have none, as those of syslog, go well by nat.
+func (b *serviceBuilder) noteUntranslated(built *director.Service) {
+	byNAT := func(r director.RealServer) bool { return r.Method == director.NAT }
+	if built.OnePacket && slices.ContainsFunc(built.Servers(), byNAT) {
+		b.note(b.written.onePacket.at, "answers by nat keep the real server's address, which clients do not know: one-packet scheduling by nat is for messages without answers")
 	}
 }
 
