@@ -49,7 +49,7 @@ func everyCheck(t *testing.T) map[string]hc.Checker {
 	both("tls: {warn: 0}")(hc.NewTLS(hc.TLSOptions{TLS: hc.TLSClient{Warn: -1}}))
 	both("http: /x")(hc.NewHTTP(hc.HTTPOptions{URLs: []hc.HTTPURL{{Path: "/x"}}}))
 	both("http: {path: /a, status: 200, body: {regex: x, text: y, not: true}, digest: 'md5:00112233445566778899aabbccddeeff', host: h, method: HEAD, version: '1.1', headers: {A: b}, send: s, user: u, password: p, max_body: 100}")(
-		hc.NewHTTP(hc.HTTPOptions{Host: "h", Method: "HEAD", Version: "1.1", Header: map[string]string{"A": "b"}, Body: "s", User: "u", Password: password, MaxBody: 100,
+		hc.NewHTTP(hc.HTTPOptions{Host: "h", Method: "HEAD", Version: "1.1", Header: map[string]hc.Secret{"A": hc.NewSecret("b")}, Body: "s", User: "u", Password: password, MaxBody: 100,
 			URLs: []hc.HTTPURL{{Path: "/a", Status: "200", Body: hc.Pattern{Text: "y", Regex: "x", Not: true}, Digest: "md5:00112233445566778899aabbccddeeff"}}}))
 	both("http: {urls: [{path: /a, host: x}, {path: /b}], tls: " + tls + "}")(
 		hc.NewHTTP(hc.HTTPOptions{TLS: &client, URLs: []hc.HTTPURL{{Path: "/a", Host: "x"}, {Path: "/b"}}}))
@@ -187,15 +187,18 @@ func TestCheckFiles(t *testing.T) {
 // TestSecretsUnseen: whatever is wrong around a secret, no message has it, nor has the configuration printed.
 func TestSecretsUnseen(t *testing.T) {
 	for _, way := range []string{"mysql: {password: hunter2}", "mysql: {user: u, password: [hunter2]}", "redis: {password: hunter2, role: x}",
+		"http: {headers: {Authorization: [hunter2]}}", "http: {headers: {\"a b\": hunter2}}", "http: {headers: {Authorization: \"hunter2\\n\"}}",
 		"expect: {steps: [{secret: hunter2, expect: {regex: '['}}]}", "mysql: {user: u, password: !!binary hunter2}"} {
 		_, err := Parse("x.yaml", []byte(withCheck(way)))
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", way, err)
 		}
 	}
-	config := mustParse(t, withCheck("mysql: {user: u, password: hunter2}"))
-	if text := fmt.Sprintf("%+v %#v", config.Health, config.Health[0].Reals[0].Checks[0].Checker); strings.Contains(text, "hunter2") {
-		t.Error(text)
+	for _, way := range []string{"mysql: {user: u, password: hunter2}", "http: {headers: {Authorization: hunter2}}"} {
+		config := mustParse(t, withCheck(way))
+		if text := fmt.Sprintf("%+v %#v", config.Health, config.Health[0].Reals[0].Checks[0].Checker); strings.Contains(text, "hunter2") {
+			t.Error(text)
+		}
 	}
 }
 

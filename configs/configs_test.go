@@ -287,7 +287,7 @@ func TestEverything(t *testing.T) {
 		Metrics:  Metrics{Listen: netip.MustParseAddrPort("[::]:9500"), Services: 100, RealServers: 20 << 10},
 		API:      everyAPI,
 		Notify: []notify.Target{
-			{Webhook: &notify.Webhook{URL: "https://alerts.example.com/x", Token: healthcheck.NewSecret("t"), Header: map[string]string{"A": "b"}},
+			{Webhook: &notify.Webhook{URL: "https://alerts.example.com/x", Token: healthcheck.NewSecret("t"), Header: map[string]healthcheck.Secret{"A": healthcheck.NewSecret("b")}},
 				Events: []health.Kind{health.RealDown, health.QuorumLost}, Timeout: 3 * time.Second},
 			{Mail: &notify.Mail{Server: "mx:25", From: "a@example.com", To: []string{"b@example.com", "c@example.com"}, User: "u",
 				Password: healthcheck.NewSecret("p"), Security: healthcheck.StartTLS, SkipVerify: true}},

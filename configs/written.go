@@ -89,11 +89,26 @@ func withoutSecrets(n *yaml.Node) *yaml.Node {
 	c.Content = make([]*yaml.Node, len(n.Content))
 	for i, child := range n.Content {
 		c.Content[i] = withoutSecrets(child)
-		if i%2 == 1 && n.Kind == yaml.MappingNode && child.Kind == yaml.ScalarNode && isSecret(n.Content[i-1].Value) {
+		if i%2 == 0 || n.Kind != yaml.MappingNode {
+			continue
+		}
+		switch key := n.Content[i-1].Value; {
+		case child.Kind == yaml.ScalarNode && isSecret(key):
 			c.Content[i] = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: hidden}
+		case child.Kind == yaml.MappingNode && key == "headers":
+			hideTexts(c.Content[i])
 		}
 	}
 	return &c
+}
+
+// hideTexts hides all values of a mapping that stand in it, of whatever keys.
+func hideTexts(n *yaml.Node) {
+	for i := 1; i < len(n.Content); i += 2 {
+		if n.Content[i].Kind == yaml.ScalarNode {
+			n.Content[i] = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: hidden}
+		}
+	}
 }
 
 func isSecret(key string) bool { return key == "password" || key == "secret" || key == "token" }

@@ -21,19 +21,19 @@ import (
 type Webhook struct {
 	URL    string
 	Token  healthcheck.Secret // sent as Authorization: Bearer; zero: none
-	Header map[string]string
+	Header map[string]healthcheck.Secret
 	CAs    healthcheck.CAs // who may have signed the server's certificate
 }
 
 func (w *Webhook) name() string { return "webhook " + redact(w.URL) }
 
-// redact leaves out what may be secret: the query, and a password.
+// redact leaves out what may be secret: path and query, which are all that some webhooks know their users by, and a password.
 func redact(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
 		return "(not parsed)"
 	}
-	u.RawQuery = ""
+	u.RawQuery, u.Path, u.RawPath = "", "", ""
 	return u.Redacted()
 }
 
@@ -56,7 +56,7 @@ func (w *Webhook) send(ctx context.Context, events []health.Event) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	for name, value := range w.Header {
-		req.Header.Set(name, value)
+		req.Header.Set(name, value.Reveal())
 	}
 	if !w.Token.IsZero() {
 		req.Header.Set("Authorization", "Bearer "+w.Token.Reveal())
