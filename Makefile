@@ -120,6 +120,11 @@ bench-quick: go root ## The same with fewer repetitions, in under 40 s
 	@mkdir -p build
 	@go run ./internal/bench/cmd -o build/bench.json -quick
 
+.PHONY: bench-checks
+bench-checks: go root ## Measure what 5,000 health checks a minute cost; fails above 5 % of a core (some 90 s)
+	@mkdir -p build
+	@go run ./internal/bench/cmd -o build/bench-checks.json $(QUICK) checks
+
 .PHONY: bench-count
 bench-count: go root tools-vm ## Count the instructions of a packet, in an emulated machine (some 2 min)
 	@mkdir -p build

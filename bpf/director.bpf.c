@@ -662,7 +662,7 @@ __inline __u64 packet_flow(struct xdp_md *ctx, struct packet *p, struct place *a
 __inline enum verdict packet_fragment(struct packet *p, int v6)
 {
 	if (!vip_maybe(p, v6) && !nat_address_maybe(p, v6) && settings.marking != MARKS_ANY && !p->door &&
-	    !(p->fragment == FRAGMENT_FIRST ? probe_maybe(p) : settings.probe))
+	    !(p->fragment == FRAGMENT_FIRST ? probe_maybe_any(p, v6) : settings.probe))
 		return PASS_NO_SERVICE;
 	if (p->fragment == FRAGMENT_FIRST) {
 		fragment_remember(p);

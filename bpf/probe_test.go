@@ -137,20 +137,51 @@ func TestProbeICMP(t *testing.T) {
 	}
 }
 
-// TestProbeFragments: an answer that was cut arrives, too.
+// TestProbeFragments: an answer that was cut arrives, too, by dr and by nat; so does an echo reply.
 func TestProbeFragments(t *testing.T) {
-	f := families[0]
-	r := probeRig(t, f)
-	r.send(t, udp(r.asProbe("d"))(f))
-	sent, back := answered(f, f.vip, dnsPort)
-	first := func(m *message) { m.more, m.data = true, make([]byte, 1480) }
-	later := func(m *message) {
-		m.offset, m.transport = 1500, packet.Raw{Protocol: uint16(udpProto), Data: []byte("the rest")}
+	piece := func(m *message, offset int, more bool) {
+		m.offset, m.more = offset, more
+		if m.f.v6() {
+			m.headers = []packet.Layer{packet.Fragment{ID: 77, Offset: offset, More: more}}
+		}
 	}
-	mustLeave(t, "first", r.send(t, udp(append(sent, first)...)(f)), "tx_probe", udp(append(back, first)...)(f))
-	got := r.send(t, udp(append(sent, noData, later)...)(f))
-	mustLeave(t, "later", got, "tx_probe", udp(append(back, noData, later)...)(f))
-	r.mustBeNobodys(t)
+	first := func(m *message) {
+		piece(m, 0, true)
+		m.data = make([]byte, 1400)
+	}
+	later := func(protocol uint16) change {
+		return func(m *message) {
+			piece(m, 1408, false)
+			m.transport = packet.Raw{Protocol: protocol, Data: []byte("the rest")}
+		}
+	}
+	for _, f := range families {
+		r := probeRig(t, f)
+		mapped := r.natReal("a", "dns", 5353)
+		for name, server := range map[string]netip.AddrPort{"d": netip.AddrPortFrom(f.vip, dnsPort), "a": netip.AddrPortFrom(mapped, 5353)} {
+			rest := later(uint16(udpProto))
+			mustVerdict(t, "probe", r.send(t, udp(r.asProbe(name))(f)), "tx_probe")
+			sent, back := answered(f, server.Addr(), server.Port())
+			back = append(back, from(dnsPort))
+			got := r.send(t, udp(append(sent, first)...)(f))
+			mustLeave(t, f.name+" first of "+name, got, "tx_probe", udp(append(back, first)...)(f))
+			got = r.send(t, udp(append(sent, noData, rest)...)(f))
+			mustLeave(t, f.name+" later of "+name, got, "tx_probe", udp(append(back, noData, rest)...)(f))
+		}
+		r.mustBeNobodys(t)
+
+		r = probeRig(t, f)
+		echo, reply := both(f, uint8(8), uint8(128)), both(f, uint8(0), uint8(129))
+		sent, back := answered(f, f.vip, 0)
+		cut := func(m *message) { first(m); m.transport = packet.ICMP{Type: reply} }
+		rest := later(both(f, uint16(1), uint16(58)))
+		mustVerdict(t, "reply to nobody", r.send(t, udp(append(sent, cut)...)(f)), "pass_no_service")
+		mustVerdict(t, "echo", r.send(t, newSend(packet.ICMP{Type: echo}, r.asProbe("d"))(f)), "tx_probe")
+		mustLeave(t, f.name+" echo reply, first", r.send(t, udp(append(sent, cut)...)(f)), "tx_probe", udp(append(back, cut)...)(f))
+		got := r.send(t, udp(append(sent, noData, rest)...)(f))
+		mustLeave(t, f.name+" echo reply, later", got, "tx_probe", udp(append(back, noData, rest)...)(f))
+		r.mustBeNobodys(t)
+	}
 }
 
 // TestProbeOthers: what only looks like a probe or its answer is what it was.

@@ -4,6 +4,7 @@ package configs
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"xdplvs/director"
@@ -65,22 +66,28 @@ type healthBuilder struct {
 func (b *serviceBuilder) health(built *director.Service) health.Service {
 	h := healthBuilder{serviceBuilder: b, own: b.definitions(&b.written.checked),
 		to: &health.Service{Key: built.Key, Name: built.Name, MinUp: b.written.minUp.value}}
-	any := false
-	for i := range built.Reals {
-		real, written := &built.Reals[i], &b.checked[i]
-		checks := h.real(&written.value, real, written.at)
-		real.Checked = len(checks) > 0
-		real.InhibitOnFailure = real.Checked && written.value.inhibit.or(b.written.checked.inhibit.value)
-		real.Written = written.value.text()
-		any = any || real.Checked
-		h.to.Reals = append(h.to.Reals, health.Real{Key: real.Key, Name: real.Name, Weight: real.Weight, Checks: checks})
-	}
+	h.to.Reals = h.servers(built.Reals, b.checked)
+	h.own = nil // a sorry server has another answer than a real server: it is checked only if it says how
+	h.to.Sorry = h.servers(built.Sorry, b.checked[len(built.Reals):])
 	h.quorum(built)
 	built.Written = b.written.text()
-	if !any && !b.changing {
+	if !b.changing && !slices.ContainsFunc(built.Reals, func(r director.RealServer) bool { return r.Checked }) {
 		h.unchecked()
 	}
 	return *h.to
+}
+
+// servers adds what is checked of real servers, or of sorry servers, as they have written it.
+func (b *healthBuilder) servers(built []director.RealServer, said []setting[checked]) (all []health.Real) {
+	for i := range built {
+		real, written := &built[i], &said[i]
+		checks := b.real(&written.value, real, written.at)
+		real.Checked = len(checks) > 0
+		real.InhibitOnFailure = real.Checked && written.value.inhibit.or(b.written.checked.inhibit.value)
+		real.Written = written.value.text()
+		all = append(all, health.Real{Key: real.Key, Name: real.Name, Weight: real.Weight, Checks: checks})
+	}
+	return all
 }
 
 // unchecked finds what means nothing where nobody is checked.

@@ -5,6 +5,7 @@ package configs
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"xdplvs/director"
@@ -21,7 +22,7 @@ type serviceBuilder struct {
 	realNames registry[string]
 	tunnels   bool               // there are real servers by tun
 	role      string             // what is being built: real servers or sorry servers
-	checked   []setting[checked] // what real servers say about their health
+	checked   []setting[checked] // what real servers and then sorry servers say about their health
 }
 
 // The roles.
@@ -143,7 +144,7 @@ func (b *serviceBuilder) checkProtocol(p director.Protocol) {
 func (b *serviceBuilder) build() director.Service {
 	s := b.written
 	defer b.checkTunnel()
-	return director.Service{
+	built := director.Service{
 		Name:        s.name.value,
 		Key:         b.key,
 		Scheduler:   s.scheduler.or(DefaultScheduler),
@@ -160,6 +161,17 @@ func (b *serviceBuilder) build() director.Service {
 		Sorry:       b.allReals(roleSorry, s.sorry.value),
 		MHTable:     s.mhTable.value,
 		Expiration:  cmp.Or(s.lblc.value, s.lblcr.value),
+	}
+	b.noteUntranslated(&built)
+	return built
+}
+
+// noteUntranslated: as with IPVS nobody remembers where the answer to a packet that was scheduled by itself belongs. Messages that
+// have none, as those of syslog, go well by nat.
+func (b *serviceBuilder) noteUntranslated(built *director.Service) {
+	byNAT := func(r director.RealServer) bool { return r.Method == director.NAT }
+	if built.OnePacket && slices.ContainsFunc(built.Servers(), byNAT) {
+		b.note(b.written.onePacket.at, "answers by nat keep the real server's address, which clients do not know: one-packet scheduling by nat is for messages without answers")
 	}
 }
 
@@ -205,23 +217,10 @@ func (b *serviceBuilder) allReals(role string, all list[realServer]) []director.
 	for _, r := range all.all {
 		if r.ok {
 			reals = append(reals, b.real(&r))
-			b.mayBeChecked(&r)
+			b.checked = append(b.checked, setting[checked]{r.value.checked, r.at, true})
 		}
 	}
 	return reals
-}
-
-// mayBeChecked notes what a real server says of its health; of a sorry server nothing is asked.
-func (b *serviceBuilder) mayBeChecked(r *setting[realServer]) {
-	if b.role == roleReal {
-		b.checked = append(b.checked, setting[checked]{r.value.checked, r.at, true})
-		return
-	}
-	for _, at := range []cursor{r.value.checked.one.at, r.value.checked.several.at, r.value.checked.inhibit.at} {
-		if at.at != nil {
-			at.failf("a sorry server is not checked")
-		}
-	}
 }
 
 func (b *serviceBuilder) real(r *setting[realServer]) director.RealServer {

@@ -49,7 +49,7 @@ func everyCheck(t *testing.T) map[string]hc.Checker {
 	both("tls: {warn: 0}")(hc.NewTLS(hc.TLSOptions{TLS: hc.TLSClient{Warn: -1}}))
 	both("http: /x")(hc.NewHTTP(hc.HTTPOptions{URLs: []hc.HTTPURL{{Path: "/x"}}}))
 	both("http: {path: /a, status: 200, body: {regex: x, text: y, not: true}, digest: 'md5:00112233445566778899aabbccddeeff', host: h, method: HEAD, version: '1.1', headers: {A: b}, send: s, user: u, password: p, max_body: 100}")(
-		hc.NewHTTP(hc.HTTPOptions{Host: "h", Method: "HEAD", Version: "1.1", Header: map[string]string{"A": "b"}, Body: "s", User: "u", Password: password, MaxBody: 100,
+		hc.NewHTTP(hc.HTTPOptions{Host: "h", Method: "HEAD", Version: "1.1", Header: map[string]hc.Secret{"A": hc.NewSecret("b")}, Body: "s", User: "u", Password: password, MaxBody: 100,
 			URLs: []hc.HTTPURL{{Path: "/a", Status: "200", Body: hc.Pattern{Text: "y", Regex: "x", Not: true}, Digest: "md5:00112233445566778899aabbccddeeff"}}}))
 	both("http: {urls: [{path: /a, host: x}, {path: /b}], tls: " + tls + "}")(
 		hc.NewHTTP(hc.HTTPOptions{TLS: &client, URLs: []hc.HTTPURL{{Path: "/a", Host: "x"}, {Path: "/b"}}}))
@@ -187,15 +187,18 @@ func TestCheckFiles(t *testing.T) {
 // TestSecretsUnseen: whatever is wrong around a secret, no message has it, nor has the configuration printed.
 func TestSecretsUnseen(t *testing.T) {
 	for _, way := range []string{"mysql: {password: hunter2}", "mysql: {user: u, password: [hunter2]}", "redis: {password: hunter2, role: x}",
+		"http: {headers: {Authorization: [hunter2]}}", "http: {headers: {\"a b\": hunter2}}", "http: {headers: {Authorization: \"hunter2\\n\"}}",
 		"expect: {steps: [{secret: hunter2, expect: {regex: '['}}]}", "mysql: {user: u, password: !!binary hunter2}"} {
 		_, err := Parse("x.yaml", []byte(withCheck(way)))
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", way, err)
 		}
 	}
-	config := mustParse(t, withCheck("mysql: {user: u, password: hunter2}"))
-	if text := fmt.Sprintf("%+v %#v", config.Health, config.Health[0].Reals[0].Checks[0].Checker); strings.Contains(text, "hunter2") {
-		t.Error(text)
+	for _, way := range []string{"mysql: {user: u, password: hunter2}", "http: {headers: {Authorization: hunter2}}"} {
+		config := mustParse(t, withCheck(way))
+		if text := fmt.Sprintf("%+v %#v", config.Health, config.Health[0].Reals[0].Checks[0].Checker); strings.Contains(text, "hunter2") {
+			t.Error(text)
+		}
 	}
 }
 
@@ -253,6 +256,32 @@ services:
 		if !strings.Contains("name interval timeout fast_interval retry_interval jitter rise fall via port address source interface mark "+strings.Join(checkerKeys(), " "), k) {
 			t.Errorf("key %s is not tested", k)
 		}
+	}
+}
+
+// TestSorryServersChecked: a sorry server is checked as it says itself, not as the service's real servers are, and says so
+// again when it is written.
+func TestSorryServersChecked(t *testing.T) {
+	config := mustParse(t, `
+interfaces: [eth0]
+services:
+  - virtual: 192.0.2.1:80
+    method: dr
+    check: http
+    inhibit_on_failure: true
+    reals: [10.0.0.1]
+    sorry_servers: [10.0.0.8, {address: 10.0.0.9, check: {tcp: {}, via: direct}}]
+`)
+	s, h := config.Desired.Services[0], config.Health[0]
+	if len(h.Sorry) != 2 || len(h.Sorry[0].Checks) != 0 || len(h.Sorry[1].Checks) != 1 || h.Sorry[1].Checks[0].Name != "tcp" {
+		t.Errorf("checks of sorry servers are %+v", h.Sorry)
+	}
+	if s.Sorry[0].Checked || !s.Sorry[1].Checked || !s.Sorry[1].InhibitOnFailure || s.Sorry[0].InhibitOnFailure {
+		t.Errorf("sorry servers are %+v", s.Sorry)
+	}
+	again := mustParse(t, "interfaces: [eth0]\n"+string(config.Format(config.Desired.Services)))
+	if got := again.Health[0].Sorry; len(got) != 2 || len(got[1].Checks) != 1 || !again.Desired.Services[0].Sorry[1].Checked {
+		t.Errorf("written again, checks are %+v", got)
 	}
 }
 

@@ -287,7 +287,7 @@ func TestEverything(t *testing.T) {
 		Metrics:  Metrics{Listen: netip.MustParseAddrPort("[::]:9500"), Services: 100, RealServers: 20 << 10},
 		API:      everyAPI,
 		Notify: []notify.Target{
-			{Webhook: &notify.Webhook{URL: "https://alerts.example.com/x", Token: healthcheck.NewSecret("t"), Header: map[string]string{"A": "b"}},
+			{Webhook: &notify.Webhook{URL: "https://alerts.example.com/x", Token: healthcheck.NewSecret("t"), Header: map[string]healthcheck.Secret{"A": healthcheck.NewSecret("b")}},
 				Events: []health.Kind{health.RealDown, health.QuorumLost}, Timeout: 3 * time.Second},
 			{Mail: &notify.Mail{Server: "mx:25", From: "a@example.com", To: []string{"b@example.com", "c@example.com"}, User: "u",
 				Password: healthcheck.NewSecret("p"), Security: healthcheck.StartTLS, SkipVerify: true}},
@@ -369,6 +369,16 @@ func TestSloppySCTP(t *testing.T) {
 }
 
 // TestPersistencePorts: real servers by nat cannot have a port that persistence would leave out.
+// TestOnePacketByNAT: it is told what becomes of answers, and not refused: there may be none.
+func TestOnePacketByNAT(t *testing.T) {
+	for method, want := range map[string]int{"nat": 1, "dr": 0} {
+		notes := mustParse(t, "interfaces: [eth0]\nservices:\n  - {virtual: 192.0.2.1:53, protocol: udp, one_packet: true, method: "+method+", reals: [10.0.0.1, 10.0.0.2]}\n").Notes
+		if len(notes) != want || want > 0 && !strings.Contains(notes[0].Error(), "services[0].one_packet: answers by nat keep the real server's address") {
+			t.Errorf("%s: notes %v", method, notes)
+		}
+	}
+}
+
 func TestPersistencePorts(t *testing.T) {
 	_, err := Parse("x.yaml", []byte("interfaces: [eth0]\nservices: [{address: 192.0.2.10, port: any, persistence: 5m, method: nat, reals: [10.0.0.1:80]}]"))
 	const want = "services[0].reals[0]: persistence for several ports leaves them as they are, so the port must be left out, found 80"

@@ -119,8 +119,10 @@ func unchecked(c *Config) {
 	for i := range c.Desired.Services {
 		s := &c.Desired.Services[i]
 		s.Written = ""
-		for i := range s.Reals {
-			s.Reals[i].Written, s.Reals[i].Checked, s.Reals[i].InhibitOnFailure = "", false, false
+		for _, reals := range [][]director.RealServer{s.Reals, s.Sorry} {
+			for i := range reals {
+				reals[i].Written, reals[i].Checked, reals[i].InhibitOnFailure = "", false, false
+			}
 		}
 	}
 }

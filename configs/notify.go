@@ -3,9 +3,11 @@
 package configs
 
 import (
+	"cmp"
 	"net"
 	"net/mail"
 	"net/url"
+	"strings"
 	"time"
 
 	hc "xdplvs/healthcheck"
@@ -69,8 +71,10 @@ var webhookObject = object[notify.Webhook]{
 			"Where events are posted to.").must(),
 		option("token", secret(), func(w *notify.Webhook) *hc.Secret { return &w.Token },
 			"Sent as Authorization: Bearer."),
-		option("headers", textsByName("a mapping of headers"), func(w *notify.Webhook) *map[string]string { return &w.Header },
-			"Further headers."),
+		option("headers", headers(), func(w *notify.Webhook) *map[string]hc.Secret { return &w.Header },
+			"Further headers; a value is a text or a secret as {file: PATH} or {env: NAME}."),
+		option("ca_file", authorities(), func(w *notify.Webhook) *hc.CAs { return &w.CAs },
+			"Certificates in PEM that the server's is verified with; the system's if absent."),
 	},
 }
 
@@ -94,6 +98,8 @@ var mailObject = object[notify.Mail]{
 			"plain, tls or starttls; starttls if the server offers it, if absent."),
 		option("skip_verify", boolean(), func(m *notify.Mail) *bool { return &m.SkipVerify },
 			"Does not look at the server's certificate."),
+		option("ca_file", authorities(), func(m *notify.Mail) *hc.CAs { return &m.CAs },
+			"Certificates in PEM that the server's is verified with; the system's if absent."),
 		userKey(func(m *notify.Mail) *string { return &m.User }),
 		passwordKey(func(m *notify.Mail) *hc.Secret { return &m.Password }),
 	},
@@ -129,6 +135,19 @@ var commandObject = object[notify.Command]{
 	},
 }
 
+// complete fills in what is absent, and finds certificates that nothing is verified with.
+func (n *notification) complete(at cursor) {
+	if m := n.Mail; m != nil {
+		m.Server = cmp.Or(m.Server, "localhost:25")
+		if m.CAs != "" && (m.SkipVerify || m.Security == hc.Plain) {
+			at.failf("ca_file of a mail that looks at no certificate: with skip_verify or security: plain nothing is verified")
+		}
+	}
+	if w := n.Webhook; w != nil && w.CAs != "" && !strings.HasPrefix(strings.ToLower(w.URL), "https:") {
+		at.failf("ca_file of a webhook that is not asked by https: nothing is verified")
+	}
+}
+
 func (b *builder) notifications(all list[notification]) {
 	for _, s := range all.all {
 		if !s.ok {
@@ -138,9 +157,7 @@ func (b *builder) notifications(all list[notification]) {
 			s.at.failf("expected one of webhook, mail, command and fifo, found %d", n)
 			continue
 		}
-		if m := s.value.Mail; m != nil && m.Server == "" {
-			m.Server = "localhost:25"
-		}
+		s.value.complete(s.at)
 		b.config.Notify = append(b.config.Notify, s.value.Target)
 	}
 }

@@ -70,17 +70,18 @@ func oneOrMore[V any](what string, one kind[V]) kind[[]V] {
 	}}
 }
 
-// textsByName is a mapping whose keys are free.
-func textsByName(what string) kind[map[string]string] {
-	value := text("a text")
+// headers is a mapping whose keys are free. A value may say who asks, so each is a secret.
+func headers() kind[map[string]healthcheck.Secret] {
+	const what = "a mapping of headers"
+	value := secret()
 	s := func() schema { return schema{"type": "object"} }
-	return kind[map[string]string]{s, func(c cursor) (map[string]string, bool) {
+	return kind[map[string]healthcheck.Secret]{s, func(c cursor) (map[string]healthcheck.Secret, bool) {
 		n := c.node()
 		if n.Kind != yaml.MappingNode || !hasCoreTag(n) {
 			c.expected(what, "")
 			return nil, false
 		}
-		all, ok := map[string]string{}, true
+		all, ok := map[string]healthcheck.Secret{}, true
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			name := target(n.Content[i]).Value
 			v, fine := value.decode(c.child(label(name), n.Content[i+1]))
@@ -141,6 +142,17 @@ func (w writtenSecret) read() (healthcheck.Secret, error) {
 	default:
 		return healthcheck.SecretFromEnv(w.env)
 	}
+}
+
+// authorities are the certificates in a file.
+func authorities() kind[healthcheck.CAs] {
+	return mapped(absolutePath(longestPath), func(c cursor, path string) (healthcheck.CAs, bool) {
+		cas, err := healthcheck.ReadCAs(path)
+		if err != nil {
+			c.failf("%v", err)
+		}
+		return cas, err == nil
+	})
 }
 
 var patternObject = object[healthcheck.Pattern]{

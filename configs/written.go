@@ -3,6 +3,7 @@
 package configs
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 
@@ -89,8 +90,14 @@ func withoutSecrets(n *yaml.Node) *yaml.Node {
 	c.Content = make([]*yaml.Node, len(n.Content))
 	for i, child := range n.Content {
 		c.Content[i] = withoutSecrets(child)
-		if i%2 == 1 && n.Kind == yaml.MappingNode && child.Kind == yaml.ScalarNode && isSecret(n.Content[i-1].Value) {
+		if i%2 == 0 || n.Kind != yaml.MappingNode {
+			continue
+		}
+		switch key := n.Content[i-1].Value; {
+		case child.Kind == yaml.ScalarNode && isSecret(key):
 			c.Content[i] = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: hidden}
+		case child.Kind == yaml.MappingNode && key == "headers":
+			hideTexts(c.Content[i])
 		}
 	}
 	return &c
@@ -104,20 +111,20 @@ func HideSecrets(text []byte) ([]byte, error) {
 	if !ok {
 		return nil, doc.report()
 	}
-	if !hasSecret(top.node()) {
+	bare := encode(withoutSecrets(top.node()))
+	if bytes.Equal(bare, encode(top.node())) {
 		return text, nil
 	}
-	return encode(withoutSecrets(top.node())), nil
+	return bare, nil
 }
 
-// hasSecret tells whether a secret stands in a node.
-func hasSecret(n *yaml.Node) bool {
-	for i, child := range n.Content {
-		if i%2 == 1 && n.Kind == yaml.MappingNode && child.Kind == yaml.ScalarNode && isSecret(n.Content[i-1].Value) || hasSecret(child) {
-			return true
+// hideTexts hides all values of a mapping that stand in it, of whatever keys.
+func hideTexts(n *yaml.Node) {
+	for i := 1; i < len(n.Content); i += 2 {
+		if n.Content[i].Kind == yaml.ScalarNode {
+			n.Content[i] = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: hidden}
 		}
 	}
-	return false
 }
 
 func isSecret(key string) bool { return key == "password" || key == "secret" || key == "token" }

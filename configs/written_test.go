@@ -15,6 +15,10 @@ func TestSecretsAreHidden(t *testing.T) {
 	text := func(password string) string {
 		return "interfaces: [eth0]\nservices:\n  - {virtual: \"192.0.2.1:3306\", check: {mysql: {user: u, password: " + password + "}}, reals: [10.0.0.1]}\n"
 	}
+	headed := mustParse(t, "interfaces: [eth0]\nservices:\n  - {virtual: \"192.0.2.1:80\", check: {http: {headers: {X-Key: hunter4, X-Other: {env: HOME}}}}, reals: [10.0.0.1]}\n").Desired.Services
+	if text := Hide(director.Diff(nil, headed)).Services[0].Options.Written; strings.Contains(text, "hunter4") || !strings.Contains(text, "env: HOME") {
+		t.Errorf("headers are shown as %s", text)
+	}
 	before, after := mustParse(t, text("hunter2")).Desired.Services, mustParse(t, text("hunter3")).Desired.Services
 	changed := DifferService(&before[0], &after[0])
 	if len(changed) != 1 {

@@ -102,7 +102,7 @@ func (d *Director) carriesCookies(s *service) bool {
 		return false
 	}
 	all := s.reals
-	if sorry := d.services[s.want.Key.sorry()]; sorry != nil {
+	if sorry := d.services[s.want.Key.OfSorry()]; sorry != nil {
 		all = append(all[:len(all):len(all)], sorry.reals...)
 	}
 	for _, r := range all {

@@ -15,7 +15,7 @@ type ServiceHealth struct {
 	Name   string       `json:"name,omitempty"`
 	Key    ServiceKey   `json:"service"`
 	Quorum QuorumState  `json:"quorum"`
-	Reals  []RealHealth `json:"reals"` // in the order of the configuration
+	Reals  []RealHealth `json:"reals"` // in the order of the configuration, sorry servers last
 }
 
 // QuorumState is whether enough of a service's real servers are up.
@@ -32,6 +32,7 @@ type QuorumState struct {
 type RealHealth struct {
 	Name    string        `json:"name,omitempty"`
 	Key     RealKey       `json:"real"`
+	Sorry   bool          `json:"sorry,omitempty"` // it is a sorry server
 	Checked bool          `json:"checked"`
 	Health  Health        `json:"health"`
 	Checks  []CheckHealth `json:"checks"`

@@ -87,7 +87,7 @@ func (w *world) checkRows(r *report) {
 		r.is(ends == (s.row.Flags&bpf.ServiceRemoved != 0), "service %s: flags %d, it ends: %v", key, s.row.Flags, ends)
 		r.is(!ends || s.row.Plan == [2]bpf.Plan{} && s.row.Flow == bpf.Plan{}, "service %s ends, but has plans", key)
 		next := uint32(0)
-		if sorry := w.d.services[key.sorry()]; sorry != nil && !key.Sorry && !ends {
+		if sorry := w.d.services[key.OfSorry()]; sorry != nil && !key.Sorry && !ends {
 			next = sorry.id + 1
 		}
 		r.is(s.row.Sorry == next, "service %s: its sorry servers are service %d - 1, want %d", key, s.row.Sorry, next)

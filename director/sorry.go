@@ -18,8 +18,8 @@ import (
 // have plans, next hops, thresholds, counters and connections as real servers have,
 // and their rows survive the daemon as those do.
 
-// sorry is the key of the service's sorry servers.
-func (k ServiceKey) sorry() ServiceKey {
+// OfSorry is the key of the service's sorry servers, whose health SetHealth tells under it.
+func (k ServiceKey) OfSorry() ServiceKey {
 	k.Sorry = true
 	return k
 }
@@ -35,7 +35,7 @@ func (k ServiceKey) served() ServiceKey {
 // keeps its connections at one of them all the same.
 func (s *Service) sorryService() Service {
 	v := *s
-	v.Key, v.Reals, v.Sorry = s.Key.sorry(), s.Sorry, nil
+	v.Key, v.Reals, v.Sorry = s.Key.OfSorry(), s.Sorry, nil
 	v.Scheduler, v.Flags, v.MHTable, v.Expiration = "wlc", 0, 0, 0
 	if s.Persistence.Timeout > 0 {
 		v.Scheduler, v.Flags, v.MHTable = "mh", scheduler.MHFallback, sorryMHTable
@@ -90,7 +90,7 @@ func (d *Director) tellSorry() {
 
 // sorryOf is what a service's row says of its sorry servers.
 func (d *Director) sorryOf(key ServiceKey) uint32 {
-	if sorry := d.services[key.sorry()]; sorry != nil {
+	if sorry := d.services[key.OfSorry()]; sorry != nil {
 		return sorry.id + 1
 	}
 	return 0
@@ -143,7 +143,7 @@ func (s *service) takes() bool {
 // addSorry completes the state of a service that has sorry servers.
 func (d *Director) addSorry(s *service, state *ServiceState) {
 	state.QuorumLost = !s.hasQuorum()
-	sorry := d.services[s.want.Key.sorry()]
+	sorry := d.services[s.want.Key.OfSorry()]
 	if sorry == nil {
 		return
 	}
@@ -159,7 +159,7 @@ func (d *Director) addSorry(s *service, state *ServiceState) {
 // formerSorry are the counters of a service's removed sorry servers, as long as one
 // of them has connections; bequeath makes them the service's own.
 func (d *Director) formerSorry(key ServiceKey) Counters {
-	if former := d.ending[key.sorry()]; former != nil {
+	if former := d.ending[key.OfSorry()]; former != nil {
 		return former.gone()
 	}
 	return Counters{}

@@ -193,7 +193,7 @@ type ServiceKey struct {
 	Addr     netip.Addr `json:"address"`        // never IPv4-mapped; with a mark the unspecified one, which tells the family
 	Port     uint16     `json:"port"`           // 0: every port that no other service of the address has
 	Mark     uint32     `json:"mark,omitempty"` // not 0: the packets that have it, of every protocol (the key's is TCP, as in IPVS)
-	Sorry    bool       `json:"-"`              // it is not the service, but its sorry servers; inside this package only
+	Sorry    bool       `json:"-"`              // it is not the service, but its sorry servers: OfSorry
 }
 
 // MarkKey is the key of the service of a firewall mark, for IPv4 or IPv6.

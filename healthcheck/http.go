@@ -22,7 +22,7 @@ type HTTPOptions struct {
 	Version string
 	// Method, Host, Header and Body are those of every request. "": GET, and the target's address.
 	Method, Host string
-	Header       map[string]string
+	Header       map[string]Secret
 	Body         string
 	// User and Password are for basic authentication. "": none.
 	User     string
@@ -90,8 +90,8 @@ func (c *httpChecker) validate(m *mistakes) {
 		m.add("method", "%q is no method", c.Method)
 	}
 	for name, value := range c.Header {
-		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
-			m.add("header", "%q: %q is no header", name, value)
+		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value.Reveal()) {
+			m.add("header", "%q is none, or has no proper value", name)
 		}
 		if strings.EqualFold(name, "host") {
 			m.add("header", "the host has a field of its own")
@@ -127,10 +127,19 @@ func (u HTTPURL) compile(m *mistakes, field string) (c httpURL) {
 	return c
 }
 
+// shortestToken is the length of the shortest value of a header that is taken for a secret: shorter ones would be found
+// everywhere in what servers say.
+const shortestToken = 8
+
 // Check is Checker's.
 func (c *httpChecker) Check(ctx context.Context, t Target) Result {
 	return run(ctx, t, func(p *probe) (Result, error) {
 		p.keep(c.Password)
+		for _, value := range c.Header {
+			if len(value.value) >= shortestToken {
+				p.keep(value)
+			}
+		}
 		s := &httpSession{c: c, p: p}
 		var result Result
 		for _, u := range c.urls {
@@ -189,7 +198,7 @@ func (s *httpSession) request(u httpURL) (*http.Request, error) {
 	request.Host = orElse(u.Host, s.c.Host)
 	request.Header.Set("User-Agent", "director-healthcheck")
 	for name, value := range s.c.Header {
-		request.Header.Set(name, value)
+		request.Header.Set(name, value.Reveal())
 	}
 	if s.c.User != "" {
 		request.SetBasicAuth(s.c.User, s.c.Password.value)

@@ -106,7 +106,7 @@ func TestIdentity(t *testing.T) {
 		return []Checker{
 			must(NewTCP(TCPOptions{})), must(NewTCP(TCPOptions{Reset: true})), must(NewTLS(TLSOptions{})),
 			must(NewHTTP(HTTPOptions{})), must(NewHTTP(HTTPOptions{TLS: &TLSClient{}})), must(NewHTTP(HTTPOptions{TLS: trust(ca)})), must(NewHTTP(HTTPOptions{TLS: trust(other)})),
-			must(NewHTTP(HTTPOptions{Header: map[string]string{"a": "b", "c": "d"}})), must(NewHTTP(HTTPOptions{Header: map[string]string{"a": "d", "c": "b"}})),
+			must(NewHTTP(HTTPOptions{Header: map[string]Secret{"a": NewSecret("b"), "c": NewSecret("d")}})), must(NewHTTP(HTTPOptions{Header: map[string]Secret{"a": NewSecret("d"), "c": NewSecret("b")}})),
 			must(NewHTTP(HTTPOptions{URLs: []HTTPURL{{Path: "/a"}, {Path: "/b"}}})), must(NewHTTP(HTTPOptions{URLs: []HTTPURL{{Path: "/b"}, {Path: "/a"}}})),
 			must(NewPOP3(MailboxOptions{})), must(NewIMAP(MailboxOptions{})),
 			must(NewIMAP(MailboxOptions{User: "ab", Password: NewSecret("c")})), must(NewIMAP(MailboxOptions{User: "a", Password: NewSecret("bc")})),

@@ -79,16 +79,35 @@ func (c *tlsClient) loadRoots() error {
 	if c.CAFile == "" {
 		return nil
 	}
-	pem, err := os.ReadFile(c.CAFile)
+	cas, err := ReadCAs(c.CAFile)
+	c.files += string(cas)
+	c.roots = cas.Pool()
+	return err
+}
+
+// CAs are certificates in PEM of who may sign those of servers. "" are the system's.
+type CAs string
+
+// ReadCAs reads a file, which must have one.
+func ReadCAs(path string) (CAs, error) {
+	pem, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return "", err
 	}
-	c.files += string(pem)
-	c.roots = x509.NewCertPool()
-	if !c.roots.AppendCertsFromPEM(pem) {
-		return fmt.Errorf("%s has no certificate in PEM", c.CAFile)
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return "", fmt.Errorf("%s has no certificate in PEM", path)
 	}
-	return nil
+	return CAs(pem), nil
+}
+
+// Pool is for configurations of TLS; nil: the system's.
+func (c CAs) Pool() *x509.CertPool {
+	if c == "" {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(c))
+	return pool
 }
 
 func (c *tlsClient) loadCertificate() error {

@@ -75,13 +75,23 @@ func (p *plane) establish(dst netip.Addr, flows bpf.Flows, draws int) (conns int
 	return int(after - before), err
 }
 
-// threadTime is the processor time that a thread of this process has used: the
-// calling one's, if it is locked, by the id that gettid told.
-func threadTime(tid int) (time.Duration, error) {
+// threadClock is the clock of the processor time that a thread of this process has used, by the id that gettid told.
+func threadClock(tid int) int32 {
 	const perThread, scheduled = 4, 2 // CPUCLOCK_PERTHREAD_MASK, CPUCLOCK_SCHED (linux/posix-timers_types.h)
+	return int32(^tid<<3 | perThread | scheduled)
+}
+
+// processClock is that of all threads of a process.
+func processClock(pid int) int32 {
+	const scheduled = 2
+	return int32(^pid<<3 | scheduled)
+}
+
+// used reads such a clock.
+func used(clock int32) (time.Duration, error) {
 	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^tid<<3|perThread|scheduled), &t); err != nil {
-		return 0, fmt.Errorf("read processor time of thread %d: %w", tid, err)
+	if err := unix.ClockGettime(clock, &t); err != nil {
+		return 0, fmt.Errorf("read processor time: %w", err)
 	}
 	return time.Duration(t.Nano()), nil
 }
@@ -90,14 +100,14 @@ func threadTime(tid int) (time.Duration, error) {
 func processorTime(f func() error) (time.Duration, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	tid := unix.Gettid()
-	before, err := threadTime(tid)
+	clock := threadClock(unix.Gettid())
+	before, err := used(clock)
 	if err != nil {
 		return 0, err
 	}
 	if err := f(); err != nil {
 		return 0, err
 	}
-	after, err := threadTime(tid)
+	after, err := used(clock)
 	return after - before, err
 }

@@ -40,6 +40,9 @@ func TestReportGauges(t *testing.T) {
 			t.Errorf("value of %s is %v, want %v", g.Key, values[g.Key], g.Value)
 		}
 	}
+	if err := r.Missed(); err == nil || err.Error() != "over is 0.6 %, more than 0.5" {
+		t.Errorf("missed is %v", err)
+	}
 	var out strings.Builder
 	r.Print(&out)
 	var words []string

@@ -132,10 +132,27 @@ func (r *Report) Print(w io.Writer) {
 		fmt.Fprintf(w, "%-36s %8.2f Mpps\n", way.rateKey(), way.Mpps)
 		fmt.Fprintf(w, "%-36s %8.2f %9s %8s  %s\n", way.ratioKey(), way.Ratio, "", bound(way.limit()), verdict(way.Ratio >= way.limit(), way.limit()))
 	}
-	fmt.Fprintf(w, "\n%-36s %8s %9s %8s\n", "", "value", "", "bound")
+	fmt.Fprintln(w)
+	r.PrintGauges(w)
+}
+
+// PrintGauges prints the figures that have no baseline.
+func (r *Report) PrintGauges(w io.Writer) {
+	fmt.Fprintf(w, "%-36s %8s %9s %8s\n", "", "value", "", "bound")
 	for _, g := range r.Gauges {
 		fmt.Fprintf(w, "%-36s %8s %-9s %8s  %s%s\n", g.Key, number(g.Value), g.Unit, bound(g.Limit), verdict(g.Value <= g.Limit, g.Limit), g.What)
 	}
+}
+
+// Missed is an error that names the gauges above their bounds.
+func (r *Report) Missed() error {
+	var errs []error
+	for _, g := range r.Gauges {
+		if g.Limit != 0 && g.Value > g.Limit {
+			errs = append(errs, fmt.Errorf("%s is %s %s, more than %s", g.Key, number(g.Value), g.Unit, bound(g.Limit)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // number is a value in eight columns at most: as it is read best.

@@ -128,7 +128,7 @@ func (p *plane) shares(opts Options) (percent []float64, err error) {
 	}
 	defer swept.close()
 	for range opts.Windows {
-		share, err := moreTime(swept.thread, base.thread, opts.Window)
+		share, err := moreTime(threadClock(swept.thread), threadClock(base.thread), opts.Window)
 		if err != nil {
 			return nil, err
 		}
@@ -137,15 +137,15 @@ func (p *plane) shares(opts Options) (percent []float64, err error) {
 	return percent, nil
 }
 
-// moreTime is how much more of a core the first thread uses than the second, in
-// percent of the window.
-func moreTime(a, b int, window time.Duration) (float64, error) {
+// moreTime is how much more of a core the first clock's thread or process uses than the
+// second's, in percent of the window.
+func moreTime(a, b int32, window time.Duration) (float64, error) {
 	difference := func() (time.Duration, error) {
-		x, err := threadTime(a)
+		x, err := used(a)
 		if err != nil {
 			return 0, err
 		}
-		y, err := threadTime(b)
+		y, err := used(b)
 		return x - y, err
 	}
 	before, err := difference()

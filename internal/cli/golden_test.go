@@ -68,7 +68,9 @@ func ward() director.HealthList {
 			real("", "[fd00::1]:80", director.Health{Condition: director.Unknown, Since: now}, check("http", "SOCKERR in 0ms: no route", 0, 4)),
 			real("", "10.0.0.4:80", director.Health{Condition: director.Draining, Forced: true, Since: now}, check("http", "", 0, 0)),
 			real("", "10.0.0.5:80", director.Health{Condition: director.Up, Factor: 100}),
+			real("apology", "10.0.0.90:80", director.Health{Condition: director.Up, Factor: 100, Since: now}, check("tcp", "L4OK in 0ms", 0, 0)),
 		}}
+	web.Reals[5].Sorry = true
 	mark := director.ServiceHealth{Key: director.MarkKey(7, false), Quorum: director.QuorumState{Weight: 1},
 		Reals: []director.RealHealth{real("", "10.0.0.1:80", director.Health{}, check("tcp", "", 0, 0))}}
 	return director.HealthList{Time: now, Services: []director.ServiceHealth{web, mark}}
@@ -407,6 +409,8 @@ func sorryFarm() *director.Snapshot {
 	web.Sorry[0].Name, web.Sorry[0].Counters = "sorry1", director.Counters{Conns: 9, InPkts: 80, InBytes: 4000}
 	web.Sorry[0].Rates = director.Rates{CPS: 2}
 	web.Sorry[1].Reachable, web.Sorry[1].Unreachable = false, "no answer to ARP"
+	web.Sorry = append(web.Sorry, real("10.0.0.91:80", director.DirectRouting, 1, 0, 0))
+	web.Sorry[2].Health = &director.Health{Condition: director.Down, Evidence: "L4CON in 0ms: connection refused"}
 	mail := service(director.TCP, "192.0.2.1:25", "rr", real("10.0.0.1:25", director.DirectRouting, 1, 0, 0))
 	mail.QuorumLost = true
 	dns := service(director.UDP, "192.0.2.1:53", "rr", real("10.0.0.1:53", director.DirectRouting, 1, 0, 40))

@@ -108,6 +108,9 @@ func quorumText(q *director.QuorumState) string {
 // printRealHealth has one line for each check.
 func printRealHealth(w io.Writer, now time.Time, r *director.RealHealth) {
 	name := "  -> " + cmp.Or(r.Name, addrPort(r.Key.Addr, r.Key.Port))
+	if r.Sorry {
+		name += " (sorry)"
+	}
 	if !r.Checked {
 		fmt.Fprintf(w, "%s\tnot checked\t\t\t\n", name)
 		return

@@ -71,7 +71,7 @@ func servers(s *director.ServiceState) iter.Seq2[*director.RealState, apology] {
 		}
 		for i := range s.Sorry {
 			r, is := &s.Sorry[i], sorryWaits
-			if s.SorryInUse && r.Reachable && r.Weight > 0 && !r.Overloaded {
+			if s.SorryInUse && r.Excluded() == "" {
 				is = sorryInUse
 			}
 			if !yield(r, is) {

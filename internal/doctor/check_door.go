@@ -21,6 +21,7 @@ func checkDoor(f *Facts, r *Report) {
 	}
 	checkPair(f, want, r)
 	checkDoorFilter(f, r)
+	checkDoorIPv6(f, want, r)
 	checkMarkedForwarded(f, want, r)
 	checkMarkedLocal(f, r)
 	for _, mark := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(want.V4, want.V6)))) {
@@ -77,6 +78,19 @@ func checkDoorFilter(f *Facts, r *Report) {
 	if answers && f.highest("ipv4", door.Near, "rp_filter") == 1 {
 		r.topic("door", door.Near).fail("sysctl -w net.ipv4.conf."+door.Near+".rp_filter=2",
 			"%s filters by reverse path, strictly: the replies of real servers by nat and fullnat are dropped there", door.Near)
+	}
+}
+
+// checkDoorIPv6: what new interfaces have not, the near end has not either, and a daemon to which /proc/sys is read-only cannot
+// change it.
+func checkDoorIPv6(f *Facts, want door.Marks, r *Report) {
+	name := door.Near
+	if _, there := f.Sysctls["net/ipv6/conf/"+name+"/disable_ipv6"]; !there {
+		name = "default"
+	}
+	if key := "net/ipv6/conf/" + name + "/disable_ipv6"; len(want.V6) > 0 && f.number(key) == 1 {
+		r.topic("door", "IPv6").fail("sysctl -w "+dotted(key)+"=0",
+			"%s will have no IPv6 (%s is 1): packets that the firewall marks do not come to the director", door.Near, dotted(key))
 	}
 }
 

@@ -287,6 +287,17 @@ var doorFaults = map[string]fault{
 		f.method(director.FullNAT)
 		f.Sysctls["net/ipv4/conf/dir-marks/rp_filter"] = "1"
 	}, []string{"failure door dir-marks filters by reverse path, strictly: the replies of real servers by nat and fullnat are dropped there"}},
+	"door, new interfaces without IPv6": {func(f *Facts) {
+		f.marked()
+		f.Config.Services[0].Key = director.MarkKey(7, true)
+		f.Sysctls["net/ipv6/conf/all/forwarding"], f.Sysctls["net/ipv6/conf/default/disable_ipv6"] = "1", "1"
+	}, []string{"failure door dir-marks will have no IPv6 (net.ipv6.conf.default.disable_ipv6 is 1): packets that the firewall marks do not come to the director"}},
+	"door, IPv6 given to it": {func(f *Facts) {
+		f.marked()
+		f.Config.Services[0].Key = director.MarkKey(7, true)
+		f.Sysctls["net/ipv6/conf/all/forwarding"], f.Sysctls["net/ipv6/conf/default/disable_ipv6"] = "1", "1"
+		f.Sysctls["net/ipv6/conf/dir-marks/disable_ipv6"] = "0"
+	}, nil},
 	"door, no forwarding": {func(f *Facts) {
 		f.marked()
 		f.Sysctls["net/ipv4/conf/eth0/forwarding"] = "0"

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xdplvs/director"
+	"xdplvs/internal/door"
 )
 
 // readText is a small file's text; "" if it cannot be read.
@@ -115,7 +116,8 @@ func missingCaps(mask string) (missing []string) {
 }
 
 func (f *Facts) readSysctls() {
-	paths := []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/netfilter/nf_conntrack_count"}
+	paths := []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/netfilter/nf_conntrack_count",
+		"net/ipv6/conf/default/disable_ipv6", "net/ipv6/conf/" + door.Near + "/disable_ipv6"}
 	for _, name := range []string{"rp_filter", "arp_ignore", "send_redirects", "forwarding"} {
 		paths = append(paths, "net/ipv4/conf/all/"+name)
 		for i := range f.Links {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -43,7 +41,7 @@ type kind struct {
 }
 
 var marksDoor = kind{near: Near, far: Far, table: Table, mtu: largestMTU,
-	settings: func(netlink.Link) error { return setSysctls() },
+	settings: letReplies,
 	match: func(r *netlink.Rule, mark uint32) {
 		mask := ^uint32(0)
 		r.Mark, r.Mask = mark, &mask
@@ -164,31 +162,6 @@ func addProgram(near netlink.Link, program int) error {
 	})
 }
 
-const sysctls = "/proc/sys/net"
-
-// setSysctls lets replies by nat come out of the near end: their source is a virtual address, to which
-// no route leads there. The far end has no stack. A host without IPv6 has no such settings.
-func setSysctls() error {
-	filter := "0"
-	if strict, err := os.ReadFile(sysctls + "/ipv4/conf/all/rp_filter"); err == nil && strings.TrimSpace(string(strict)) != "0" {
-		filter = "2" // the larger of both counts: loose
-	}
-	for _, s := range []struct{ path, value string }{
-		{"ipv4/conf/" + Near + "/forwarding", "1"},
-		{"ipv4/conf/" + Near + "/rp_filter", filter},
-		{"ipv6/conf/" + Near + "/disable_ipv6", "0"},
-		{"ipv6/conf/" + Near + "/addr_gen_mode", "1"}, // no link-local address
-		{"ipv6/conf/" + Near + "/forwarding", "1"},
-		{"ipv6/conf/" + Far + "/disable_ipv6", "1"},
-	} {
-		err := os.WriteFile(filepath.Join(sysctls, s.path), []byte(s.value), 0)
-		if err != nil && !(errors.Is(err, os.ErrNotExist) && strings.HasPrefix(s.path, "ipv6/")) {
-			return fmt.Errorf("set net.%s: %w", strings.ReplaceAll(s.path, "/", "."), err)
-		}
-	}
-	return nil
-}
-
 func (h host) dropPair() error {
 	near, err := h.nearEnd()
 	if errors.Is(err, errForeign) {
@@ -224,6 +197,11 @@ func (h host) routes(marks []uint32, v6 bool) (missing []string, err error) {
 		return nil, err
 	}
 	number, name := family(v6)
+	if v6 {
+		if err := enableIPv6(h.near); err != nil {
+			return nil, err
+		}
+	}
 	zero := &net.IPNet{IP: make(net.IP, net.IPv4len), Mask: net.CIDRMask(0, 32)}
 	if v6 {
 		zero = &net.IPNet{IP: make(net.IP, net.IPv6len), Mask: net.CIDRMask(0, 128)}

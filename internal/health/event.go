@@ -31,6 +31,7 @@ type Event struct {
 	ServiceName string
 	Real        director.RealKey // zero: the event is the service's
 	RealName    string
+	Sorry       bool // Real is a sorry server
 	Evidence    string
 	Up          float64 // weight of the service's real servers that are up
 }
@@ -62,7 +63,7 @@ func (m *Monitor) turn(s *service, r *real, health director.Health) bool {
 func (m *Monitor) tellReal(s *service, r *real, was director.Health) {
 	event := Event{
 		Time: time.Now(), Kind: kinds[r.health.Condition], Service: s.Key, ServiceName: s.Name,
-		Real: r.Real.Key, RealName: r.Real.Name, Evidence: r.health.Evidence,
+		Real: r.Real.Key, RealName: r.Real.Name, Sorry: r.isSorry(), Evidence: r.health.Evidence,
 	}
 	sum, _ := s.upWeight()
 	event.Up = float64(sum) / 100
@@ -70,7 +71,11 @@ func (m *Monitor) tellReal(s *service, r *real, was director.Health) {
 	if r.health.Condition == director.Down {
 		level = slog.LevelWarn
 	}
-	m.opts.Log.Log(context.Background(), level, "real server is "+described(r.health.Condition), "event", string(event.Kind),
+	whose := "real server is "
+	if event.Sorry {
+		whose = "sorry server is "
+	}
+	m.opts.Log.Log(context.Background(), level, whose+described(r.health.Condition), "event", string(event.Kind),
 		"service", nameOr(s.Name, s.Key.String()), "real", nameOr(r.Real.Name, r.Real.Key.String()), "address", r.Real.Key.String(),
 		"was", was.Condition.String(), "forced", r.health.Forced, "evidence", r.health.Evidence)
 	if was.Condition == director.Unknown && r.health.Condition == director.Up {

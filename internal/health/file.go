@@ -32,10 +32,19 @@ type keptService struct {
 
 type keptReal struct {
 	Key         director.RealKey            `json:"real"`
+	Sorry       bool                        `json:"sorry,omitempty"`
 	Health      director.Health             `json:"health"`
 	Forced      director.Condition          `json:"forced"`
 	Transitions []director.HealthTransition `json:"transitions,omitempty"`
 	Checks      []keptCheck                 `json:"checks,omitempty"`
+}
+
+// key is the Monitor's.
+func (s *keptService) key(r *keptReal) director.HealthKey {
+	if r.Sorry {
+		return director.HealthKey{Service: s.Key.OfSorry(), Real: r.Key}
+	}
+	return director.HealthKey{Service: s.Key, Real: r.Key}
 }
 
 // keptCheck is a healthcheck.State, as far as it matters until the first result.
@@ -75,7 +84,7 @@ func (f keptFile) checks() map[string]keptCheck {
 	for _, s := range f.Services {
 		for _, r := range s.Reals {
 			for _, c := range r.Checks {
-				all[checkName(director.HealthKey{Service: s.Key, Real: r.Key}, c.Name)] = c
+				all[checkName(s.key(&r), c.Name)] = c
 			}
 		}
 	}
@@ -88,7 +97,7 @@ func (f keptFile) inForce() (map[director.HealthKey]*real, map[director.ServiceK
 	for _, s := range f.Services {
 		quorums[s.Key] = quorum{s.Decided, s.Lost, s.Since}
 		for _, r := range s.Reals {
-			key := director.HealthKey{Service: s.Key, Real: r.Key}
+			key := s.key(&r)
 			reals[key] = &real{key: key, health: r.Health, forced: r.Forced, transitions: r.Transitions}
 		}
 	}
@@ -157,8 +166,8 @@ func (m *Monitor) toKeep() keptFile {
 	f := keptFile{Version: keptVersion}
 	for _, s := range m.services {
 		kept := keptService{Key: s.Key, Decided: s.quorum.decided, Lost: s.quorum.lost, Since: s.quorum.since}
-		for _, r := range s.reals {
-			kr := keptReal{Key: r.Real.Key, Health: r.health, Forced: r.forced, Transitions: r.transitions[max(0, len(r.transitions)-keptTransitions):]}
+		for _, r := range s.servers() {
+			kr := keptReal{Key: r.Real.Key, Sorry: r.isSorry(), Health: r.health, Forced: r.forced, Transitions: r.transitions[max(0, len(r.transitions)-keptTransitions):]}
 			for i, name := range r.names {
 				kr.Checks = append(kr.Checks, keptOf(r.Real.Checks[i].Name, m.state(name)))
 			}

@@ -18,11 +18,11 @@ func (m *Monitor) List() director.HealthList {
 	defer m.mu.Unlock()
 	list := director.HealthList{Time: time.Now(), Services: []director.ServiceHealth{}}
 	for _, s := range m.services {
-		if !s.checked() {
+		if !slices.ContainsFunc(s.servers(), (*real).checked) {
 			continue
 		}
 		state := director.ServiceHealth{Name: s.Name, Key: s.Key, Quorum: s.quorumState(), Reals: []director.RealHealth{}}
-		for _, r := range s.reals {
+		for _, r := range s.servers() {
 			state.Reals = append(state.Reals, m.listReal(r))
 		}
 		list.Services = append(list.Services, state)
@@ -31,7 +31,7 @@ func (m *Monitor) List() director.HealthList {
 }
 
 func (m *Monitor) listReal(r *real) director.RealHealth {
-	h := director.RealHealth{Name: r.Real.Name, Key: r.Real.Key, Checked: r.checked(), Health: r.health, Checks: []director.CheckHealth{}}
+	h := director.RealHealth{Name: r.Real.Name, Key: r.Real.Key, Sorry: r.isSorry(), Checked: r.checked(), Health: r.health, Checks: []director.CheckHealth{}}
 	for i, name := range r.names {
 		h.Checks = append(h.Checks, listCheck(&r.Real.Checks[i], m.state(name)))
 		if way, ok := m.target(r.key, &r.Real.Checks[i]).Way.(ClientWay); ok {
@@ -109,7 +109,7 @@ func (m *Monitor) each(realText, serviceText string, fn func(*service, *real)) e
 		if serviceText != "" && !s.is(serviceText) {
 			continue
 		}
-		for _, r := range s.reals {
+		for _, r := range s.servers() {
 			known = append(known, nameOr(r.Real.Name, r.Real.Key.String()))
 			if r.is(realText) {
 				found = true

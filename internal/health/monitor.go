@@ -59,10 +59,14 @@ type Monitor struct {
 type service struct {
 	Service
 	reals  []*real
+	sorry  []*real
 	quorum quorum
 }
 
-// real is a real server in force.
+// servers are the real servers, then the sorry servers.
+func (s *service) servers() []*real { return slices.Concat(s.reals, s.sorry) }
+
+// real is a real server in force, or a sorry server.
 type real struct {
 	Real
 	key         director.HealthKey
@@ -154,10 +158,14 @@ func (m *Monitor) adopt(services []Service) (next []*service, checks map[string]
 	checks = map[string]healthcheck.Check{}
 	for _, want := range services {
 		s := &service{Service: want, quorum: oldQuorums[want.Key]}
-		for _, r := range want.Reals {
-			key := director.HealthKey{Service: want.Key, Real: r.Key}
-			s.reals = append(s.reals, m.adoptReal(r, key, old[key], checks))
+		adopt := func(of director.ServiceKey, all []Real) (reals []*real) {
+			for _, r := range all {
+				key := director.HealthKey{Service: of, Real: r.Key}
+				reals = append(reals, m.adoptReal(r, key, old[key], checks))
+			}
+			return reals
 		}
+		s.reals, s.sorry = adopt(want.Key, want.Reals), adopt(want.Key.OfSorry(), want.Sorry)
 		next = append(next, s)
 	}
 	return next, checks
@@ -171,7 +179,7 @@ func (m *Monitor) inForce() (map[director.HealthKey]*real, map[director.ServiceK
 	reals, quorums := map[director.HealthKey]*real{}, map[director.ServiceKey]quorum{}
 	for _, s := range m.services {
 		quorums[s.Key] = s.quorum
-		for _, r := range s.reals {
+		for _, r := range s.servers() {
 			reals[r.key] = r
 		}
 	}
@@ -248,7 +256,7 @@ func (m *Monitor) publish() {
 func healthOfAll(services []*service) map[director.HealthKey]director.Health {
 	all := map[director.HealthKey]director.Health{}
 	for _, s := range services {
-		for _, r := range s.reals {
+		for _, r := range s.servers() {
 			if r.checked() {
 				all[r.key] = r.health
 			}
@@ -258,6 +266,9 @@ func healthOfAll(services []*service) map[director.HealthKey]director.Health {
 }
 
 func (r *real) checked() bool { return len(r.names) > 0 }
+
+// isSorry tells whether it is a sorry server.
+func (r *real) isSorry() bool { return r.key.Service.Sorry }
 
 // checked tells whether any real server of the service is.
 func (s *service) checked() bool { return slices.ContainsFunc(s.reals, (*real).checked) }
@@ -271,14 +282,12 @@ func signal(c chan struct{}) {
 
 // judge brings the real servers of a service to what is known now; true: something is other than it was.
 func (m *Monitor) judge(s *service) (changed bool) {
-	states := make([]healthcheck.State, len(s.reals))
-	for i, r := range s.reals {
-		states[i] = m.merged(r)
-	}
+	states := m.mergedAll(s.reals)
 	if s.MinUp > 0 {
 		states = healthcheck.MinUp(states, s.MinUp)
 	}
-	for i, r := range s.reals {
+	states = append(states, m.mergedAll(s.sorry)...)
+	for i, r := range s.servers() {
 		health := healthOf(&states[i], &r.health)
 		if r.forced != director.Unknown {
 			health = forcedHealth(r)
@@ -286,6 +295,14 @@ func (m *Monitor) judge(s *service) (changed bool) {
 		changed = m.turn(s, r, health) || changed
 	}
 	return changed
+}
+
+func (m *Monitor) mergedAll(reals []*real) []healthcheck.State {
+	states := make([]healthcheck.State, len(reals))
+	for i, r := range reals {
+		states[i] = m.merged(r)
+	}
+	return states
 }
 
 // merged is the state of all the checks of a real server together: the worst of them.
@@ -400,7 +417,7 @@ func (m *Monitor) Suspect(keys []director.HealthKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.services {
-		for _, r := range s.reals {
+		for _, r := range s.servers() {
 			if slices.Contains(keys, r.key) {
 				m.suspect(s, r)
 			}

@@ -317,6 +317,45 @@ func TestMinUp(t *testing.T) {
 	})
 }
 
+// TestSorryServers: their conditions are told under the key of their own, outlive the process, and count for nothing of
+// the service's.
+func TestSorryServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer func() { w.stop() }()
+		apologizing := w.farm(3, func(s *Service) {
+			s.Sorry, s.Reals = s.Reals[1:], s.Reals[:1]
+			s.Quorum, s.MinUp = Quorum{Weight: 2}, 1
+		})
+		w.wards.set("10.0.0.1:80", fine)
+		w.wards.set("10.0.0.2:80", broken)
+		w.wards.set("10.0.0.3:80", fine)
+		w.mustSet(apologizing)
+		w.expect("one of two is dead", "1=up:100 2=down:0 3=up:100")
+		dead := director.HealthKey{Service: web.OfSorry(), Real: apologizing[0].Sorry[0].Key}
+		if h := w.health[dead]; h.Condition != director.Down {
+			t.Errorf("%+v is %+v", dead, h)
+		}
+		w.wards.set("10.0.0.1:80", broken)
+		w.pass(3)
+		if quorum, told := w.hasQuorum(); quorum || !told {
+			t.Errorf("quorum %t, told %t, though only a sorry server is left", quorum, told)
+		}
+		w.expectEvents("quorum_lost 0", "real_down 10.0.0.1", "real_down 10.0.0.2")
+		if !strings.Contains(w.logText(), `msg="sorry server is down"`) {
+			t.Error("the log takes the sorry server for a real server")
+		}
+		w.kill()
+		w.wards.set("10.0.0.3:80", unsent)
+		w.start()
+		w.mustSet(apologizing)
+		w.expect("a new process", "1=down:0 2=down:0 3=up:100")
+		if list := w.List(); len(list.Services[0].Reals) != 3 || !list.Services[0].Reals[2].Sorry || list.Services[0].Quorum.Up != 0 {
+			t.Errorf("list %+v", list)
+		}
+	})
+}
+
 // TestRestart: the next process goes on with the verdicts, whatever ended the former one, and each
 // holds until results change it as they would have.
 func TestRestart(t *testing.T) {

@@ -4,6 +4,7 @@ package health
 
 import (
 	"net/netip"
+	"slices"
 
 	"xdplvs/director"
 	"xdplvs/healthcheck"
@@ -14,11 +15,12 @@ type Service struct {
 	Key    director.ServiceKey
 	Name   string
 	Reals  []Real
+	Sorry  []Real // its sorry servers, which neither its quorum nor MinUp knows of
 	Quorum Quorum
 	MinUp  int // so many real servers stay in use, even if they lag: see healthcheck.MinUp
 }
 
-// Real is a real server of a service. Without checks it is up.
+// Real is a real server of a service, or a sorry server. Without checks it is up.
 type Real struct {
 	Key    director.RealKey
 	Name   string
@@ -55,7 +57,7 @@ type Client struct {
 // ByService tells in which families probes go by services.
 func ByService(services []Service) (v4, v6 bool) {
 	for i := range services {
-		for _, r := range services[i].Reals {
+		for _, r := range slices.Concat(services[i].Reals, services[i].Sorry) {
 			for _, c := range r.Checks {
 				is4 := c.Target.Address.Addr().Is4()
 				v4, v6 = v4 || c.Via != ViaDirect && is4, v6 || c.Via != ViaDirect && !is4

@@ -70,6 +70,9 @@ func environment(e *health.Event) []string {
 	if isReal(e) {
 		env = append(env, "DIRECTOR_REAL="+e.Real.String(), "DIRECTOR_REAL_NAME="+e.RealName, "DIRECTOR_EVIDENCE="+e.Evidence)
 	}
+	if e.Sorry {
+		env = append(env, "DIRECTOR_SORRY=true")
+	}
 	return env
 }
 

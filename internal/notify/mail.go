@@ -28,6 +28,7 @@ type Mail struct {
 	Security healthcheck.Security // plain, tls or starttls; "": starttls if the server offers it
 	// SkipVerify does not look at the server's certificate.
 	SkipVerify bool
+	CAs        healthcheck.CAs // who may have signed it
 }
 
 func (m *Mail) name() string          { return "mail to " + strings.Join(m.To, ", ") }
@@ -64,7 +65,7 @@ func (m *Mail) send(ctx context.Context, events []health.Event) error {
 }
 
 func (m *Mail) tls(host string) *tls.Config {
-	return &tls.Config{ServerName: host, InsecureSkipVerify: m.SkipVerify}
+	return &tls.Config{ServerName: host, InsecureSkipVerify: m.SkipVerify, RootCAs: m.CAs.Pool()}
 }
 
 // greet makes the connection secret, and logs in.
@@ -108,7 +109,8 @@ func (m *Mail) say(client *smtp.Client, events []health.Event) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	return client.Quit()
+	_ = client.Quit() // the server has taken the mail: another attempt would be a second one
+	return nil
 }
 
 // text is the mail, with all that happened in its body and the first of it in its subject.

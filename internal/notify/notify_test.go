@@ -59,6 +59,7 @@ var (
 	up6   = health.Event{Time: when, Kind: health.RealUp, Service: key6, Real: rs6}
 	again = health.Event{Time: when, Kind: health.QuorumGained, Service: director.MarkKey(7, false)}
 	mark  = health.Event{Time: when, Kind: health.RealDraining, Service: director.MarkKey(7, false), Real: rs}
+	sorry = health.Event{Time: when, Kind: health.RealUp, Service: key, ServiceName: "web", Real: rs6, Sorry: true}
 	never = health.Event{Time: when, Kind: health.RealUnknown, Service: key, Real: rs}
 )
 
@@ -194,6 +195,7 @@ func mailServer(t *testing.T) (addr string, said <-chan string) {
 			return
 		}
 		defer conn.Close()
+		fmt.Fprint(conn, "220 mx ESMTP\r\n")
 		c <- converse(conn)
 	}()
 	return l.Addr().String(), c
@@ -201,7 +203,6 @@ func mailServer(t *testing.T) (addr string, said <-chan string) {
 
 func converse(conn net.Conn) string {
 	var said strings.Builder
-	fmt.Fprint(conn, "220 mx ESMTP\r\n")
 	lines := bufio.NewScanner(conn)
 	inData := false
 	for lines.Scan() {
@@ -234,6 +235,7 @@ func TestMail(t *testing.T) {
 	n, log := run(t, Target{Mail: &Mail{Server: addr, From: "d@example.com", To: []string{"a@example.com", "b@example.com"}, User: "u", Password: healthcheck.NewSecret("p")}})
 	n.Notify(down)
 	n.Notify(lost)
+	n.Notify(sorry)
 	var text string
 	select {
 	case text = <-said:
@@ -242,8 +244,8 @@ func TestMail(t *testing.T) {
 	}
 	for _, want := range []string{
 		"AUTH PLAIN AHUAcA==", "MAIL FROM:<d@example.com>", "RCPT TO:<a@example.com>", "RCPT TO:<b@example.com>", "To: a@example.com, b@example.com",
-		"Subject: [director] Real server web1 (10.0.0.1:8080) of service web: down, L4CON in 0ms: connection refused (and 1 more)",
-		"2026-11-22T16:00:00Z  Service web has lost its quorum; weight 1.5 is up",
+		"Subject: [director] Real server web1 (10.0.0.1:8080) of service web: down, L4CON in 0ms: connection refused (and 2 more)",
+		"2026-11-22T16:00:00Z  Service web has lost its quorum; weight 1.5 is up", "Sorry server [fd00::1]:53 of service web: up",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
@@ -263,13 +265,15 @@ func TestCommand(t *testing.T) {
 	}
 	out := filepath.Join(dir, "out")
 	n, log := run(t,
-		Target{Command: &Command{Path: script("tell", `echo "$@ / $DIRECTOR_EVENT $DIRECTOR_SERVICE $DIRECTOR_VIRTUAL $DIRECTOR_REAL $DIRECTOR_REAL_NAME $DIRECTOR_EVIDENCE $DIRECTOR_UP" >> `+out), Args: []string{"a b"}}},
+		Target{Command: &Command{Path: script("tell", `echo "$@ / $DIRECTOR_EVENT $DIRECTOR_SERVICE $DIRECTOR_VIRTUAL $DIRECTOR_REAL $DIRECTOR_REAL_NAME $DIRECTOR_EVIDENCE $DIRECTOR_UP $DIRECTOR_SORRY" >> `+out), Args: []string{"a b"}}},
 		Target{Command: &Command{Path: script("fail", "echo no such luck; exit 3")}, Events: []health.Kind{health.RealDown}},
 		Target{Command: &Command{Path: script("hang", "sleep 1000 & wait")}, Timeout: 200 * time.Millisecond, Events: []health.Kind{health.RealDown}})
 	n.Notify(down)
 	n.Notify(lost)
-	const want = "a b real_down web 10.0.0.1:8080 / real_down web tcp 192.0.2.1:80 10.0.0.1:8080 web1 L4CON in 0ms: connection refused 2\n" +
-		"a b quorum_lost web / quorum_lost web tcp 192.0.2.1:80    1.5\n"
+	n.Notify(sorry)
+	const want = "a b real_down web 10.0.0.1:8080 / real_down web tcp 192.0.2.1:80 10.0.0.1:8080 web1 L4CON in 0ms: connection refused 2 \n" +
+		"a b quorum_lost web / quorum_lost web tcp 192.0.2.1:80    1.5 \n" +
+		"a b real_up web [fd00::1]:53 / real_up web tcp 192.0.2.1:80 [fd00::1]:53   0 true\n"
 	testkit.Eventually(t, want, func() bool { text, _ := os.ReadFile(out); return string(text) == want })
 	testkit.Eventually(t, "two failures", func() bool { return strings.Count(log.String(), "event=notify_failed") == 2 })
 	for _, text := range []string{"exit status 3", "no such luck", "signal: killed"} {
@@ -284,7 +288,7 @@ func TestFIFO(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "fifo")
 	n, _ := run(t, Target{FIFO: path, Events: []health.Kind{health.RealUp, health.RealDown, health.RealDraining, health.RealUnknown, health.QuorumLost, health.QuorumGained}})
-	for _, e := range []health.Event{down, lost, never, up6, again, mark} {
+	for _, e := range []health.Event{down, lost, never, sorry, up6, again, mark} {
 		n.Notify(e)
 	}
 	testkit.Eventually(t, "it is there", func() bool { _, err := os.Stat(path); return err == nil })

@@ -18,7 +18,8 @@ type message struct {
 	Service  string            `json:"service"` // its name, or its key
 	Virtual  string            `json:"virtual"` // the service's key
 	Real     *director.RealKey `json:"real,omitempty"`
-	Name     string            `json:"name,omitempty"` // of the real server
+	Name     string            `json:"name,omitempty"`  // of the real server
+	Sorry    bool              `json:"sorry,omitempty"` // it is a sorry server
 	Evidence string            `json:"evidence,omitempty"`
 	Up       float64           `json:"up"` // weight of the service's real servers that are up
 }
@@ -26,7 +27,7 @@ type message struct {
 func isReal(e *health.Event) bool { return e.Real.Addr.IsValid() }
 
 func messageOf(e *health.Event) message {
-	m := message{Time: e.Time, Event: e.Kind, Service: serviceName(e), Virtual: e.Service.String(), Name: e.RealName, Evidence: e.Evidence, Up: e.Up}
+	m := message{Time: e.Time, Event: e.Kind, Service: serviceName(e), Virtual: e.Service.String(), Name: e.RealName, Sorry: e.Sorry, Evidence: e.Evidence, Up: e.Up}
 	if isReal(e) {
 		m.Real = &e.Real
 	}
@@ -55,20 +56,24 @@ func line(e *health.Event) string {
 	if e.RealName != "" {
 		name = e.RealName + " (" + name + ")"
 	}
-	text := fmt.Sprintf("Real server %s of service %s: %s", name, serviceName(e), state(e))
+	what := "Real server"
+	if e.Sorry {
+		what = "Sorry server"
+	}
+	text := fmt.Sprintf("%s %s of service %s: %s", what, name, serviceName(e), state(e))
 	if e.Evidence != "" {
 		text += ", " + e.Evidence
 	}
 	return text
 }
 
-// fifoLine is an event as keepalived writes it into its FIFOs; "" if it knows no such.
+// fifoLine is an event as keepalived writes it into its FIFOs; "" if it knows no such: it does not check sorry servers.
 func fifoLine(e *health.Event) string {
 	word, known := map[health.Kind]string{
 		health.RealUp: "UP", health.RealDown: "DOWN", health.RealDraining: "DOWN", health.QuorumGained: "UP", health.QuorumLost: "DOWN",
 	}[e.Kind]
 	switch {
-	case !known:
+	case !known || e.Sorry:
 		return ""
 	case isReal(e):
 		return fmt.Sprintf("RS [%s]:%s:%d %s %s\n", e.Real.Addr, protocol(e), e.Real.Port, virtual(e), word)

@@ -5,10 +5,10 @@ package notify
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -21,25 +21,23 @@ import (
 type Webhook struct {
 	URL    string
 	Token  healthcheck.Secret // sent as Authorization: Bearer; zero: none
-	Header map[string]string
+	Header map[string]healthcheck.Secret
+	CAs    healthcheck.CAs // who may have signed the server's certificate
 }
 
 func (w *Webhook) name() string { return "webhook " + redact(w.URL) }
 
-// redact leaves out what may be secret: the query, and a password.
+// redact leaves out what may be secret: path and query, which are all that some webhooks know their users by, and a password.
 func redact(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
 		return "(not parsed)"
 	}
-	u.RawQuery = ""
+	u.RawQuery, u.Path, u.RawPath = "", "", ""
 	return u.Redacted()
 }
 
 func (w *Webhook) gather() time.Duration { return 100 * time.Millisecond }
-
-// most is how much of an answer is read, so that the connection can be used again.
-const mostAnswer = 64 << 10
 
 func (w *Webhook) send(ctx context.Context, events []health.Event) error {
 	var body struct {
@@ -58,17 +56,19 @@ func (w *Webhook) send(ctx context.Context, events []health.Event) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	for name, value := range w.Header {
-		req.Header.Set(name, value)
+		req.Header.Set(name, value.Reveal())
 	}
 	if !w.Token.IsZero() {
 		req.Header.Set("Authorization", "Bearer "+w.Token.Reveal())
 	}
-	resp, err := http.DefaultClient.Do(req)
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	defer transport.CloseIdleConnections()
+	transport.TLSClientConfig = &tls.Config{RootCAs: w.CAs.Pool()}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return withoutURL(err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, mostAnswer)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return fmt.Errorf("the webhook answers %s", resp.Status)
 	}

@@ -169,6 +169,50 @@ func TestProbesByNAT(t *testing.T) {
 	f.mustCountNobody()
 }
 
+// Answers that are too long for a packet come in pieces, over both families, by dr and by nat.
+func TestProbesInPieces(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t, 1)
+	const longPort = 7777
+	text := f.config("eth0")
+	for _, family := range families {
+		for _, addr := range []netip.Addr{family.vip, f.addrOf(0, family.vip)} {
+			f.answerAtLength(f.reals[0], netip.AddrPortFrom(addr, longPort))
+		}
+		for port, method := range map[int]string{longPort: "dr", 7: "nat"} {
+			text += fmt.Sprintf("  - {name: %s%s, protocol: udp, address: %q, port: %d, method: %s, reals: [{name: rs1, address: %q, port: %d}], "+
+				"check: {udp: {send: who, expect: the end, min_length: 3000}, via: service, %s}}\n",
+				method, family.name, family.vip, port, method, f.addrOf(0, family.vip), longPort, checkTimes)
+		}
+	}
+	f.writeConfig(text)
+	f.start()
+	for _, family := range families {
+		for _, method := range []string{"dr", "nat"} {
+			f.condition(method+family.name, "rs1", director.Up)
+		}
+	}
+	f.mustCountNobody()
+}
+
+// answerAtLength answers every datagram to an address with one of several packets.
+func (f *farm) answerAtLength(r *realServer, addr netip.AddrPort) {
+	f.t.Helper()
+	network := map[bool]string{true: "udp4", false: "udp6"}[addr.Addr().Is4()]
+	conn := get(r.ListenPacket(network, addr.String()))(f.t)
+	f.t.Cleanup(func() { conn.Close() })
+	answer := append(make([]byte, 4000), "the end"...)
+	go func() {
+		for question := make([]byte, 100); ; {
+			_, from, err := conn.ReadFrom(question)
+			if err != nil {
+				return
+			}
+			conn.WriteTo(answer, from) // an answer that cannot be sent is a lost datagram
+		}
+	}()
+}
+
 // The way of probes survives a director that is killed, is left behind by none that ends for good, and is mended when
 // somebody takes it away; where real servers are whose answers would not be seen, probes go directly, or are not sent.
 func TestProbesWay(t *testing.T) {

@@ -4,8 +4,13 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+
+	"xdplvs/director"
 )
 
 // apologizing are services that have rs3 for a sorry server: one with persistence, which clients of a drained real
@@ -75,6 +80,100 @@ func TestSorryServers(t *testing.T) {
 	f.reload()
 	f.mustBeServed("all are removed", "rs3")
 	f.mustApologizeNoMore(sessions)
+}
+
+// A sorry server that its check finds dead is not used while another one is well, one that is back is, and without any that is
+// well the service answers that nobody is there.
+func TestSorryServersChecked(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t, 3)
+	checked := func(families ...service) (services []service) {
+		for _, s := range families {
+			sorry := func(i int) string {
+				return fmt.Sprintf("{name: %s, address: %q, check: {tcp: {}, %s}}", realName(i), f.addrOf(i, s.vip), checkTimes)
+			}
+			s.keys = "method: dr, check: {tcp: {}, " + checkTimes + "}, sorry_servers: [" + sorry(1) + ", " + sorry(2) + "]"
+			services = append(services, s)
+		}
+		return services
+	}
+	services := checked(both("web", "tcp", webPort, "rr", 1)...)
+	f.configure(services...)
+	d := f.start()
+	sorryIs := func(name, service string, want director.Condition) {
+		t.Helper()
+		eventually(t, patience, func() error {
+			for _, r := range f.service(service).Sorry {
+				if r.Name == name && (r.Health == nil || r.Health.Condition != want) {
+					return fmt.Errorf("%s is %+v, want %s", name, r.Health, want)
+				}
+			}
+			return nil
+		})
+	}
+	both := func(name string, want director.Condition) {
+		t.Helper()
+		sorryIs(name, "web4", want)
+		sorryIs(name, "web6", want)
+	}
+	served := func(what string, want ...string) {
+		t.Helper()
+		for _, family := range families {
+			f.mustAllServe(what, family.vip, want...)
+		}
+	}
+	for _, s := range services {
+		f.condition(s.name, "rs1", director.Up)
+	}
+	both("rs2", director.Up)
+	both("rs3", director.Up)
+	if way := f.check("web4", "rs2", "tcp").Way; way != "via 192.0.2.10:80 by dr" {
+		t.Errorf("the sorry server is asked %q", way)
+	}
+	served("at first", "rs1")
+	must(t, f.reals[0].http.Close())
+	for _, s := range services {
+		f.condition(s.name, "rs1", director.Down)
+	}
+	served("the real server is dead", "rs2", "rs3")
+	must(t, f.reals[1].http.Close())
+	both("rs2", director.Down)
+	served("a sorry server is dead, too", "rs3")
+	d.kill()
+	f.start()
+	served("after kill -9", "rs3")
+	if out := f.output("list"); !strings.Contains(out, "sorry, in use\n") || !strings.Contains(out, "sorry  down: L4CON") {
+		t.Errorf("list printed\n%s", out)
+	}
+	if out := f.output("health"); !strings.Contains(out, "rs2 (sorry)") {
+		t.Errorf("health printed\n%s", out)
+	}
+	must(t, f.reals[2].http.Close())
+	both("rs3", director.Down)
+	for _, family := range families {
+		if name, err := f.fetch(family.vip, webPort); err == nil {
+			t.Errorf("%s is answered by %s, though everybody is dead", family.vip, name)
+		}
+	}
+	f.reals[1].http = get(f.reals[1].ServeHTTP("rs2", everywhere(webPort, altPort)...))(t)
+	both("rs2", director.Up)
+	served("a sorry server is back", "rs2")
+}
+
+// mustAllServe fails unless new connections are answered by these servers, each of them, and nobody else.
+func (f *farm) mustAllServe(what string, vip netip.Addr, servers ...string) {
+	f.t.Helper()
+	seen := map[string]bool{}
+	for range 8 {
+		name, err := f.fetch(vip, webPort)
+		if err != nil {
+			f.t.Errorf("%s: %v", what, err)
+		}
+		seen[name] = true
+	}
+	if got := slices.Sorted(maps.Keys(seen)); !slices.Equal(got, servers) {
+		f.t.Errorf("%s: %s is answered by %v, want %v", what, vip, got, servers)
+	}
 }
 
 // mustApologizeNoMore removes the sorry servers: nobody is left, but for the connections that there are.

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"xdplvs/director"
+	"xdplvs/internal/door"
 )
 
 // serviceUser is a user that nobody is.
@@ -20,6 +23,9 @@ const systemdFiles = "../../contrib/systemd"
 func capabilities(t *testing.T) string {
 	t.Helper()
 	unit := string(get(os.ReadFile(filepath.Join(systemdFiles, "director.service")))(t))
+	if !strings.Contains(unit, "\nProtectKernelTunables=yes\n") {
+		t.Error("the unit lets the director write sysctls, which it need not")
+	}
 	_, list, ok := strings.Cut(unit, "\nAmbientCapabilities=")
 	list, _, _ = strings.Cut(list, "\n")
 	if !ok || list == "" {
@@ -31,6 +37,9 @@ func capabilities(t *testing.T) string {
 	}
 	return strings.Join(words, ",")
 }
+
+// readOnlySysctls runs a command to which they are what ProtectKernelTunables=yes makes of them.
+const readOnlySysctls = `mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"`
 
 // asService is the farm with files that the service's user may use: a program, a run directory, and
 // a state whose parent only root could pass through, as systemd mounts the bpffs.
@@ -51,7 +60,7 @@ func (f *farm) asService() (command []string, state string) {
 		f.t.Fatalf("prepare-state: %v\n%s", err, out)
 	}
 	caps := capabilities(f.t)
-	return []string{"setpriv", fmt.Sprintf("--reuid=%d", serviceUser), fmt.Sprintf("--regid=%d", serviceUser), "--clear-groups",
+	return []string{"unshare", "--mount", "sh", "-c", readOnlySysctls, "sh", "setpriv", fmt.Sprintf("--reuid=%d", serviceUser), fmt.Sprintf("--regid=%d", serviceUser), "--clear-groups",
 		"--inh-caps=-all," + caps, "--ambient-caps=" + caps, "--bounding-set=-all," + caps, "--no-new-privs", copied}, state
 }
 
@@ -91,5 +100,39 @@ func TestWithoutRoot(t *testing.T) {
 	}
 	if pins := glob(state, ""); len(pins) > 0 {
 		t.Errorf("left pinned: %v", pins)
+	}
+}
+
+// Marks of the firewall bring packets, and probes via services go, with the unit's capabilities and without a sysctl that can be
+// written, on a host that filters sources strictly.
+func TestMarksWithoutRoot(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("setpriv"); err != nil {
+		t.Skip("setpriv is not installed")
+	}
+	f := newLab(t)
+	f.forwarding(f.director)
+	must(t, f.director.Sysctl("net.ipv4.conf.all.rp_filter", "1"))
+	twoNetworks(f)
+	for _, r := range f.reals {
+		f.defaultRoute(r.Host, director4.String(), director6.String())
+	}
+	f.defaultRoute(f.director, "10.1.0.1", "fd01::1") // even a loose filter wants some route to the source
+	markByNFT(f)
+	command, state := f.asService()
+	config := strings.Replace(f.firewalled("eth0, eth1", "nat"), "state_dir: "+f.stateDir(), "state_dir: "+state, 1)
+	f.writeConfig(config + f.mapped("nat", 7000))
+	must(t, os.Chmod(f.configFile(), 0o644))
+	d := f.launchBy(command, []string{"--detach"}, nil)
+	d.waitLog("event=ready", 1)
+	for _, family := range families {
+		f.mustStay("as the unit runs it", family.vip)
+		f.condition("nat"+family.name, "rs1", director.Up)
+	}
+	if code := d.stop(); code != 0 {
+		t.Errorf("exit %d:\n%s", code, d.log)
+	}
+	if links := f.onDirector("ip", "-o", "link"); strings.Contains(links, door.Near) {
+		t.Errorf("left behind:\n%s", links)
 	}
 }

@@ -31,13 +31,17 @@ port=3306
 server_id=%d
 log_slave_updates=ON
 read_only=ON
+rpl_semi_sync_master_enabled=ON
+rpl_semi_sync_slave_enabled=ON
+rpl_semi_sync_master_wait_point=AFTER_SYNC
 `
 
 // database is a MariaDB on a real server.
 type database struct {
 	*programs.Process
-	real  *Real
-	admin *sql.DB
+	real   *Real
+	server programs.Server
+	admin  *sql.DB
 }
 
 // databases are db1, db2 and db3, and the program that uses them, for each family.
@@ -66,7 +70,7 @@ func tellSplitting(ctx context.Context, s *Stage) error {
 	for _, l := range d.ledgers {
 		running.Go(func() { l.run(ctx) })
 	}
-	tales := []func(context.Context) error{d.tellOrdinary, d.tellPromotion}
+	tales := []func(context.Context) error{d.tellOrdinary, d.tellPromotion, d.tellDeath}
 	if s.Method == s.Use.Methods[0] { // checks are the same with all of them
 		tales = slices.Insert(tales, 1, d.tellLag)
 	}
@@ -75,7 +79,7 @@ func tellSplitting(ctx context.Context, s *Stage) error {
 			return err
 		}
 	}
-	return d.wantEverything(ctx)
+	return d.wantEverything(ctx, d.servers[0], d.servers[2])
 }
 
 func (d *databases) close() {
@@ -137,7 +141,7 @@ func (d *databases) startDatabase(ctx context.Context, i int, r *Real, template 
 			return nil, "", err
 		}
 	}
-	db := &database{real: r}
+	db := &database{real: r, server: server}
 	if db.Process, err = d.serve(r, server); err != nil {
 		return nil, "", err
 	}

@@ -24,6 +24,7 @@ var what = map[string]func(out string, opts bench.Options) error{
 	"peers":      peers,
 	"peers-here": peersHere,
 	"scale":      scale,
+	"checks":     checks,
 }
 
 func main() {
@@ -130,4 +131,22 @@ func scale(out string, opts bench.Options) error {
 	}
 	fmt.Print(s.Markdown())
 	return s.WriteAll(out)
+}
+
+// checks measures what health checks cost, and fails where it is too much.
+func checks(out string, opts bench.Options) error {
+	gauges, err := bench.Checks(opts)
+	if err != nil {
+		return err
+	}
+	report := bench.Report{Gauges: gauges}
+	report.PrintGauges(os.Stdout)
+	values := map[string]float64{}
+	for _, g := range gauges {
+		values[g.Key] = g.Value
+	}
+	if err := bench.WriteJSON(out, values); err != nil {
+		return err
+	}
+	return report.Missed()
 }
