@@ -24,12 +24,36 @@ func newWriter() writer { return writer{&yaml.Node{Kind: yaml.MappingNode, Tag: 
 func (w writer) set(name string, value any) {
 	node, ok := value.(*yaml.Node)
 	if !ok {
-		node = new(yaml.Node)
-		if err := node.Encode(value); err != nil {
-			panic(err) // such values always can be encoded
-		}
+		node = nodeOf(value)
 	}
 	w.node.Content = append(w.node.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}, node)
+}
+
+// nodeOf is a value's node. To encode one writes a document and reads it again, so what is the same without is made here.
+func nodeOf(value any) *yaml.Node {
+	switch v := value.(type) {
+	case string:
+		if plainWord(v) {
+			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: v}
+		}
+	case int, int64, uint, uint8, uint16, uint32, uint64:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: fmt.Sprint(v)}
+	}
+	node := new(yaml.Node)
+	if err := node.Encode(value); err != nil {
+		panic(err) // such values always can be encoded
+	}
+	return node
+}
+
+// plainWord tells whether a text is certainly nothing but a text in YAML, without quotes: an IPv4 address, with whatever
+// is around it, which has more dots than a number; or only lower-case letters and _, more than every word has that has a meaning of its own.
+func plainWord(s string) bool {
+	const longest, dots = len("false"), 3
+	if strings.Trim(s, "0123456789.:/") == "" {
+		return strings.Count(s, ".") == dots
+	}
+	return len(s) > longest && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz_") == ""
 }
 
 // writeOption writes a key whose value is not the one that its absence stands for.

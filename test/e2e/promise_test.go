@@ -200,8 +200,8 @@ func anotherVersion(t *testing.T) string {
 	}
 	must(t, os.WriteFile(abi, []byte(text), 0o600))
 	mustRun(t, dir, "go", "generate", "./bpf")
-	mustRun(t, dir, "go", "build", "-o", "director", "./cmd/director")
-	return filepath.Join(dir, "director")
+	mustRun(t, dir, "go", "build", "-o", "other-version", "./cmd/director")
+	return filepath.Join(dir, "other-version")
 }
 
 func mustRun(t *testing.T, dir, name string, args ...string) {
