@@ -263,11 +263,11 @@ func FuzzPacket(f *testing.F) {
 
 // fuzzRig is the shared rig in the world that takes everything; it is set up once.
 func fuzzRig(t *testing.T) *rig {
-	if !sharedPlane.fuzzed {
-		r := smallRig(t, families[0])
-		bothWorlds(r)
-		sharedPlane.fuzzed = true
+	if r := rigs[smallSizes]; r != nil && r.fuzzed {
 		return r
 	}
-	return sharedPlane.rig
+	r := smallRig(t, families[0])
+	bothWorlds(r)
+	r.fuzzed = true
+	return r
 }

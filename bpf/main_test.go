@@ -29,8 +29,7 @@ func run(m *testing.M) int {
 	if code != 0 || isFuzzing() {
 		return code // a worker's pipes are not ours
 	}
-	sharedPlane.close()
-	leaks := errors.Join(before.leaked("open files"), leakedPins())
+	leaks := errors.Join(closeRigs(), before.leaked("open files"), leakedPins())
 	// The library maps sections of the object, and leaves unmapping to the collector.
 	runtime.GC()
 	leaks = errors.Join(leaks, loaded.leaked(), leakedMappings())

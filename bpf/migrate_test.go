@@ -16,6 +16,7 @@ import (
 // TestOtherSizes: whatever size becomes another one, connections go on, new ones are made, and nothing is
 // counted twice or not at all.
 func TestOtherSizes(t *testing.T) {
+	newRig(t, oneSet)
 	for name, change := range map[string]func(*Sizes){
 		"connections": func(s *Sizes) { s.Conns4, s.Conns6, s.Overflow = 1<<10, 1<<9, 64 },
 		"more of everything": func(s *Sizes) {
@@ -27,10 +28,8 @@ func TestOtherSizes(t *testing.T) {
 			t.Run(name+" "+f.name, func(t *testing.T) {
 				noLeaks(t)
 				dir, sizes := pinDir(t), oneSet
-				first, _ := openPins(t, dir, sizes)
-				before := begun(t, first, f)
-				counts := slices.Clone(first.Tables.Counts)
-				must(t, first.Close())
+				before := former(t, dir, f)
+				counts := before.counts
 				change(&sizes)
 				second, lost := openPins(t, dir, sizes)
 				defer func() { must(t, second.Close()) }()
@@ -68,6 +67,7 @@ func mustBeSettled(t *testing.T, dir string) {
 
 // TestOtherSizesTooSmall: what is in use and has no room is said, and nothing was changed when that was found out.
 func TestOtherSizesTooSmall(t *testing.T) {
+	newRig(t, oneSet)
 	for name, test := range map[string]struct {
 		change func(*Sizes)
 		reason string
@@ -79,9 +79,7 @@ func TestOtherSizesTooSmall(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
 			dir, sizes := pinDir(t), oneSet
-			first, _ := openPins(t, dir, sizes)
-			begun(t, first, families[0])
-			must(t, first.Close())
+			former(t, dir, families[0])
 			test.change(&sizes)
 			second, lost := openPins(t, dir, sizes)
 			defer func() { must(t, second.Close()) }()
@@ -97,14 +95,13 @@ func TestOtherSizesTooSmall(t *testing.T) {
 
 // TestOtherSizesAfterCrash: a process that was killed in the middle leaves the former tables or the new ones, whole.
 func TestOtherSizesAfterCrash(t *testing.T) {
+	newRig(t, oneSet)
 	for _, inUse := range []bool{false, true} {
 		t.Run(fmt.Sprintf("the new ones are in use: %t", inUse), func(t *testing.T) {
 			noLeaks(t)
 			f := families[0]
 			dir, sizes := pinDir(t), oneSet
-			first, _ := openPins(t, dir, sizes)
-			before := begun(t, first, f)
-			must(t, first.Close())
+			before := former(t, dir, f)
 			// What a killed process has left of larger tables: pinned beside, the last rename still to come.
 			larger := need(Load(Sizes{Conns4: 64, Conns6: 64, Overflow: 2, Services: 8, Reals: 8, Plans: 64}))(t)
 			copy(larger.Tables.Reals, []Real{{Weight: 7}})
@@ -131,10 +128,10 @@ func TestOtherSizesAfterCrash(t *testing.T) {
 
 // TestSplicesMove: what is translated of connections that SYN cookies began goes with them.
 func TestSplicesMove(t *testing.T) {
+	first := newRig(t, oneSet)
 	noLeaks(t)
 	dir, sizes := pinDir(t), oneSet
-	first, _ := openPins(t, dir, sizes)
-	begun(t, first, families[0])
+	former(t, dir, families[0])
 	const version = uint(directorSpliceRestSPLICE_VERSION)
 	spliced := map[uint64]Splice{} // by fingerprint
 	for i := range first.Tables.Conns4 {
@@ -147,7 +144,6 @@ func TestSplicesMove(t *testing.T) {
 		first.Tables.Splices4[i] = s
 		spliced[c.Tag>>32] = s
 	}
-	must(t, first.Close())
 	sizes.Conns4 = 1 << 10
 	second, lost := openPins(t, dir, sizes)
 	defer func() { must(t, second.Close()) }()

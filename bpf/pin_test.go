@@ -109,13 +109,30 @@ func TestPinsKeepEverything(t *testing.T) {
 type past struct {
 	contents map[string][]byte
 	verdicts map[string]uint64
+	counts   []RealCounts
 	reals    map[uint16]byte // by client port
 	world    *rig
 }
 
+// former leaves in dir what a process that has ended would: the tables of the rig of oneSet. They are the rig's, which is
+// loaded already where other processes' files are counted (noLeaks).
+func former(t *testing.T, dir string, f family) past {
+	t.Helper()
+	r := newRig(t, oneSet)
+	d := *r.plane
+	d.pins = dir
+	must(t, MakePinDir(dir))
+	must(t, d.pinMaps())
+	return begunOn(t, r, f)
+}
+
 // begun fills tables: one more connection than places, and a first fragment.
 func begun(t *testing.T, d *DataPlane, f family) past {
-	r := rigOf(t, d)
+	t.Helper()
+	return begunOn(t, rigOf(t, d), f)
+}
+
+func begunOn(t *testing.T, r *rig, f family) past {
 	r.reset(f)
 	p := past{reals: map[uint16]byte{}, world: r}
 	for port := range uint16(9) {
@@ -125,7 +142,8 @@ func begun(t *testing.T, d *DataPlane, f family) past {
 	r.send(t, udp()(f))
 	r.send(t, piece(0)(f))
 	r.check(t)
-	p.contents, p.verdicts = contents(d.Tables), need(d.Verdicts())(t)
+	p.counts = slices.Clone(r.Counts)
+	p.contents, p.verdicts = contents(r.Tables), need(r.plane.Verdicts())(t)
 	return p
 }
 

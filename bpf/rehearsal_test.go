@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"xdplvs/internal/packet"
 )
@@ -19,7 +20,13 @@ func (d *DataPlane) dump(t *testing.T) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
 	for name, m := range d.objects.Maps {
-		if name == directorMapTxPorts { // has no content in a rig
+		if name == directorMapTxPorts || !isState(name) { // has no content in a rig, or cannot change
+			continue
+		}
+		if m.Flags()&unix.BPF_F_MMAPABLE != 0 {
+			memory := need(mapArray[byte](m))(t)
+			all[name] = bytes.Clone(memory.items)
+			must(t, memory.close())
 			continue
 		}
 		var entries []string
@@ -55,8 +62,7 @@ func rawValue(t *testing.T, m *ebpf.Map, key []byte) any {
 func TestRehearsal(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
-			r := newRig(t, smallSizes)
-			r.reset(f)
+			r := smallRig(t, f)
 			r.persist("dns", 300)
 			r.natReal("b", "web", 8080)
 			syn := packet.TCP{SrcPort: 40001, DstPort: webPort, Flags: packet.SYN}
@@ -113,8 +119,7 @@ func (r *rig) rehearse(t *testing.T, frame []byte) Rehearsed {
 func TestRehearsedClock(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
-			r := newRig(t, smallSizes)
-			r.reset(f)
+			r := smallRig(t, f)
 			first := newSend(packet.UDP{SrcPort: 40003, DstPort: dnsPort})(f)
 			r.send(t, first)
 			copied := need(r.plane.Rehearse())(t)

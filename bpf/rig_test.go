@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -57,16 +56,43 @@ type rig struct {
 	traffic  map[uint32]Counters
 	counted  []uint64 // verdicts, as far as they are known; nil: read them
 	traces   *Traces  // nil: nobody traces
+	fuzzed   bool     // set up for FuzzPacket
 }
 
-// newRig loads a data plane of its own for the test.
+// rigs are loaded once for each of the sizes, and closed when all tests have run: loading takes longer than most tests.
+var rigs = map[Sizes]*rig{}
+
+// newRig returns the rig of these sizes, empty, in the world of the first family. Tests that use it do not run in parallel.
 func newRig(t testing.TB, sizes Sizes) *rig {
 	t.Helper()
 	needRoot(t)
-	r := need(openRig(sizes))(t)
-	loaded.note(t, r.plane.objects)
-	t.Cleanup(func() { must(t, r.close()) })
+	r := rigs[sizes]
+	if r == nil {
+		r = need(openRig(sizes))(t)
+		loaded.note(t, r.plane.objects)
+		rigs[sizes] = r
+	}
+	r.reset(families[0])
 	return r
+}
+
+// smallRig returns the rig of the small sizes in the world of f.
+func smallRig(t testing.TB, f family) *rig {
+	t.Helper()
+	r := newRig(t, smallSizes)
+	if f != families[0] {
+		r.reset(f)
+	}
+	return r
+}
+
+func closeRigs() error {
+	var errs []error
+	for _, r := range rigs {
+		errs = append(errs, r.close())
+	}
+	clear(rigs)
+	return errors.Join(errs...)
 }
 
 func openRig(sizes Sizes) (*rig, error) {
@@ -82,7 +108,6 @@ func openRig(sizes Sizes) (*rig, error) {
 		d.Close()
 		return nil, err
 	}
-	r.reset(families[0])
 	return r, nil
 }
 
@@ -90,36 +115,6 @@ func (r *rig) close() error {
 	r.entry.Close()
 	r.targets.Close()
 	return r.plane.Close()
-}
-
-// sharedPlane is one rig for all tests that are content with the small sizes:
-// loading takes a third of a second with the race detector.
-var sharedPlane sharedRig
-
-type sharedRig struct {
-	once   sync.Once
-	rig    *rig
-	fuzzed bool // set up for FuzzPacket
-	err    error
-}
-
-// smallRig returns the shared rig, empty. Tests that use it do not run in parallel.
-func smallRig(t testing.TB, f family) *rig {
-	t.Helper()
-	needRoot(t)
-	sharedPlane.once.Do(func() { sharedPlane.rig, sharedPlane.err = openRig(smallSizes) })
-	r := need(sharedPlane.rig, sharedPlane.err)(t)
-	loaded.note(t, r.plane.objects)
-	sharedPlane.fuzzed = false
-	r.reset(f)
-	return r
-}
-
-func (s *sharedRig) close() {
-	if s.rig != nil {
-		s.rig.close()
-		s.rig = nil
-	}
 }
 
 // poisoned is how much headroom holds 0xff instead of the zeros of a test run.
@@ -200,7 +195,7 @@ func (r *rig) reset(f family) {
 	r.services, r.reals, r.names = map[string]uint32{}, map[string]uint32{}, map[uint32]string{}
 	r.traffic = map[uint32]Counters{}
 	r.counted = nil // threads may have counted since
-	r.plans = 0
+	r.plans, r.fuzzed = 0, false
 	r.world()
 }
 
@@ -221,6 +216,8 @@ func (r *rig) forget() {
 func (r *rig) forgetConns() {
 	clear(r.Conns4)
 	clear(r.Conns6)
+	clear(r.Splices4)
+	clear(r.Splices6)
 	clear(r.Counts)
 }
 

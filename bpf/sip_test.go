@@ -290,7 +290,7 @@ func FuzzCallID(f *testing.F) {
 		if len(text) > frameMax-100 {
 			t.Skip("no frame that a test run takes")
 		}
-		r := sharedPlane.rig
+		r := rigs[smallSizes]
 		if r == nil || r.service("dns").Flags&ServiceSIP == 0 {
 			r = smallRig(t, families[0])
 			sip("dns")(r)

@@ -140,7 +140,6 @@ func FuzzStrays(f *testing.F) {
 		if v6 {
 			family = families[1]
 		}
-		sharedPlane.fuzzed = false
 		s := newStrays(t, family, worlds[int(world)%len(worlds)])
 		for ; len(list) >= 2 && s.next < 500; list = list[2:] {
 			random := rand.New(rand.NewPCG(uint64(list[1]), 0))
