@@ -198,9 +198,9 @@ func BenchmarkManager(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		s := all[i%len(all)]
-		r.agenda.drop(s)
+		r.agenda.Drop(s)
 		s.running, s.begun = true, time.Now()
-		r.watch.set(s, s.begun)
+		r.watch.Set(s, s.begun)
 		r.running++
 		r.finish(outcome{s, up})
 	}

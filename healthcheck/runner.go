@@ -6,17 +6,18 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"xdplvs/internal/agenda"
 )
 
 // shared is a probe and all who want its results. Only the goroutine of Manager.Run looks at it.
 type shared struct {
+	agenda.Place
 	key     sharedKey
 	checker Checker
 	members []*member
 	begun   time.Time // of the latest run; zero before the first
 	last    Result    // of the latest run that ended
-	due     time.Time
-	place   int // on the agenda that it is on; -1: on none
 	running bool
 	cancel  context.CancelFunc
 	again   bool // triggered during a run
@@ -45,9 +46,9 @@ type runner struct {
 	*Manager
 	ctx     context.Context
 	cancel  context.CancelFunc
-	origin  time.Time // when Run began; slots count from it
-	agenda  agenda    // of probes that wait
-	watch   agenda    // of those that run: when they should have ended at the latest
+	origin  time.Time          // when Run began; slots count from it
+	agenda  agenda.Of[*shared] // of probes that wait
+	watch   agenda.Of[*shared] // of those that run: when they should have ended at the latest
 	probes  map[sharedKey]*shared
 	running int
 	results chan outcome
@@ -71,20 +72,20 @@ const overdue = time.Second
 
 // launch starts what is due, and gives the time until something is.
 func (r *runner) launch(now time.Time) time.Duration {
-	for s := r.watch.first(); s != nil && !s.due.After(now); s = r.watch.first() {
-		r.watch.drop(s)
+	for s := r.watch.First(); s != nil && !s.Due().After(now); s = r.watch.First() {
+		r.watch.Drop(s)
 		s.stuck = true
 		r.deliver(s, unsent("the checker did not end in time").finish(s.begun))
 	}
 	for r.running < r.options.Concurrency {
-		s := r.agenda.first()
-		if s == nil || s.due.After(now) {
-			return min(until(s, now), until(r.watch.first(), now))
+		s := r.agenda.First()
+		if s == nil || s.Due().After(now) {
+			return min(until(s, now), until(r.watch.First(), now))
 		}
-		r.agenda.drop(s)
+		r.agenda.Drop(s)
 		r.start(s, now)
 	}
-	return until(r.watch.first(), now) // a result wakes us too
+	return until(r.watch.First(), now) // a result wakes us too
 }
 
 // until is how long it is to a probe's time; long, if there is none.
@@ -92,7 +93,7 @@ func until(s *shared, now time.Time) time.Duration {
 	if s == nil {
 		return time.Hour
 	}
-	return s.due.Sub(now)
+	return s.Due().Sub(now)
 }
 
 // start runs a probe in a goroutine of its own.
@@ -101,7 +102,7 @@ func (r *runner) start(s *shared, now time.Time) {
 	ctx, s.cancel = context.WithTimeout(r.ctx, s.key.timeout)
 	s.begun, s.running, s.stuck = now, true, false
 	r.running++
-	r.watch.set(s, now.Add(s.key.timeout+overdue))
+	r.watch.Set(s, now.Add(s.key.timeout+overdue))
 	r.workers.Go(func() {
 		r.results <- outcome{s, check(ctx, s.checker, s.key.target)} // has room for all
 	})
@@ -128,7 +129,7 @@ func (r *runner) finish(done outcome) {
 	r.running--
 	s.running = false
 	s.cancel()
-	r.watch.drop(s)
+	r.watch.Drop(s)
 	if len(s.members) == 0 { // nobody wants it any more
 		return
 	}
@@ -173,7 +174,7 @@ func (r *runner) schedule(s *shared) {
 	delay := s.wish(func(m *member) time.Duration { return m.state.interval(m.check.Timing) })
 	due := s.begun.Add(delay)
 	// Never later than wished for: the time to a verdict is a promise.
-	r.agenda.set(s, due.Add(-(due.Sub(r.origin) % min(maxSlot, delay/slotsPerInterval))))
+	r.agenda.Set(s, due.Add(-(due.Sub(r.origin) % min(maxSlot, delay/slotsPerInterval))))
 }
 
 // Probes begin in slots of time, some at once: one by one, each with its own waking up and cold caches, they
@@ -190,8 +191,8 @@ func (r *runner) advance(s *shared) {
 		return
 	}
 	due := s.begun.Add(s.wish(func(m *member) time.Duration { return m.check.Timing.Fast }))
-	if s.place < 0 || due.Before(s.due) {
-		r.agenda.set(s, due)
+	if !s.Listed() || due.Before(s.Due()) {
+		r.agenda.Set(s, due)
 	}
 }
 
@@ -245,7 +246,7 @@ func (r *runner) adopt(before *member, c Check, now time.Time) *member {
 	c.Timing = c.Timing.WithDefaults()
 	s, shares := r.probes[c.key()]
 	if !shares {
-		s = &shared{key: c.key(), checker: c.Checker, place: -1}
+		s = &shared{key: c.key(), checker: c.Checker}
 		r.probes[s.key] = s
 	}
 	m := &member{check: c, shared: s, state: initialState(c.Initial, now)}
@@ -275,9 +276,9 @@ func (r *runner) tidy(now time.Time) {
 			if s.running {
 				s.cancel()
 			} else {
-				r.agenda.drop(s)
+				r.agenda.Drop(s)
 			}
-		case s.begun.IsZero() && s.place < 0:
+		case s.begun.IsZero() && !s.Listed():
 			r.first(s, now)
 		case s.begun.IsZero(): // as new as before
 		default:
@@ -292,5 +293,5 @@ func (r *runner) first(s *shared, now time.Time) {
 	if spread > 0 {
 		now = now.Add(time.Duration(r.options.Random(int64(spread))))
 	}
-	r.agenda.set(s, now)
+	r.agenda.Set(s, now)
 }

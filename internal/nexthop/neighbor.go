@@ -5,7 +5,8 @@ package nexthop
 import (
 	"fmt"
 	"net/netip"
-	"time"
+
+	"xdplvs/internal/agenda"
 )
 
 // A neighbor is a next hop on a link, and what is known of its link-layer address.
@@ -21,17 +22,16 @@ type neighbor struct {
 	settled bool   // it was known, or did not answer: the first resolution is over
 	fault   string // why the last question could not be sent
 
-	waiting bool // a question is out, its time ends at due
-	misses  int  // questions in a row that nobody answered
-	doubt   bool // the address may be wrong: ask everybody, not only its owner
+	agenda.Place      // due: when to ask next, or to stop waiting
+	waiting      bool // a question is out, its time ends at due
+	misses       int  // questions in a row that nobody answered
+	doubt        bool // the address may be wrong: ask everybody, not only its owner
 
-	due     time.Time // when to ask next, or to stop waiting
-	place   int       // in the agenda; -1: not there
-	changed bool      // hops that lead here are to be computed again
+	changed bool // hops that lead here are to be computed again
 }
 
 func newNeighbor(key neighKey, where string) *neighbor {
-	return &neighbor{key: key, where: where, place: -1}
+	return &neighbor{key: key, where: where}
 }
 
 // reason says why the neighbour is not known.

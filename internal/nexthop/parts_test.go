@@ -5,7 +5,6 @@ package nexthop
 import (
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -15,34 +14,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
-
-func TestAgendaKeepsOrder(t *testing.T) {
-	var a agenda
-	all := make([]*neighbor, 100)
-	for i := range all {
-		all[i] = newNeighbor(neighKey{link: i}, "")
-	}
-	at := func() time.Time { return epoch.Add(time.Duration(rand.IntN(1000)) * time.Second) }
-	for range 5000 {
-		n := all[rand.IntN(len(all))]
-		if rand.IntN(4) == 0 {
-			a.drop(n)
-		} else {
-			a.set(n, at())
-		}
-	}
-	for last := epoch; a.first() != nil; a.drop(a.first()) {
-		if a.first().due.Before(last) {
-			t.Fatalf("%v comes after %v", a.first().due, last)
-		}
-		last = a.first().due
-	}
-	for _, n := range all {
-		if n.place != -1 {
-			t.Errorf("neighbour has place %d in an empty agenda", n.place)
-		}
-	}
-}
 
 func TestPace(t *testing.T) {
 	p, now, allowed := newPace(1000), epoch, 0

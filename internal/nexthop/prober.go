@@ -5,6 +5,8 @@ package nexthop
 import (
 	"log/slog"
 	"time"
+
+	"xdplvs/internal/agenda"
 )
 
 // A prober keeps what is known of neighbours true: it decides when to ask, whom, and what to make
@@ -14,7 +16,7 @@ type prober struct {
 	lines   lineBudget
 	opts    Options
 	random  func() float64 // in [0, 1)
-	agenda  agenda
+	agenda  agenda.Of[*neighbor]
 	pace    pace
 	touched []*neighbor // those with changed set
 }
@@ -31,16 +33,16 @@ func (p *prober) touch(n *neighbor) {
 // time within Refresh, so that thousands do not fall due together.
 func (p *prober) begin(n *neighbor, e entry, now time.Time) {
 	n.changed = true // its first target's hop is computed after this anyway, and it has no other
-	p.agenda.set(n, now)
+	p.agenda.Set(n, now)
 	p.kernelSays(n, entry{}, e, now)
 	n.changed = false
 	if n.known && e.reachable && !n.static {
-		p.agenda.set(n, now.Add(scale(p.opts.Refresh, p.random())))
+		p.agenda.Set(n, now.Add(scale(p.opts.Refresh, p.random())))
 	}
 }
 
 // end forgets a neighbour.
-func (p *prober) end(n *neighbor) { p.agenda.drop(n) }
+func (p *prober) end(n *neighbor) { p.agenda.Drop(n) }
 
 // kernelSays takes over a change of the kernel's entry. What did not change there is no news: the
 // kernel may well repeat an address that is older than what was heard since.
@@ -61,7 +63,7 @@ func (p *prober) kernelSays(n *neighbor, was, is entry, now time.Time) {
 func (p *prober) pin(n *neighbor, m mac, now time.Time) {
 	p.adopt(n, m, "permanent entry", now)
 	n.static, n.fault = true, ""
-	p.agenda.drop(n)
+	p.agenda.Drop(n)
 }
 
 // unpin goes back to probing. The old address serves until everybody was asked: whoever removes a
@@ -72,7 +74,7 @@ func (p *prober) unpin(n *neighbor, is entry, now time.Time) {
 		p.adopt(n, is.mac, "kernel", now)
 	}
 	n.doubt = true
-	p.agenda.set(n, now)
+	p.agenda.Set(n, now)
 }
 
 // told takes an address from the kernel's table.
@@ -127,13 +129,13 @@ func (p *prober) adopt(n *neighbor, m mac, source string, now time.Time) {
 // confirm notes a sign of life and puts the next probe off.
 func (p *prober) confirm(n *neighbor, now time.Time) {
 	n.waiting, n.misses, n.doubt = false, 0, false
-	p.agenda.set(n, now.Add(scale(p.opts.Refresh, 0.8+0.2*p.random())))
+	p.agenda.Set(n, now.Add(scale(p.opts.Refresh, 0.8+0.2*p.random())))
 }
 
 // verify asks soon, unless an answer is being waited for.
 func (p *prober) verify(n *neighbor, now time.Time) {
 	if !n.waiting && !n.static {
-		p.agenda.set(n, now)
+		p.agenda.Set(n, now)
 	}
 }
 
@@ -143,13 +145,13 @@ func (p *prober) restart(n *neighbor, now time.Time) {
 		return
 	}
 	n.waiting, n.misses = false, 0
-	p.agenda.set(n, now)
+	p.agenda.Set(n, now)
 }
 
 // next gives a neighbour that is due, if the rate allows it, else nil.
 func (p *prober) next(now time.Time) *neighbor {
-	n := p.agenda.first()
-	if n == nil || n.due.After(now) || !p.pace.allow(now) {
+	n := p.agenda.First()
+	if n == nil || n.Due().After(now) || !p.pace.allow(now) {
 		return nil
 	}
 	return n
@@ -157,14 +159,14 @@ func (p *prober) next(now time.Time) *neighbor {
 
 // wake tells when next has something to give; zero: never.
 func (p *prober) wake() time.Time {
-	n := p.agenda.first()
+	n := p.agenda.First()
 	if n == nil {
 		return time.Time{}
 	}
-	if p.pace.next.After(n.due) {
+	if p.pace.next.After(n.Due()) {
 		return p.pace.ready()
 	}
-	return n.due
+	return n.Due()
 }
 
 // expire ends the wait for an answer, which a due neighbour may be in.
@@ -195,7 +197,7 @@ func (p *prober) asked(n *neighbor, now time.Time) {
 		p.touch(n)
 	}
 	n.waiting = true
-	p.agenda.set(n, now.Add(p.patience(n.misses)))
+	p.agenda.Set(n, now.Add(p.patience(n.misses)))
 }
 
 // unasked notes that a question could not be sent, which says nothing about the neighbour.
@@ -205,13 +207,13 @@ func (p *prober) unasked(n *neighbor, err error, now time.Time) {
 		n.fault = err.Error()
 		p.touch(n)
 	}
-	p.agenda.set(n, now.Add(p.opts.Retry))
+	p.agenda.Set(n, now.Add(p.opts.Retry))
 }
 
 // rest puts a neighbour off whose link cannot carry a question: there is nothing to wait for.
 func (p *prober) rest(n *neighbor, now time.Time) {
 	n.waiting, n.misses = false, 0
-	p.agenda.set(n, now.Add(p.opts.Refresh))
+	p.agenda.Set(n, now.Add(p.opts.Refresh))
 }
 
 // patience is how long to wait for an answer after so many misses: Retry until the neighbour is

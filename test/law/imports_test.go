@@ -46,7 +46,7 @@ func TestBrokenImportLaw(t *testing.T) {
 	for _, c := range []struct{ file, imported, want string }{
 		{"bpf/a.go", "xdplvs/scheduler", "bpf imports scheduler; it may import nothing of ours"},
 		{"scheduler/a.go", "xdplvs/bpf", "scheduler imports bpf; it may import nothing of ours"},
-		{"healthcheck/http/a.go", "xdplvs/director", "healthcheck/http imports director; it may import nothing of ours"},
+		{"bpf/http/a.go", "xdplvs/director", "bpf/http imports director; it may import nothing of ours"},
 		{"defense/a.go", "xdplvs/director", "defense imports director; it may import nothing of ours"},
 		{"director/a.go", "xdplvs/configs", "director imports configs; it may import bpf, scheduler, defense"},
 		{"director/a.go", "xdplvs/directorial", "director imports directorial; it may import bpf, scheduler, defense"},
@@ -76,7 +76,7 @@ func TestKeptImportLaw(t *testing.T) {
 		"scheduler/a.go":               goFile("net/netip"),
 		"director/a.go":                goFile("xdplvs/bpf", "xdplvs/scheduler"),
 		"director/a_test.go":           goFile("xdplvs/configs", "github.com/cilium/ebpf"),
-		"internal/daemon/a.go":         goFile("xdplvs/configs", "xdplvs/healthcheck/http"),
+		"internal/daemon/a.go":         goFile("xdplvs/configs", "xdplvs/bpf/http"),
 		"internal/api/connfilter/a.go": goFile("xdplvs/director", "xdplvs/internal/api/sub"),
 		"build/x/a.go":                 goFile("example.com/a"),
 		"configs/testdata/a.go":        goFile("example.com/a"),

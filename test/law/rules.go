@@ -24,16 +24,18 @@ var anywhere = []string{"."}
 var DirectorLaw = Law{
 	Own: map[string][]string{
 		// The bottom knows nobody.
-		"bpf":         {},
-		"scheduler":   {},
-		"healthcheck": {},
-		"defense":     {},
+		"bpf":             {},
+		"scheduler":       {},
+		"defense":         {},
+		"internal/agenda": {},
+
+		"healthcheck": {"internal/agenda"},
 
 		"director": {"bpf", "scheduler", "defense"},
 		"configs":  {"director", "healthcheck", "internal/api", "internal/health", "internal/notify"},
 
 		"internal/arpnd":      {},
-		"internal/nexthop":    {"internal/arpnd"},
+		"internal/nexthop":    {"internal/agenda", "internal/arpnd"},
 		"internal/atomicfile": {},
 		"internal/vip":        {"director", "internal/arpnd", "internal/atomicfile"},
 		"internal/genl":       {},
