@@ -46,7 +46,8 @@ tools: tools-test tools-check tools-demo tools-uses tools-vm tools-peers ## Inst
 tools-test tools-check tools-demo tools-uses tools-vm tools-peers: tools-%:
 	@tools/install.sh $*
 
-# These have all processors at work, or measure them: each runs by itself, one after the other.
+# These have all processors at work, or measure them: each runs by itself, one after the other. Their tests are without the
+# race detector; the director that the end-to-end tests build has it (E2E_RACE).
 ALONE := ./internal/bench,./test/demo,./test/e2e,./test/uses
 
 # go list compiles everything beforehand, on all processors. -count=1: the end-to-end tests build
@@ -56,7 +57,7 @@ test: go tools-test ## Run all tests; without root the privileged ones are skipp
 	@mkdir -p build
 	@go list -e -race -test -deps -export $(PACKAGES) >/dev/null 2>&1 || true
 	@go build -o build/gotest ./tools/gotest
-	@build/gotest -alone $(ALONE) $(PACKAGES) -- -race -count=1 -timeout 30m
+	@E2E_RACE=1 build/gotest -alone $(ALONE) -beside -race $(PACKAGES) -- -count=1 -timeout 30m
 
 .PHONY: test-vm test-vm-devices
 test-vm: go root tools-vm build ## Run tests on Linux 6.1, in a virtual machine (some 4 min)

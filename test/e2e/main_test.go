@@ -32,6 +32,12 @@ const (
 // where only the compiled tests are, as in the machine of make test-vm.
 const programVariable = "E2E_DIRECTOR"
 
+// raceVariable of the environment, if it is set, has the director built with the race detector, whether the tests have it or not.
+const raceVariable = "E2E_RACE"
+
+// raceEnabled: the director has the race detector.
+var raceEnabled = raceBuilt || os.Getenv(raceVariable) != ""
+
 // slownessVariable of the environment tells how many times as long everything takes here, such as 10
 // where the processor is an emulated one: tests have that much more patience.
 const slownessVariable = "E2E_SLOWNESS"

@@ -4,5 +4,5 @@
 
 package e2e
 
-// raceEnabled: the binary under test is built as the test is.
-const raceEnabled = true
+// raceBuilt: the tests have the race detector.
+const raceBuilt = true

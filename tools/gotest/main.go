@@ -5,7 +5,7 @@
 // at work; those that match -alone, which load or time the whole machine, run one by one when the others have. What
 // follows -- is for go test:
 //
-//	go run ./tools/gotest -alone ./test/e2e,./test/uses ./... -- -race -count=1
+//	go run ./tools/gotest -alone ./test/e2e,./test/uses -beside -race ./... -- -count=1
 package main
 
 import (
@@ -37,6 +37,7 @@ func run(args []string, out io.Writer) (failed bool, err error) {
 	}
 	flags := flag.NewFlagSet("gotest", flag.ContinueOnError)
 	patterns := flags.String("alone", "", "patterns of packages, by commas, that run one after the other when all others have")
+	beside := flags.String("beside", "", "a flag of go test for all packages but those of -alone")
 	if err := flags.Parse(args); err != nil {
 		return true, err
 	}
@@ -53,7 +54,7 @@ func run(args []string, out io.Writer) (failed bool, err error) {
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt)
 	r := newReport(out)
-	err = r.test(together, append([]string{"-p=2"}, forGo...))
+	err = r.test(together, slices.Concat([]string{"-p=2"}, strings.Fields(*beside), forGo))
 	if err == nil && len(interrupted) == 0 {
 		err = r.test(alone, append([]string{"-p=1"}, forGo...))
 	}
