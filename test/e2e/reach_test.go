@@ -56,7 +56,7 @@ func (f *farm) answers(server string, n, share int) error {
 
 // noticed is how long it may take until a real server that vanished is known to be: nexthop probes
 // each 10 s, and three times more a second apart. The rest is for a busy machine.
-const noticed = 13*time.Second + 3*time.Second
+const noticed = 13*time.Second + 12*time.Second
 
 func TestUnreachableAtStart(t *testing.T) {
 	t.Parallel()
