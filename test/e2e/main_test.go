@@ -5,7 +5,6 @@ package e2e
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"xdplvs/internal/netlab"
+	"xdplvs/test/stage"
 )
 
 const (
@@ -76,24 +76,13 @@ func run(m *testing.M) int {
 	if os.Geteuid() == 0 {
 		cleanStale()
 	}
-	waitTogether()
+	stage.Together(2 * cap(labs)) // some tests only wait
 	code := m.Run()
 	for _, left := range leftovers() {
 		fmt.Fprintln(os.Stderr, "the tests left behind:", left)
 		code = 1
 	}
 	return code
-}
-
-// waitTogether lets more tests run at a time than there are places for farms, as some of them only wait; unless the command line
-// says how many.
-func waitTogether() {
-	flag.Parse()
-	said := false
-	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
-	if !said {
-		_ = flag.Set("test.parallel", strconv.Itoa(2*cap(labs))) // a number it takes
-	}
 }
 
 // findProgram builds the director in a directory, unless there is one to test.

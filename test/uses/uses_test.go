@@ -25,7 +25,11 @@ var update = flag.Bool("update", false, "write the plots of docs/uses")
 // binary is the director that the tests run.
 var binary string
 
+// together is how many stories are played at a time: they wait for programs and for the checks' verdicts more than they compute.
+const together = 4
+
 func TestMain(m *testing.M) {
+	stage.Together(together)
 	if os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}
@@ -51,9 +55,6 @@ func build(binary string) error {
 	return nil
 }
 
-// labs bounds how many stories are played at a time.
-var labs = make(chan struct{}, 2)
-
 // TestUses plays every use by every forwarding method that it allows.
 func TestUses(t *testing.T) {
 	for _, u := range All() {
@@ -63,8 +64,6 @@ func TestUses(t *testing.T) {
 				if os.Geteuid() != 0 {
 					t.Skip("needs root: network namespaces and XDP")
 				}
-				labs <- struct{}{}
-				defer func() { <-labs }()
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
 				var told programs.Log
