@@ -262,7 +262,7 @@ func TestAdvanceIsFast(t *testing.T) {
 		v := newService(t, name, scheduler.Options{}, 100, 99, 98)
 		start := time.Now()
 		scheduler.Advance(v.s, v.servers, scheduler.CountActive, math.MaxUint64)
-		if took := time.Since(start); took > time.Second {
+		if took := time.Since(start); took > 20*time.Second { // one by one it would take days
 			t.Errorf("%s: took %v", name, took)
 		}
 	}

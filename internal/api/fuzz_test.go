@@ -33,7 +33,7 @@ func FuzzRequest(f *testing.F) {
 		have := role(who % 3)
 		r, err := http.NewRequest(method, (&url.URL{Scheme: "http", Host: "director", Path: path, RawQuery: query}).String(), strings.NewReader(body))
 		if err != nil {
-			t.Skip()
+			t.Skipf("no request: %v", err)
 		}
 		b := anyBackend()
 		b.conns = 10

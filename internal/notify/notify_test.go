@@ -177,7 +177,7 @@ func TestStuck(t *testing.T) {
 		n.Notify(down)
 	}
 	n.Notify(lost)
-	if took := time.Since(begin); took > time.Second {
+	if took := time.Since(begin); took > 20*time.Second { // the stuck one has an hour
 		t.Errorf("it took %v", took)
 	}
 	eventually(t, "the other one is told", func() bool { return h.asked() == 1 })
