@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"xdplvs/bpf"
+	"xdplvs/internal/testkit"
 )
 
 // world is a director with everything around it, driven without its goroutine:
@@ -27,30 +28,12 @@ type world struct {
 	plane  *worldPlane
 	clock  *worldClock
 	links  map[string]Entrance
-	log    *logged
+	log    *testkit.Log
 	d      *Director
 	hops   map[netip.Addr]NextHop
 	own    map[netip.Addr]bool // addresses of the host; nil: the director does not ask
 
 	merging map[int][]string // devices that merge segments before another one gets them
-}
-
-// logged is a log that may be read while it is written.
-type logged struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // small tables are full soon.
@@ -77,7 +60,7 @@ func newWorldOn(t testing.TB, tables *bpf.Tables) *world {
 		plane:  &worldPlane{on: map[int]*worldAttachment{}, below: map[int]int{}, ports: new(portMap)},
 		clock:  &worldClock{},
 		links:  map[string]Entrance{"eth0": card(2, "eth0"), "eth1": card(3, "eth1"), "eth2": card(4, "eth2")},
-		log:    &logged{},
+		log:    &testkit.Log{},
 		hops:   map[netip.Addr]NextHop{},
 	}
 	w.clock.now.Store(1000)

@@ -61,24 +61,7 @@ func NewFTP(o FTPOptions) (Checker, error) {
 func (c *ftpChecker) Check(ctx context.Context, t Target) Result {
 	return run(ctx, t, func(p *probe) (Result, error) {
 		p.keep(c.Password)
-		s, err := p.talk(c.Security, c.client)
-		if err != nil {
-			return Result{}, err
-		}
-		banner, err := s.replyWith("banner", "220")
-		if err != nil {
-			return Result{}, err
-		}
-		if wrong := c.banner.judge([]byte(banner)); wrong != "" {
-			return Result{}, fail(L7RSP, 0, "banner: %s", wrong)
-		}
-		if err := c.session(s); err != nil {
-			return Result{}, err
-		}
-		s.bye("QUIT")
-		r := good(L7OK, "%s", banner)
-		r.Status = 220
-		return r, nil
+		return p.greeted(c.Security, c.client, &c.banner, c.session)
 	})
 }
 

@@ -119,3 +119,25 @@ func (t *talk) bye(command string) {
 		t.line("goodbye")
 	}
 }
+
+// greeted is the probe of a server that begins with reply 220, its banner, and ends at QUIT; session says what comes between.
+func (p *probe) greeted(security Security, client *tlsClient, banner *matcher, session func(*talk) error) (Result, error) {
+	s, err := p.talk(security, client)
+	if err != nil {
+		return Result{}, err
+	}
+	text, err := s.replyWith("banner", "220")
+	if err != nil {
+		return Result{}, err
+	}
+	if wrong := banner.judge([]byte(text)); wrong != "" {
+		return Result{}, fail(L7RSP, 0, "banner: %s", wrong)
+	}
+	if err := session(s); err != nil {
+		return Result{}, err
+	}
+	s.bye("QUIT")
+	r := good(L7OK, "%s", text)
+	r.Status = 220
+	return r, nil
+}

@@ -13,6 +13,7 @@ import (
 
 	"xdplvs/director"
 	"xdplvs/internal/door"
+	"xdplvs/internal/testkit"
 )
 
 // noDoor notes what is asked of it.
@@ -47,7 +48,7 @@ func TestEnforce(t *testing.T) {
 		"without marks": {director.Desired{}, nil, "open, apply , set"},
 	} {
 		keeper := &noDoor{}
-		d := &daemon{door: keeper, probes: &noDoor{}, log: (&logged{}).logger()}
+		d := &daemon{door: keeper, probes: &noDoor{}, log: new(testkit.Log).Logger()}
 		err := d.enforce(c.want, door.Marks{}, func(want director.Desired) error {
 			keeper.asked = append(keeper.asked, "apply "+want.Door)
 			if listed := slices.ContainsFunc(want.Interfaces, func(i director.Interface) bool { return i.Name == door.Far }); listed != (want.Door != "") {

@@ -14,6 +14,7 @@ import (
 
 	"xdplvs/configs"
 	"xdplvs/director"
+	"xdplvs/internal/testkit"
 )
 
 func (h *half) onDisk() string {
@@ -115,7 +116,7 @@ func TestNotConfirmed(t *testing.T) {
 	h := newHalf(t, weighing(1))
 	h.apply(weighing(2), 50*time.Millisecond)
 	h.edit(addService("192.0.2.2:80"))
-	eventually(t, "the former configuration is back", func() bool { return h.weight() == 1 })
+	testkit.Eventually(t, "the former configuration is back", func() bool { return h.weight() == 1 })
 	h.wantInForce("back", 1, 1)
 	if n := len(h.snapshot().Services); n != 2 {
 		t.Errorf("%d services", n)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"xdplvs/internal/testkit"
 )
 
 // TestReload: the service manager is told when it begins and how it ends.
@@ -118,7 +120,7 @@ func TestReloadStorm(t *testing.T) {
 			})
 		}
 	}
-	eventually(t, "the last file is in force", func() bool { return h.weight() == last })
+	testkit.Eventually(t, "the last file is in force", func() bool { return h.weight() == last })
 	for len(hangups) > 0 { // what is still under way changes nothing any more
 		h.snapshot()
 	}
@@ -142,7 +144,7 @@ func TestRefusedSignal(t *testing.T) {
 	go func() { done <- h.serveSignals(ctx, hangups) }()
 	h.write("interfaces: []\n")
 	hangups <- syscall.SIGHUP
-	eventually(t, "the refusal is logged", func() bool {
+	testkit.Eventually(t, "the refusal is logged", func() bool {
 		return strings.Contains(h.log.String(), "event=reload_refused") && strings.Contains(h.log.String(), "director.yaml:1:")
 	})
 	cancel()

@@ -5,12 +5,10 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,38 +19,9 @@ import (
 	"xdplvs/director"
 	"xdplvs/internal/health"
 	notification "xdplvs/internal/notify"
+	"xdplvs/internal/testkit"
 	"xdplvs/internal/vip"
 )
-
-// logged is a log that may be read while it is written.
-type logged struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
-// eventually waits for something that is bound to happen.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for begin := time.Now(); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Since(begin) > 20*time.Second {
-			t.Fatalf("in 20 s not: %s", what)
-		}
-	}
-}
 
 // manager is a service manager that is notified.
 type manager struct {
@@ -115,18 +84,18 @@ type half struct {
 	*daemon
 	t    *testing.T
 	file string
-	log  *logged
+	log  *testkit.Log
 }
 
 func newHalf(t *testing.T, config string) *half {
 	t.Helper()
-	h := &half{t: t, file: filepath.Join(t.TempDir(), "director.yaml"), log: &logged{}}
+	h := &half{t: t, file: filepath.Join(t.TempDir(), "director.yaml"), log: &testkit.Log{}}
 	h.write(config)
 	loaded, err := configs.Load(h.file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.daemon = &daemon{opts: Options{ConfigFile: h.file}, log: h.log.logger(), config: loaded, watched: newWatched(),
+	h.daemon = &daemon{opts: Options{ConfigFile: h.file}, log: h.log.Logger(), config: loaded, watched: newWatched(),
 		changesFile: filepath.Join(filepath.Dir(h.file), "changes.json")}
 	h.recall()
 	h.director = director.New(director.Options{

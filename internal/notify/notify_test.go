@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -23,31 +22,14 @@ import (
 	"xdplvs/director"
 	"xdplvs/healthcheck"
 	"xdplvs/internal/health"
+	"xdplvs/internal/testkit"
 )
 
-// logged is a log that may be read while it is written.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // run starts a notifier with these targets.
-func run(t *testing.T, targets ...Target) (*Notifier, *logged) {
+func run(t *testing.T, targets ...Target) (*Notifier, *testkit.Log) {
 	t.Helper()
-	log := &logged{}
-	n := New(slog.New(slog.NewTextHandler(log, nil)))
+	log := &testkit.Log{}
+	n := New(log.Logger())
 	n.Set(targets)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -64,15 +46,6 @@ func run(t *testing.T, targets ...Target) (*Notifier, *logged) {
 		}
 	})
 	return n, log
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for begin := time.Now(); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(begin) > 20*time.Second {
-			t.Fatalf("in 20 s not: %s", what)
-		}
-	}
 }
 
 var (
@@ -129,7 +102,7 @@ func TestWebhook(t *testing.T) {
 	for _, e := range []health.Event{down, never, lost} {
 		n.Notify(e)
 	}
-	eventually(t, "asked again", func() bool { return h.asked() == 2 })
+	testkit.Eventually(t, "asked again", func() bool { return h.asked() == 2 })
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var body struct{ Events []map[string]any }
@@ -159,7 +132,7 @@ func TestWebhookFails(t *testing.T) {
 	h := newHook(t, 500)
 	n, log := run(t, Target{Webhook: &Webhook{URL: strings.Replace(h.URL, "http://", "http://u:hunter2@", 1) + "/x?token=hunter2", Token: healthcheck.NewSecret("hunter2")}})
 	n.Notify(down)
-	eventually(t, "failed", func() bool { return strings.Contains(log.String(), "event=notify_failed") })
+	testkit.Eventually(t, "failed", func() bool { return strings.Contains(log.String(), "event=notify_failed") })
 	if h.asked() != attempts || !strings.Contains(log.String(), "500 Internal") || strings.Contains(log.String(), "hunter2") {
 		t.Errorf("%d attempts, log %s", h.asked(), log)
 	}
@@ -180,12 +153,12 @@ func TestStuck(t *testing.T) {
 	if took := time.Since(begin); took > 20*time.Second { // the stuck one has an hour
 		t.Errorf("it took %v", took)
 	}
-	eventually(t, "the other one is told", func() bool { return h.asked() == 1 })
+	testkit.Eventually(t, "the other one is told", func() bool { return h.asked() == 1 })
 	if got := strings.Count(log.String(), "event=notify_full"); got != 1 {
 		t.Errorf("told %d times that it is full", got)
 	}
 	close(release)
-	eventually(t, "what was lost is counted", func() bool {
+	testkit.Eventually(t, "what was lost is counted", func() bool {
 		n.Notify(down)
 		return strings.Contains(log.String(), "event=notify_lost")
 	})
@@ -200,7 +173,7 @@ func TestSet(t *testing.T) {
 	n.Set([]Target{target(other)})
 	n.Set([]Target{target(other)})
 	n.Notify(lost)
-	eventually(t, "both are told", func() bool { return h.asked() == 1 && other.asked() == 1 })
+	testkit.Eventually(t, "both are told", func() bool { return h.asked() == 1 && other.asked() == 1 })
 	time.Sleep(300 * time.Millisecond)
 	if h.asked() != 1 || other.asked() != 1 || strings.Contains(h.bodies[0], "quorum_lost") || strings.Contains(other.bodies[0], "real_down") {
 		t.Errorf("the first was told %q, the second %q", h.bodies, other.bodies)
@@ -297,8 +270,8 @@ func TestCommand(t *testing.T) {
 	n.Notify(lost)
 	const want = "a b real_down web 10.0.0.1:8080 / real_down web tcp 192.0.2.1:80 10.0.0.1:8080 web1 L4CON in 0ms: connection refused 2\n" +
 		"a b quorum_lost web / quorum_lost web tcp 192.0.2.1:80    1.5\n"
-	eventually(t, want, func() bool { text, _ := os.ReadFile(out); return string(text) == want })
-	eventually(t, "two failures", func() bool { return strings.Count(log.String(), "event=notify_failed") == 2 })
+	testkit.Eventually(t, want, func() bool { text, _ := os.ReadFile(out); return string(text) == want })
+	testkit.Eventually(t, "two failures", func() bool { return strings.Count(log.String(), "event=notify_failed") == 2 })
 	for _, text := range []string{"exit status 3", "no such luck", "signal: killed"} {
 		if !strings.Contains(log.String(), text) {
 			t.Errorf("no %q in %s", text, log)
@@ -314,7 +287,7 @@ func TestFIFO(t *testing.T) {
 	for _, e := range []health.Event{down, lost, never, up6, again, mark} {
 		n.Notify(e)
 	}
-	eventually(t, "it is there", func() bool { _, err := os.Stat(path); return err == nil })
+	testkit.Eventually(t, "it is there", func() bool { _, err := os.Stat(path); return err == nil })
 	f, err := os.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +308,7 @@ func TestFIFO(t *testing.T) {
 	}
 	n, log := run(t, Target{FIFO: plain})
 	n.Notify(down)
-	eventually(t, "refused", func() bool { return strings.Contains(log.String(), "is no FIFO") })
+	testkit.Eventually(t, "refused", func() bool { return strings.Contains(log.String(), "is no FIFO") })
 	if text, _ := os.ReadFile(plain); string(text) != "x" {
 		t.Errorf("the file is %q now", text)
 	}

@@ -13,13 +13,13 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"xdplvs/director"
 	"xdplvs/internal/netlab"
+	"xdplvs/internal/testkit"
 )
 
 // daemon is a director that runs.
@@ -31,22 +31,7 @@ type daemon struct {
 	err  error // of the process, when done is closed
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+type lockedBuffer struct{ testkit.Log }
 
 // tail is the end of the log, as much as helps to see why a test failed.
 func (l *lockedBuffer) tail() string {

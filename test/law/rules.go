@@ -59,6 +59,7 @@ var DirectorLaw = Law{
 		"cmd/director":    {"director", "internal/cli", "internal/daemon", "internal/doctor"},
 
 		// Not in the product.
+		"internal/testkit":  {},
 		"internal/netlab":   {"bpf", "internal/offload"},
 		"internal/programs": {},
 		"internal/bench":    {"bpf", "director", "scheduler", "internal/api", "internal/netlab"},
