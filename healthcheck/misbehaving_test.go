@@ -18,8 +18,8 @@ import (
 // misbehaviours are what servers do instead of answering. All of them read what the client says.
 var misbehaviours = map[string]func(net.Conn){
 	"silent": func(c net.Conn) { io.Copy(io.Discard, c) },
-	"resets": func(c net.Conn) { // not so soon that it looks like a refusal
-		time.Sleep(20 * time.Millisecond)
+	"resets": func(c net.Conn) { // not so soon that it looks like a refusal, or that a busy client has not said its part
+		time.Sleep(500 * time.Millisecond)
 		c.(*net.TCPConn).SetLinger(0)
 	},
 	"closes": func(c net.Conn) { // without a reset: nothing is left unread

@@ -80,3 +80,16 @@ func (l *dueList[E]) Pop() any {
 	*l = (*l)[:last]
 	return e
 }
+
+// Due tells whether the time for something has come; the zero time never comes.
+func Due(t, now time.Time) bool { return !t.IsZero() && !t.After(now) }
+
+// Earliest gives the first of the times that are not zero.
+func Earliest(times ...time.Time) (first time.Time) {
+	for _, t := range times {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first
+}

@@ -51,3 +51,19 @@ func TestOrder(t *testing.T) {
 		}
 	}
 }
+
+func TestTimes(t *testing.T) {
+	var never time.Time
+	now := time.Unix(1000, 0)
+	for at, want := range map[time.Time]bool{never: false, now: true, now.Add(-1): true, now.Add(1): false} {
+		if got := Due(at, now); got != want {
+			t.Errorf("due at %v, now %v: %t", at, now, got)
+		}
+	}
+	if got := Earliest(never, now.Add(2), now, never, now.Add(1)); got != now {
+		t.Errorf("the earliest is %v, want %v", got, now)
+	}
+	if got := Earliest(never); got != never {
+		t.Errorf("the earliest of none is %v", got)
+	}
+}

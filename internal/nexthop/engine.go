@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"time"
+
+	"xdplvs/internal/agenda"
 )
 
 const (
@@ -111,11 +113,11 @@ func (e *engine) schedule() {
 
 // work does what is due and tells when there is more to do.
 func (e *engine) work(now time.Time) time.Time {
-	if due(e.applyAt, now) {
+	if agenda.Due(e.applyAt, now) {
 		e.applyAt = time.Time{}
 		e.apply(e.in.take(), now)
 	}
-	if due(e.resyncAt, now) {
+	if agenda.Due(e.resyncAt, now) {
 		if err := e.resync(now); err != nil {
 			e.log.Warn("cannot read the kernel's tables, will try again", "error", err)
 		}
@@ -126,20 +128,7 @@ func (e *engine) work(now time.Time) time.Time {
 	e.refresh()
 	e.publish(now)
 	e.settle(now)
-	return earliest(e.applyAt, e.resyncAt, e.lookUpAt(), e.probes.wake(), e.snapshotAt(), e.giveIn)
-}
-
-// due tells whether the time for something has come; the zero time never comes.
-func due(t, now time.Time) bool { return !t.IsZero() && !t.After(now) }
-
-// earliest gives the first of the times that are not zero.
-func earliest(times ...time.Time) (first time.Time) {
-	for _, t := range times {
-		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
-			first = t
-		}
-	}
-	return first
+	return agenda.Earliest(e.applyAt, e.resyncAt, e.lookUpAt(), e.probes.wake(), e.snapshotAt(), e.giveIn)
 }
 
 // retarget takes over the addresses of SetTargets.
@@ -217,7 +206,7 @@ func (e *engine) settle(now time.Time) {
 	for len(e.first) > 0 && (e.first[0].gone || !e.first[0].hop.Pending) {
 		e.first = e.first[1:]
 	}
-	if len(e.first) == 0 && !e.dirty || due(e.giveIn, now) {
+	if len(e.first) == 0 && !e.dirty || agenda.Due(e.giveIn, now) {
 		e.giveIn, e.first = time.Time{}, nil
 		close(e.out.synced)
 	}

@@ -5,6 +5,8 @@ package nexthop
 import (
 	"net/netip"
 	"time"
+
+	"xdplvs/internal/agenda"
 )
 
 // mark has a target's route looked up again.
@@ -50,7 +52,7 @@ func (e *engine) lookUpAt() time.Time {
 
 // lookUp looks up one slice of the routes that are to be looked up.
 func (e *engine) lookUp(now time.Time) {
-	if !due(e.lookUpAt(), now) {
+	if !agenda.Due(e.lookUpAt(), now) {
 		return
 	}
 	if e.began.IsZero() {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"time"
+
+	"xdplvs/internal/agenda"
 )
 
 // apply brings the state up to date with the news. What makes a route be looked up again:
@@ -64,7 +66,7 @@ func later(a, b time.Time) time.Time {
 func (e *engine) retry(err error, now time.Time) {
 	if err != nil {
 		e.log.Warn("cannot read the kernel's tables, will try again", "error", err)
-		e.resyncAt = earliest(e.resyncAt, now.Add(e.opts.Retry))
+		e.resyncAt = agenda.Earliest(e.resyncAt, now.Add(e.opts.Retry))
 	}
 }
 

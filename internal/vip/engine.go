@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"xdplvs/director"
+	"xdplvs/internal/agenda"
 	"xdplvs/internal/arpnd"
 )
 
@@ -98,11 +99,11 @@ func (e *engine) applySoon(now time.Time) {
 
 // work does what is due and tells when there is more to do.
 func (e *engine) work(now time.Time) time.Time {
-	if due(e.applyAt, now) {
+	if agenda.Due(e.applyAt, now) {
 		e.applyAt = time.Time{}
 		e.apply(e.in.take(), now)
 	}
-	if due(e.resyncAt, now) {
+	if agenda.Due(e.resyncAt, now) {
 		if err := e.resync(now); err != nil {
 			e.log.Warn("cannot watch the kernel's tables, will try again", "event", "address_watch_failed", "error", err)
 		}
@@ -124,24 +125,11 @@ func (e *engine) work(now time.Time) time.Time {
 
 // next is when something is due again.
 func (e *engine) next() time.Time {
-	at := earliest(e.applyAt, e.resyncAt, e.strayAt)
+	at := agenda.Earliest(e.applyAt, e.resyncAt, e.strayAt)
 	for _, h := range e.holdings {
-		at = earliest(at, e.pace.notBefore(h.due), e.pace.notBefore(h.announceAt))
+		at = agenda.Earliest(at, e.pace.notBefore(h.due), e.pace.notBefore(h.announceAt))
 	}
 	return at
-}
-
-// due tells whether the time for something has come; the zero time never comes.
-func due(t, now time.Time) bool { return !t.IsZero() && !t.After(now) }
-
-// earliest gives the first of the times that are not zero.
-func earliest(times ...time.Time) (first time.Time) {
-	for _, t := range times {
-		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
-			first = t
-		}
-	}
-	return first
 }
 
 // apply brings the state up to date with the news.
@@ -201,7 +189,7 @@ func (e *engine) freshen(now time.Time) {
 	}
 	if err := e.read(); err != nil {
 		e.log.Warn("cannot read the kernel's tables, will try again", "event", "address_read_failed", "error", err)
-		e.resyncAt = earliest(e.resyncAt, now.Add(soon))
+		e.resyncAt = agenda.Earliest(e.resyncAt, now.Add(soon))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"xdplvs/director"
+	"xdplvs/internal/agenda"
 	"xdplvs/internal/arpnd"
 )
 
@@ -23,14 +24,14 @@ func (e *engine) step(h *holding, now time.Time) (take bool) {
 		return false
 	}
 	e.arrive(h, l, now)
-	again := h.settled() && !h.taken && due(h.due, now)
+	again := h.settled() && !h.taken && agenda.Due(h.due, now)
 	if (again || h.status == director.AddressWaiting) && e.begin(h, now) {
 		return true
 	}
 	switch {
 	case h.taken:
 		return e.keep(h, now)
-	case h.status == director.AddressChecking && due(h.due, now):
+	case h.status == director.AddressChecking && agenda.Due(h.due, now):
 		return e.check(h, now)
 	}
 	return false
@@ -180,7 +181,7 @@ func (e *engine) keep(h *holding, now time.Time) (take bool) {
 	if foreign := e.foreign(h); foreign != h.foreign {
 		h.foreign, e.dirty = foreign, true
 	}
-	if due(h.announceAt, now) && e.pace.allow(now) {
+	if agenda.Due(h.announceAt, now) && e.pace.allow(now) {
 		e.tell(h, now)
 	}
 	return false

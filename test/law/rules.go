@@ -37,7 +37,7 @@ var DirectorLaw = Law{
 		"internal/arpnd":      {},
 		"internal/nexthop":    {"internal/agenda", "internal/arpnd"},
 		"internal/atomicfile": {},
-		"internal/vip":        {"director", "internal/arpnd", "internal/atomicfile"},
+		"internal/vip":        {"director", "internal/agenda", "internal/arpnd", "internal/atomicfile"},
 		"internal/genl":       {},
 		"internal/offload":    {"internal/genl"},
 		"internal/health":     {"director", "healthcheck"},
