@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -79,6 +81,14 @@ func (c *DefenseChange) UnmarshalJSON(text []byte) error {
 
 // Validate tells what is wrong with the names and values.
 func (c DefenseChange) Validate() error { return c.apply(new(DefenseSettings)) }
+
+// Keys are the settings that it gives other values, in order.
+func (c DefenseChange) Keys() (changes []KeyChange) {
+	for _, name := range slices.Sorted(maps.Keys(c)) {
+		changes = append(changes, KeyChange{Key: name, New: c[name]})
+	}
+	return changes
+}
 
 func (c DefenseChange) apply(s *DefenseSettings) error {
 	var errs []error

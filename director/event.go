@@ -18,8 +18,10 @@ const (
 	EventRealRemoved    EventKind = "real_removed"
 	EventDefenseBegins  EventKind = "defense_begins"
 	EventDefenseEnds    EventKind = "defense_ends"
-	EventLost           EventKind = "lost"  // some cannot be told any more: look at the whole state
-	EventAlive          EventKind = "alive" // nothing has happened
+	EventTimeoutsSet    EventKind = "timeouts_set" // at run time, until the next configuration
+	EventDefenseSet     EventKind = "defense_set"  // likewise
+	EventLost           EventKind = "lost"         // some cannot be told any more: look at the whole state
+	EventAlive          EventKind = "alive"        // nothing has happened
 )
 
 // Event is a change that watchers are told of.

@@ -118,6 +118,16 @@ func (t *Timeouts) Get(name string) time.Duration {
 	return t[s.number]
 }
 
+// Changes are the timeouts that differ from the former ones.
+func (t Timeouts) Changes(before Timeouts) (changes []KeyChange) {
+	for _, s := range states {
+		if old, now := before[s.number], t[s.number]; old != now {
+			changes = append(changes, KeyChange{s.setting, FormatTimeout(old), FormatTimeout(now)})
+		}
+	}
+	return changes
+}
+
 // or fills in what is 0.
 func (t Timeouts) or(fallback func(state) time.Duration) Timeouts {
 	for _, s := range states {

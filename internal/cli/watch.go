@@ -138,6 +138,10 @@ func (w *watching) aside(e *director.Event) (mark, text string) {
 		return s.yellow("!"), "defense " + s.bold(e.Strategy) + " begins" + prefixed(", for ", e.Cause)
 	case director.EventDefenseEnds:
 		return s.green("^"), "defense " + s.bold(e.Strategy) + " ends"
+	case director.EventTimeoutsSet:
+		return "~", s.bold("timeouts") + prefixed(": ", keysOf(e))
+	case director.EventDefenseSet:
+		return "~", s.bold("defense") + prefixed(": ", keysOf(e))
 	case director.EventConfiguration:
 		return "=", fmt.Sprintf("configuration %d is in force", e.Generation)
 	case director.EventLost:

@@ -77,7 +77,13 @@ func (b backend) Timeouts(ctx context.Context) (director.Timeouts, error) {
 func (b backend) SetTimeouts(ctx context.Context, change director.Timeouts) (director.Timeouts, error) {
 	b.d.reloading.Lock()
 	defer b.d.reloading.Unlock()
-	return b.d.director.SetTimeouts(ctx, change)
+	before, err := b.d.director.Timeouts(ctx)
+	if err != nil {
+		return before, err
+	}
+	now, err := b.d.director.SetTimeouts(ctx, change)
+	b.d.tellSet(director.EventTimeoutsSet, now.Changes(before), err)
+	return now, err
 }
 
 // Defense implements api.Backend.
@@ -94,7 +100,9 @@ func (b backend) DefenseReport(ctx context.Context) (director.DefenseReport, err
 func (b backend) SetDefense(ctx context.Context, change director.DefenseChange) (director.DefenseState, error) {
 	b.d.reloading.Lock()
 	defer b.d.reloading.Unlock()
-	return b.d.director.SetDefense(ctx, change)
+	state, err := b.d.director.SetDefense(ctx, change)
+	b.d.tellSet(director.EventDefenseSet, change.Keys(), err)
+	return state, err
 }
 
 // Explain implements api.Backend.

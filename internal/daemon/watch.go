@@ -118,3 +118,10 @@ func (d *daemon) tellDefense(strategy string, active bool, cause string) {
 	}
 	d.watched.journal.Add(director.Event{Kind: kind, Strategy: strategy, Cause: cause})
 }
+
+// tellSet tells watchers what was set at run time, if it was.
+func (d *daemon) tellSet(kind director.EventKind, keys []director.KeyChange, err error) {
+	if err == nil && len(keys) > 0 {
+		d.watched.journal.Add(director.Event{Kind: kind, Keys: keys})
+	}
+}

@@ -69,8 +69,9 @@ func TestWatch(t *testing.T) {
 	f.output("service", "add", "virtual=192.0.2.99:80", "name=new")
 	f.output("service", "remove", "new")
 	f.output("defense", "set", "drop_packet=3")
+	f.output("timeouts", "set", "tcpfin=75s")
 	must(t, f.reals[0].http.Close())
-	waitText(t, text, "+ new is added", "- new is removed", "! defense drop_packet begins", "v checked rs1 ("+real4(0).String()+":80) is down: L4")
+	waitText(t, text, "+ new is added", "- new is removed", "~ defense: drop_packet 3", "! defense drop_packet begins", "~ timeouts: tcpfin 2m -> 1m15s", "v checked rs1 ("+real4(0).String()+":80) is down: L4")
 	waitText(t, lines, `"event":"quorum_lost"`)
 
 	var last director.Event
