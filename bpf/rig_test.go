@@ -185,6 +185,7 @@ func (r *rig) reset(f family) {
 	clear(r.Counts)
 	clear(r.Traffic)
 	r.forget()
+	r.keys = NewKeyTable(r.Tables) // another table of keys, of a program that shares the maps, may have had its say
 	s := r.Settings
 	*s = Settings{HashKey: s.HashKey, Hz: r.clock.Jiffies(time.Second)}
 	s.keepWaysBack()
