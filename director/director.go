@@ -301,6 +301,12 @@ func (d *Director) SetTimeouts(ctx context.Context, change Timeouts) (t Timeouts
 	return t, err
 }
 
+// Generation is that of the desired state, counted from 1.
+func (d *Director) Generation(ctx context.Context) (n uint64, err error) {
+	err = d.do(ctx, func() { n = d.generation })
+	return n, err
+}
+
 // Snapshot returns the state as it is; ErrStopped when the director has stopped.
 func (d *Director) Snapshot(ctx context.Context) (*Snapshot, error) {
 	var s *Snapshot

@@ -69,8 +69,8 @@ func (d *daemon) feedWatchers(ctx context.Context) error {
 		for _, t := range d.watched.take() {
 			d.watched.tell(&t)
 		}
-		if s, err := d.director.Snapshot(ctx); err == nil {
-			d.watched.journal.Add(director.Event{Kind: director.EventConfiguration, Generation: s.Generation})
+		if n, err := d.director.Generation(ctx); err == nil {
+			d.watched.journal.Add(director.Event{Kind: director.EventConfiguration, Generation: n})
 		}
 	}
 }

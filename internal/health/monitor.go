@@ -152,12 +152,27 @@ func (m *Monitor) Set(services []Service) error {
 	return nil
 }
 
-// adopt makes services that go on with what is known of those in force.
+// adopt makes services that go on with what is known of those in force. One without checks that is the very same stays.
 func (m *Monitor) adopt(services []Service) (next []*service, checks map[string]healthcheck.Check) {
-	old, oldQuorums := m.inForce()
+	var of map[director.ServiceKey]*service
+	former, formerQuorums := m.former.inForce()
+	if m.set {
+		of = make(map[director.ServiceKey]*service, len(m.services))
+		for _, s := range m.services {
+			of[s.Key] = s
+		}
+	}
 	checks = map[string]healthcheck.Check{}
 	for _, want := range services {
-		s := &service{Service: want, quorum: oldQuorums[want.Key]}
+		old, quorum := former, formerQuorums[want.Key]
+		if s := of[want.Key]; s != nil {
+			if s.goesOn(&want) {
+				next = append(next, s)
+				continue
+			}
+			old, quorum = s.byKey(), s.quorum
+		}
+		s := &service{Service: want, quorum: quorum}
 		adopt := func(of director.ServiceKey, all []Real) (reals []*real) {
 			for _, r := range all {
 				key := director.HealthKey{Service: of, Real: r.Key}
@@ -171,19 +186,20 @@ func (m *Monitor) adopt(services []Service) (next []*service, checks map[string]
 	return next, checks
 }
 
-// inForce are the real servers and quorums there are, those of a former process at first.
-func (m *Monitor) inForce() (map[director.HealthKey]*real, map[director.ServiceKey]quorum) {
-	if !m.set {
-		return m.former.inForce()
+// goesOn tells whether the service is what is wanted, as far as that is soon known, and nothing of it is checked.
+func (s *service) goesOn(want *Service) bool {
+	same := func(a, b []Real) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+	return s.Name == want.Name && s.Quorum == want.Quorum && s.MinUp == want.MinUp && same(s.Reals, want.Reals) && same(s.Sorry, want.Sorry) &&
+		!slices.ContainsFunc(s.servers(), func(r *real) bool { return len(r.Checks) > 0 })
+}
+
+// byKey are its servers.
+func (s *service) byKey() map[director.HealthKey]*real {
+	reals := map[director.HealthKey]*real{}
+	for _, r := range s.servers() {
+		reals[r.key] = r
 	}
-	reals, quorums := map[director.HealthKey]*real{}, map[director.ServiceKey]quorum{}
-	for _, s := range m.services {
-		quorums[s.Key] = s.quorum
-		for _, r := range s.servers() {
-			reals[r.key] = r
-		}
-	}
-	return reals, quorums
+	return reals
 }
 
 func (m *Monitor) adoptReal(want Real, key director.HealthKey, old *real, checks map[string]healthcheck.Check) *real {
