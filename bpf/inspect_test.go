@@ -42,7 +42,7 @@ func TestMemory(t *testing.T) {
 	larger.Conns4 *= 2
 	twice, err := larger.Memory()
 	must(t, err)
-	if got, want := twice-before, uint64(sizes.Conns4)*(64+16); got != want {
+	if got, want := twice-before, uint64(sizes.Conns4)*(64+8); got != want {
 		t.Errorf("%d more places for IPv4 take %d bytes more, want %d", sizes.Conns4, got, want)
 	}
 }

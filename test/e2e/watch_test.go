@@ -71,7 +71,7 @@ func TestWatch(t *testing.T) {
 	f.output("defense", "set", "drop_packet=3")
 	f.output("timeouts", "set", "tcpfin=75s")
 	must(t, f.reals[0].http.Close())
-	waitText(t, text, "+ new is added", "- new is removed", "~ defense: drop_packet 3", "! defense drop_packet begins", "~ timeouts: tcpfin 2m -> 1m15s", "v checked rs1 ("+real4(0).String()+":80) is down: L4")
+	waitText(t, text, "+ new is added", "- new is removed", "! defense drop_packet begins", "~ defense: drop_packet 3", "~ timeouts: tcpfin 2m -> 1m15s", "v checked rs1 ("+real4(0).String()+":80) is down: L4")
 	waitText(t, lines, `"event":"quorum_lost"`)
 
 	var last director.Event
