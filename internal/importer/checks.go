@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"maps"
+	"net"
+	"net/mail"
 	"regexp"
 	"slices"
 	"strconv"
@@ -98,10 +100,42 @@ func (n *notification) text() []byte {
 	if len(n.to) == 0 {
 		return nil
 	}
-	mail := settings{"from": "root@localhost", "to": n.to}
-	mail.put("from", n.from)
-	mail.put("server", n.server)
-	return []byte("notify:\n  - mail: " + mail.line() + "\n")
+	s := settings{"from": "root@localhost", "to": n.to}
+	s.put("from", n.from)
+	s.put("server", n.server)
+	return []byte("notify:\n  - mail: " + s.line() + "\n")
+}
+
+// mailTo adds addresses that mails go to; mailFrom and mailBy are where they come from, and the server. What is none is listed.
+func (b *builder) mailTo(line int, words ...string) {
+	for _, word := range words {
+		if b.isMail(line, word) {
+			b.mail.to = append(b.mail.to, word)
+		}
+	}
+}
+
+func (b *builder) mailFrom(line int, word string) {
+	if word != "" && b.isMail(line, word) {
+		b.mail.from = word
+	}
+}
+
+func (b *builder) mailBy(line int, server string) {
+	if host, port, err := net.SplitHostPort(server); err == nil && (host == "" || port == "") {
+		b.note(line, "%q is no mail server", server)
+		return
+	}
+	b.mail.server = server
+}
+
+func (b *builder) isMail(line int, word string) bool {
+	a, err := mail.ParseAddress(word)
+	if err != nil || a.Address != word {
+		b.note(line, "%q is no mail address", word)
+		return false
+	}
+	return true
 }
 
 // line is a mapping on one line, with its keys in order.

@@ -359,15 +359,16 @@ func (b *builder) keepalivedGlobals(s *statement) {
 		switch k.words[0] {
 		case "notification_email":
 			for _, who := range k.block {
-				b.mail.to = append(b.mail.to, who.words...)
+				b.mailTo(who.line, who.words...)
 			}
 		case "notification_email_from":
-			b.mail.from = k.word(1)
+			b.mailFrom(k.line, k.word(1))
 		case "smtp_server":
-			b.mail.server = k.word(1)
+			server := k.word(1)
 			if port := k.word(2); port != "" {
-				b.mail.server = net.JoinHostPort(b.mail.server, port)
+				server = net.JoinHostPort(server, port)
 			}
+			b.mailBy(k.line, server)
 		default:
 			b.note(k.line, "%s is not about services", k.words[0])
 		}

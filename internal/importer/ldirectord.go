@@ -85,11 +85,12 @@ func (b *builder) ldirectord() {
 func (b *builder) ldirectordGlobal(globals map[string]ldirectordValue, key string, value ldirectordValue) {
 	switch {
 	case key == "emailalert":
-		b.mail.to = strings.FieldsFunc(value.text, func(r rune) bool { return r == ',' || r == ' ' })
+		b.mail.to = nil
+		b.mailTo(value.line, strings.FieldsFunc(value.text, func(r rune) bool { return r == ',' || r == ' ' })...)
 	case key == "emailalertfrom":
-		b.mail.from = value.text
+		b.mailFrom(value.line, value.text)
 	case key == "smtp":
-		b.mail.server = value.text
+		b.mailBy(value.line, value.text)
 	case key == "fallback" || key == "fallback6" || slices.Contains(ldirectordKeys, key):
 		globals[key] = value
 	default:
